@@ -1,0 +1,131 @@
+# bench/build.py - makes every program a contender needs, and says by name what cannot be had.
+#
+# All C++ programs get the same flags, ours included. Peers come from the system's packages: as root what is missing is
+# installed, otherwise it is named.
+import os
+import shutil
+import subprocess
+
+BENCH = os.path.dirname(os.path.abspath(__file__))
+TOP = os.path.dirname(BENCH)
+OUT = os.path.join(os.environ.get("BUILD") or os.path.join(TOP, "build"), "bench")
+CXX = os.environ.get("CXX") or "g++"
+FLAGS = ["-std=c++17", "-O2", "-DNDEBUG", "-pthread"]
+
+# what it is for, how it shows, what Debian calls it
+PEERS = {
+    "Go": (lambda: shutil.which("go"), "golang-go"),
+    "Boost.Fiber": (lambda: os.path.exists("/usr/include/boost/fiber/all.hpp"), "libboost-fiber-dev"),
+    "Boost.Context": (lambda: os.path.exists("/usr/include/boost/context/fiber.hpp"), "libboost-context-dev"),
+    "wrk": (lambda: shutil.which("wrk"), "wrk"),
+    "nginx": (lambda: shutil.which("nginx") or os.path.exists("/usr/sbin/nginx"), "nginx-light"),
+}
+
+
+class Unavailable(Exception):
+    pass
+
+
+def install_peers(may_install):
+    missing = {name: package for name, (is_there, package) in PEERS.items() if not is_there()}
+    if missing and may_install and os.geteuid() == 0 and shutil.which("apt-get"):
+        print("installing", ", ".join(missing.values()))
+        # One at a time: a package that cannot be had must not cost the others.
+        for command in [["update"]] + [["install", "-y", "--no-install-recommends", one] for one in missing.values()]:
+            done = subprocess.run(["apt-get", "-qq"] + command, stdout=subprocess.DEVNULL,
+                                  env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"})
+            if done.returncode != 0:
+                print("failed: apt-get", " ".join(command))
+        missing = {name: package for name, (is_there, package) in PEERS.items() if not is_there()}
+    for name, package in missing.items():
+        print(f"missing: {name} (package {package}); its columns stay empty")
+    return set(missing)
+
+
+def header_directory():
+    for directory in (TOP, os.path.join(TOP, "src")):
+        if os.path.exists(os.path.join(directory, "concur.hpp")):
+            return directory
+    raise Unavailable("there is no concur.hpp: run `make amalgamate`")
+
+
+def newest(*paths):
+    times = []
+    for path in paths:
+        if os.path.isdir(path):
+            times += [newest(os.path.join(path, name)) for name in os.listdir(path)]
+        elif path.endswith((".cpp", ".hpp", ".go", ".mod")):
+            times.append(os.path.getmtime(path))
+    return max(times, default=0)
+
+
+def run_compiler(command, output, directory=None):
+    os.makedirs(os.path.dirname(output), exist_ok=True)
+    done = subprocess.run(command, cwd=directory, capture_output=True, text=True)
+    if done.returncode != 0:
+        lines = [line for line in (done.stderr or done.stdout).splitlines() if "error" in line] or ["no message"]
+        raise Unavailable(f"does not build: {lines[0].strip()}")
+
+
+def cxx(output, source, depends, includes, libraries=()):
+    if os.path.exists(output) and os.path.getmtime(output) > newest(source, *depends):
+        return
+    run_compiler([CXX, *FLAGS, *["-I" + path for path in includes], "-o", output, source, *libraries], output)
+
+
+# The path of the program a contender's first word names; made when it is not there or older than its sources.
+def program(name, missing):
+    output = os.path.join(OUT, name.replace("/", "_"))
+    kind, _, base = name.partition("/")
+    shared = [os.path.join(BENCH, header) for header in os.listdir(BENCH) if header.endswith(".hpp")]
+    if kind in ("ours", "example"):
+        header = header_directory()
+        folder = BENCH if kind == "ours" else os.path.join(TOP, "examples")
+        source = os.path.join(folder, base + ".cpp")
+        if not os.path.exists(source):
+            raise Unavailable(f"there is no {os.path.relpath(source, TOP)}")
+        whole = header if header != TOP else os.path.join(TOP, "concur.hpp")
+        cxx(output, source, [*shared, whole], [header, TOP])
+    elif kind == "floor":
+        folder = os.path.join(BENCH, "peers", "floor")
+        cxx(output, os.path.join(folder, base + ".cpp"), [*shared, folder], [])
+    elif kind in ("boost_fiber", "boost_context"):
+        peer = "Boost.Fiber" if kind == "boost_fiber" else "Boost.Context"
+        if peer in missing:
+            raise Unavailable(f"{peer} is not installed")
+        folder = os.path.join(BENCH, "peers", kind)
+        libraries = ["-lboost_fiber"] if kind == "boost_fiber" else []
+        cxx(output, os.path.join(folder, base + ".cpp"), [*shared, folder], [], [*libraries, "-lboost_context"])
+    elif kind == "go":
+        if "Go" in missing:
+            raise Unavailable("Go is not installed")
+        folder = os.path.join(BENCH, "peers", "go")
+        if not os.path.exists(output) or os.path.getmtime(output) < newest(folder):
+            run_compiler(["go", "build", "-o", output, "."], output, folder)
+    elif kind == "nginx":
+        if "nginx" in missing:
+            raise Unavailable("nginx is not installed")
+        return shutil.which("nginx") or "/usr/sbin/nginx"
+    return output
+
+
+def first_line(*command):
+    try:
+        return subprocess.run(command, capture_output=True, text=True).stdout.splitlines()[0]
+    except (OSError, IndexError):
+        return "not there"
+
+
+def machine():
+    with open("/proc/cpuinfo", encoding="utf-8") as file:
+        models = [line.split(":", 1)[1].strip() for line in file if line.startswith("model name")]
+    boost = "not there"
+    if os.path.exists("/usr/include/boost/version.hpp"):
+        with open("/usr/include/boost/version.hpp", encoding="utf-8") as file:
+            found = [line.split('"')[1] for line in file if line.startswith("#define BOOST_LIB_VERSION")]
+            boost = found[0].replace("_", ".") if found else boost
+    return {
+        "cpu": models[0] if models else os.uname().machine, "cpus": len(os.sched_getaffinity(0)),
+        "kernel": f"{os.uname().sysname} {os.uname().release}", "compiler": first_line(CXX, "--version"),
+        "flags": " ".join(FLAGS), "go": first_line("go", "version"), "boost": boost,
+    }

@@ -1,0 +1,3 @@
+module concurbench
+
+go 1.19

@@ -1,0 +1,77 @@
+// The workloads of bench/*.cpp, in Go: one program, one subcommand each.
+//
+// Measured as the C++ programs are: inside the process, on the monotonic clock, after a warm-up, and printed as
+// `name value unit`. --workers sets GOMAXPROCS; everything else is left as Go ships it.
+package main
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"runtime"
+	"strconv"
+	"strings"
+	"time"
+)
+
+var (
+	flags       = flag.NewFlagSet("go", flag.ExitOnError)
+	workers     = flags.Int("workers", 1, "GOMAXPROCS")
+	count       = flags.Int("count", 1000000, "operations in all")
+	fibers      = flags.Int("fibers", 2, "goroutines")
+	pairs       = flags.Int("pairs", 1, "producers, and as many consumers")
+	capacity    = flags.Int("capacity", 128, "of the channel")
+	connections = flags.Int("connections", 1, "TCP connections")
+	port        = flags.Int("port", 0, "TCP port to listen on")
+	many        = flags.Bool("many", false, "spawn all, then join all")
+	neverWait   = flags.Bool("never-wait", false, "send and receive in turn")
+	serve       = flags.Bool("serve", false, "only the server's half")
+	nethttp     = flags.Bool("nethttp", false, "net/http instead of a loop over the connection")
+)
+
+func report(name string, value float64, unit string) {
+	fmt.Printf("%s %.3f %s\n", name, value, unit)
+}
+
+func elapsed(work func()) float64 {
+	start := time.Now()
+	work()
+	return float64(time.Since(start).Nanoseconds())
+}
+
+// The rate of a timed run, in nanoseconds for each of n operations.
+func perOperation(n int, work func()) float64 {
+	return elapsed(work) / float64(n)
+}
+
+func statusBytes(field string) float64 {
+	text, _ := os.ReadFile("/proc/self/status")
+	for _, line := range strings.Split(string(text), "\n") {
+		if words := strings.Fields(line); len(words) >= 2 && words[0] == field+":" {
+			kib, _ := strconv.ParseFloat(words[1], 64)
+			return kib * 1024
+		}
+	}
+	return 0
+}
+
+func must(err error) {
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
+func main() {
+	commands := map[string]func(){
+		"yield": yield, "spawn": spawn, "ping_pong": pingPong, "channel": channel,
+		"parked": parked, "idle": idle, "echo": echo, "http": httpServer,
+	}
+	if len(os.Args) < 2 || commands[os.Args[1]] == nil {
+		fmt.Fprintln(os.Stderr, "usage: go-bench yield|spawn|ping_pong|channel|parked|idle|echo|http [--workers N] ...")
+		os.Exit(2)
+	}
+	must(flags.Parse(os.Args[2:]))
+	runtime.GOMAXPROCS(*workers)
+	commands[os.Args[1]]()
+}

@@ -1,0 +1,174 @@
+# bench/rows.py - what is measured: every workload, who takes part, and the goal it is held to.
+#
+# An experiment is one way of running several programs (the contenders) that do the same work; it yields one or more figures.
+# A goal has two readings, and both are shown. The plain one is a number from the machine the goals were set on. The fair one is
+# a ratio to a peer in the same run, since lone times drift by 30 % between machines: it is goal / what that peer took there.
+from dataclasses import dataclass, field
+
+
+@dataclass
+class Goal:
+    value: float            # in the figure's unit, on the machine the goals were set on; 0 with `ratio` alone
+    against: str = ""       # the peer of the fair reading; none: only the plain reading counts
+    took: float = 0         # what that peer took there
+    ratio: float = 0        # a goal that is a ratio from the start
+
+    def limit(self):
+        return self.ratio or (self.value / self.took if self.took else 0)
+
+
+@dataclass
+class Figure:
+    name: str               # the word the program prints
+    label: str
+    unit: str
+    goal: Goal = None
+    more_is_better: bool = False
+
+
+@dataclass
+class Experiment:
+    row: str
+    title: str
+    workers: int
+    figures: list
+    contenders: dict        # name -> command; its first word names what build.py makes
+    runner: str = "program"  # program, idle, echo, http: see measure.py
+    settings: dict = field(default_factory=dict)
+    absent: dict = field(default_factory=dict)  # name -> why it takes no part
+
+    def key(self):
+        return f"{self.row}: {self.title} [{self.workers}]"
+
+
+def goal(value, go):
+    return Goal(value, "Go", go)
+
+
+# The usual three: the same arguments for each.
+def three(program, workers, **settings):
+    words = ["--workers", str(workers)]
+    for name, value in settings.items():
+        words += ["--" + name.replace("_", "-")] + ([] if value is True else [str(value)])
+    return {
+        "concur": ["ours/" + program] + words,
+        "Go": ["go", program] + words,
+        "Boost.Fiber": ["boost_fiber/" + program] + words,
+    }
+
+
+def switches(scale):
+    return [Experiment(
+        "a", "bare switch", 1,
+        [Figure("switch", "a switch", "ns", Goal(1.5, "Boost.Context", 5.0))],
+        {"concur": ["ours/switch", "--count", str(scale(100000000))],
+         "Boost.Context": ["boost_context/switch", "--count", str(scale(50000000))]},
+        absent={"Go": "has no switch of its own to call", "Boost.Fiber": "switches by Boost.Context"})]
+
+
+def yields(scale):
+    rows = []
+    for fibers, workers, best in ((2, 1, goal(7, 121)), (1000, 1, goal(9, 130)), (1000, 2, goal(6, 135))):
+        rows.append(Experiment("b", f"yield, {fibers} fibers", workers, [Figure("yield", "a yield", "ns", best)],
+                               three("yield", workers, fibers=fibers, count=scale(10000000))))
+    return rows
+
+
+def spawns(scale):
+    rows = []
+    for workers, best in ((1, goal(45, 502)), (2, goal(50, 561))):
+        rows.append(Experiment("c", "spawn and join, one after another", workers,
+                               [Figure("spawn_join", "a fiber", "ns", best)],
+                               three("spawn", workers, count=scale(2000000))))
+    for workers, best in ((1, goal(75, 1340)), (2, goal(60, 690))):
+        rows.append(Experiment("c", "a million spawned, then joined", workers,
+                               [Figure("spawn_many", "a fiber", "ns", best),
+                                Figure("spawn_many_cold", "a fiber, on a fresh heap", "ns")],
+                               three("spawn", workers, many=True, count=scale(1000000))))
+    return rows
+
+
+def channels(scale):
+    rows = []
+    for workers, best in ((1, goal(65, 443)), (2, goal(85, 486))):
+        rows.append(Experiment("d", "unbuffered ping-pong", workers, [Figure("ping_pong", "a round trip", "ns", best)],
+                               three("ping_pong", workers, count=scale(2000000))))
+    for pairs, capacity, bests in ((1, 128, (goal(24, 50), goal(40, 92))), (4, 128, (goal(23, 51), goal(40, 57))),
+                                   (4, 0, (goal(60, 224), goal(90, 252)))):
+        kind = f"buffered {capacity}" if capacity else "unbuffered"
+        for workers, best in zip((1, 2), bests):
+            rows.append(Experiment("d", f"{kind}, {pairs} to {pairs}", workers, [Figure("item", "an item", "ns", best)],
+                                   three("channel", workers, pairs=pairs, capacity=capacity, count=scale(4000000))))
+    rows.append(Experiment("d", "send and receive that never wait", 1,
+                           [Figure("never_wait", "a send and a receive", "ns", goal(24, 44))],
+                           three("channel", 1, never_wait=True, count=scale(10000000))))
+    return rows
+
+
+def parked(scale):
+    count = scale(1000000)
+    return [Experiment(
+        "h", f"{count:,} parked", 1,
+        [Figure("resident", "resident, each", "bytes", Goal(4500)), Figure("page_tables", "page tables, each", "bytes"),
+         Figure("create", "made and parked, each", "ns", Goal(3000)), Figure("wake", "woken and ended, each", "ns")],
+        three("parked", 1, count=count))]
+
+
+SOCKETLESS = "has no sockets of its own"
+
+
+def echoes(scale):
+    rows = []
+    for connections, best in ((1, Goal(5200, "epoll loop", 4700)), (100, goal(5000, 6650))):
+        words = ["--workers", "1", "--connections", str(connections), "--count", str(scale(300000))]
+        rows.append(Experiment(
+            "k", f"TCP echo within one process, {connections} connection{'s' if connections > 1 else ''}", 1,
+            [Figure("round_trip", "a round trip", "ns", best)],
+            {"concur": ["ours/echo"] + words, "Go": ["go", "echo"] + words, "epoll loop": ["floor/echo"] + words},
+            absent={"Boost.Fiber": SOCKETLESS}))
+    for connections in (1, 100):
+        words = ["--workers", "1", "--serve"]
+        rows.append(Experiment(
+            "k", f"TCP echo to a client process, {connections} connection{'s' if connections > 1 else ''}", 1,
+            [Figure("round_trip", "a round trip", "ns"), Figure("cpu", "the server's CPU, each", "ns")],
+            {"concur": ["ours/echo"] + words, "Go": ["go", "echo"] + words, "epoll loop": ["floor/echo"] + words},
+            runner="echo", settings={"connections": connections, "count": scale(300000)},
+            absent={"Boost.Fiber": SOCKETLESS}))
+    return rows
+
+
+def http(scale):
+    workers = 2
+    words = ["--workers", str(workers)]
+    rows = []
+    for connections in (64, 512):
+        rows.append(Experiment(
+            "l", f"HTTP keep-alive, 13-byte reply, wrk with {connections} connections", workers,
+            [Figure("requests", "requests a second", "1/s", Goal(0, "epoll loop", ratio=0.97), more_is_better=True),
+             Figure("cpu", "the server's CPU, a request", "us", Goal(0, "epoll loop", ratio=1.12))],
+            {"concur": ["ours/http_minimal"] + words, "concur http_server": ["example/http_server"] + words,
+             "Go": ["go", "http"] + words, "Go net/http": ["go", "http", "--nethttp"] + words,
+             "epoll loop": ["floor/http"] + words, "nginx": ["nginx"] + words},
+            runner="http", settings={"connections": connections, "seconds": 6 if scale(10) == 10 else 2},
+            absent={"Boost.Fiber": SOCKETLESS}))
+    return rows
+
+
+def idle(scale):
+    seconds = 10 if scale(10) == 10 else 3
+    words = ["--workers", "2", "--count", "10000"]
+    return [Experiment(
+        "m", f"idle for {seconds} s: 10,000 parked and an open socket", 2,
+        [Figure("switches", "wake-ups", "", Goal(0)), Figure("cpu", "CPU", "us", Goal(0))],
+        {"concur": ["ours/idle"] + words, "Go": ["go", "idle"] + words},
+        runner="idle", settings={"seconds": seconds}, absent={"Boost.Fiber": SOCKETLESS})]
+
+
+ROWS = {"a": switches, "b": yields, "c": spawns, "d": channels, "h": parked, "k": echoes, "l": http, "m": idle}
+
+
+# Every experiment of the rows asked for. Quick runs do a tenth of the work: enough to see that all of it runs.
+def experiments(letters, quick):
+    def scale(count):
+        return max(1, count // 10) if quick else count
+    return [experiment for letter in letters for experiment in ROWS[letter](scale)]

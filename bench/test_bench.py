@@ -1,0 +1,82 @@
+#!/usr/bin/env python3
+# bench/test_bench.py - the judgements of run.py, tested: a table that flatters us would be worse than none.
+import sys
+import unittest
+
+sys.dont_write_bytecode = True
+
+import measure  # noqa: E402
+import report  # noqa: E402
+import rows  # noqa: E402
+import run  # noqa: E402
+
+
+def figure(median, noisy=False):
+    return {"median": median, "least": median, "most": median, "noisy": noisy, "values": [median]}
+
+
+def result(goal, more_is_better=False, failed=(), **medians):
+    return {"name": "f", "label": "f", "unit": "ns", "more_is_better": more_is_better, "failed": dict(failed),
+            "goal": goal and {"value": goal.value, "against": goal.against, "limit": goal.limit(),
+                              "ratio_only": bool(goal.ratio)},
+            "figures": {name.replace("_", " "): figure(value) for name, value in medians.items()}}
+
+
+class Judgement(unittest.TestCase):
+    def test_both_readings_must_hold(self):
+        goal = rows.Goal(50, "Go", 100)
+        self.assertEqual(report.verdict_text(result(goal, concur=49, Go=100)), "met")
+        self.assertEqual(report.verdict_text(result(goal, concur=51, Go=100)), "**not met**")
+        self.assertEqual(report.verdict_text(result(goal, concur=49, Go=80)), "met in time, **not in ratio**")
+        self.assertEqual(report.verdict_text(result(goal, concur=60, Go=130)), "**not in time**, met in ratio")
+
+    def test_what_was_not_measured_is_never_met(self):
+        goal = rows.Goal(50, "Go", 100)
+        self.assertEqual(report.verdict_text(result(goal, Go=100)), "not measured")
+        self.assertEqual(report.verdict_text(result(rows.Goal(0, "epoll loop", ratio=1.1), concur=1)), "not measured")
+        self.assertEqual(report.cell(result(goal, failed={"Go": "crashed"}, concur=1), "Go"), "failed")
+
+    def test_a_ratio_alone(self):
+        least = rows.Goal(0, "epoll loop", ratio=0.97)
+        self.assertEqual(report.verdict_text(result(least, True, concur=97, epoll_loop=100)), "met")
+        self.assertEqual(report.verdict_text(result(least, True, concur=96, epoll_loop=100)), "**not met**")
+
+    def test_nothing_is_the_goal(self):
+        self.assertEqual(report.verdict_text(result(rows.Goal(0), concur=0)), "met")
+        self.assertEqual(report.verdict_text(result(rows.Goal(0), concur=1)), "**not met**")
+
+    def test_noise(self):
+        self.assertEqual(run.spread([100, 100]), 0)
+        self.assertEqual(run.spread([0, 0]), 0)
+        self.assertGreater(run.spread([0, 0, 1]), run.NOISE_LIMIT)
+        self.assertGreater(run.spread([90, 100, 111]), run.NOISE_LIMIT)
+        self.assertLess(run.spread([95, 100, 105]), run.NOISE_LIMIT)
+
+    def test_figures_are_read_and_nothing_else(self):
+        self.assertEqual(measure.printed_figures("ready\nyield 3.5 ns\nnot a figure\n"), {"yield": 3.5})
+
+    def test_the_watch_over_idle_programs_sees_one_that_wakes(self):
+        sleeps = "import time; print('ready', flush=True)\nwhile True: time.sleep({})"
+        for pause, expected in ((0.05, True), (100, False)):
+            seen = measure.idle([sys.executable, "-c", sleeps.format(pause)], {"seconds": 1})
+            self.assertEqual(seen["switches"] > 0 and seen["cpu"] > 0, expected, seen)
+
+    def test_a_program_that_crashes_or_says_nothing_is_a_failure(self):
+        for script in ("import os; os.abort()", "raise SystemExit(3)"):
+            with self.assertRaises(measure.Failed):
+                measure.program([sys.executable, "-c", script], {})
+            with self.assertRaises(measure.Failed):
+                measure.idle([sys.executable, "-c", script], {"seconds": 1})
+
+    def test_every_goal_names_a_contender(self):
+        for quick in (False, True):
+            for experiment in rows.experiments(rows.ROWS, quick):
+                self.assertIn("concur", experiment.contenders)
+                self.assertFalse(set(experiment.absent) & set(experiment.contenders))
+                for one in experiment.figures:
+                    if one.goal and one.goal.against:
+                        self.assertIn(one.goal.against, experiment.contenders, experiment.key())
+
+
+if __name__ == "__main__":
+    unittest.main()

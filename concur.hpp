@@ -1,0 +1,9844 @@
+// concur - fibers, channels and a reactor for C++17, in this one file.
+//
+// Generated from src/ by tools/amalgamate.py: change the parts there and run `make amalgamate`.
+//
+// MIT License
+//
+// Copyright (c) 2026 The concur authors
+//
+// Permission is hereby granted, free of charge, to any person obtaining a copy
+// of this software and associated documentation files (the "Software"), to deal
+// in the Software without restriction, including without limitation the rights
+// to use, copy, modify, merge, publish, distribute, sublicense, and/or sell
+// copies of the Software, and to permit persons to whom the Software is
+// furnished to do so, subject to the following conditions:
+//
+// The above copyright notice and this permission notice shall be included in all
+// copies or substantial portions of the Software.
+//
+// THE SOFTWARE IS PROVIDED "AS IS", WITHOUT WARRANTY OF ANY KIND, EXPRESS OR
+// IMPLIED, INCLUDING BUT NOT LIMITED TO THE WARRANTIES OF MERCHANTABILITY,
+// FITNESS FOR A PARTICULAR PURPOSE AND NONINFRINGEMENT. IN NO EVENT SHALL THE
+// AUTHORS OR COPYRIGHT HOLDERS BE LIABLE FOR ANY CLAIM, DAMAGES OR OTHER
+// LIABILITY, WHETHER IN AN ACTION OF CONTRACT, TORT OR OTHERWISE, ARISING FROM,
+// OUT OF OR IN CONNECTION WITH THE SOFTWARE OR THE USE OR OTHER DEALINGS IN THE
+// SOFTWARE.
+#ifndef CONCUR_HPP
+#define CONCUR_HPP
+
+// base/config.hpp - what compiler, what machine, which of three build modes, and the name everything lives under.
+//
+// One header serves three ways of building, and nothing but these macros tells them apart:
+//
+//     mode                      user defines                                       bodies      functions are
+//     header-only (default)     nothing                                            everywhere  inline
+//     separate, every unit      CONCUR_SEPARATE_COMPILATION                        nowhere     declared
+//     separate, one unit        the same and CONCUR_IMPLEMENTATION                 there       ordinary
+//
+// A part therefore has two regions. The first holds declarations and templates and includes no header of the operating
+// system. The second stands under `#if CONCUR_BODIES` and holds the definitions, each marked CONCUR_INLINE.
+//
+// Everything is in `namespace concur`, within an inline namespace whose name says what changes the layout of our
+// types. Two objects built with different answers then fail to link, instead of corrupting each other at run time.
+
+#include <cstddef>
+#include <cstdint>
+
+// major * 10000 + minor * 100 + patch
+#define CONCUR_VERSION 100
+#define CONCUR_VERSION_STRING "0.1.0"
+
+#if defined(_MSVC_LANG)
+#  error "concur: Windows is not supported; it runs on Linux, macOS and the BSDs"
+#endif
+#if __cplusplus < 201703L
+#  error "concur needs C++17: compile with -std=c++17 or later"
+#endif
+#if !defined(__GNUC__)
+#  error "concur needs g++ 9 or clang 10, or a compiler that understands their inline assembly"
+#endif
+
+// --- build mode ---
+
+#if defined(CONCUR_SEPARATE_COMPILATION) && !defined(CONCUR_IMPLEMENTATION)
+#  define CONCUR_BODIES 0
+#else
+#  define CONCUR_BODIES 1
+#endif
+#if defined(CONCUR_SEPARATE_COMPILATION)
+#  define CONCUR_INLINE
+#else
+#  define CONCUR_INLINE inline
+#endif
+
+// --- processor ---
+
+#if defined(__x86_64__) && defined(__LP64__)
+#  define CONCUR_ARCH_X86_64 1
+#elif defined(__i386__)
+#  define CONCUR_ARCH_I386 1
+#elif defined(__aarch64__)
+#  define CONCUR_ARCH_AARCH64 1
+#elif defined(__arm__)
+#  define CONCUR_ARCH_ARM 1
+#elif defined(__riscv) && __riscv_xlen == 64
+#  define CONCUR_ARCH_RISCV64 1
+#else
+#  error "concur has no context switch for this processor: x86-64, i386, aarch64, arm and riscv64 are written"
+#endif
+
+// --- compiler ---
+
+#if defined(__cpp_exceptions) || defined(__EXCEPTIONS)
+#  define CONCUR_EXCEPTIONS 1
+#else
+#  define CONCUR_EXCEPTIONS 0
+#endif
+
+#if defined(__SANITIZE_ADDRESS__)
+#  define CONCUR_ASAN 1
+#elif defined(__has_feature)
+#  if __has_feature(address_sanitizer)
+#    define CONCUR_ASAN 1
+#  endif
+#endif
+#if !defined(CONCUR_ASAN)
+#  define CONCUR_ASAN 0
+#endif
+
+#if defined(__SANITIZE_THREAD__)
+#  define CONCUR_TSAN 1
+#elif defined(__has_feature)
+#  if __has_feature(thread_sanitizer)
+#    define CONCUR_TSAN 1
+#  endif
+#endif
+#if !defined(CONCUR_TSAN)
+#  define CONCUR_TSAN 0
+#endif
+
+#define CONCUR_NOINLINE __attribute__((noinline))
+#define CONCUR_FORCE_INLINE inline __attribute__((always_inline))
+#define CONCUR_LIKELY(condition) (__builtin_expect((condition) ? 1 : 0, 1))
+#define CONCUR_UNLIKELY(condition) (__builtin_expect((condition) ? 1 : 0, 0))
+
+// A planted bug for the tests to find: CONCUR_MUTANT_IS(n) is true only in a build made with -DCONCUR_MUTANT=n. A
+// test that stays green with its bug planted proves nothing; tests/mutants.txt says which test finds which.
+#if defined(CONCUR_MUTANT)
+#  define CONCUR_MUTANT_IS(number) (CONCUR_MUTANT == (number))
+#else
+#  define CONCUR_MUTANT_IS(number) false
+#endif
+
+// --- poller: which of the three watches the descriptors ---
+
+#if defined(CONCUR_POLLER_POLL) || defined(CONCUR_POLLER_KQUEUE) || defined(CONCUR_POLLER_EPOLL)
+// The user chose.
+#elif defined(__linux__)
+#  define CONCUR_POLLER_EPOLL 1
+#elif defined(__APPLE__) || defined(__FreeBSD__) || defined(__NetBSD__) || defined(__OpenBSD__) || \
+    defined(__DragonFly__)
+#  define CONCUR_POLLER_KQUEUE 1
+#else
+#  define CONCUR_POLLER_POLL 1
+#endif
+
+// --- namespace ---
+
+#if defined(CONCUR_POLLER_POLL)
+#  define CONCUR_ABI_POLLER _poll
+#elif defined(CONCUR_POLLER_KQUEUE)
+#  define CONCUR_ABI_POLLER _kqueue
+#else
+#  define CONCUR_ABI_POLLER
+#endif
+#if CONCUR_EXCEPTIONS
+#  define CONCUR_ABI_EXCEPTIONS
+#else
+#  define CONCUR_ABI_EXCEPTIONS _nx
+#endif
+#if defined(CONCUR_CHECKED)
+#  define CONCUR_ABI_CHECKED _chk
+#else
+#  define CONCUR_ABI_CHECKED
+#endif
+#if CONCUR_TSAN
+#  define CONCUR_ABI_SANITIZER _tsan
+#elif CONCUR_ASAN
+#  define CONCUR_ABI_SANITIZER _asan
+#else
+#  define CONCUR_ABI_SANITIZER
+#endif
+#define CONCUR_ABI_JOIN_(a, b, c, d, e) a##b##c##d##e
+#define CONCUR_ABI_JOIN(a, b, c, d, e) CONCUR_ABI_JOIN_(a, b, c, d, e)
+#define CONCUR_ABI \
+  CONCUR_ABI_JOIN(v1, CONCUR_ABI_EXCEPTIONS, CONCUR_ABI_CHECKED, CONCUR_ABI_POLLER, CONCUR_ABI_SANITIZER)
+
+// Default visibility also under -fvisibility=hidden: a program and its shared objects must agree on which worker a
+// thread is.
+#define CONCUR_NAMESPACE_BEGIN                              \
+  namespace concur __attribute__((visibility("default"))) { \
+    inline namespace CONCUR_ABI {
+#define CONCUR_NAMESPACE_END \
+  }                          \
+  }
+
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+// What two words that different cores write are kept apart by, in bytes. Pairs of lines are fetched together on
+// x86-64, and Apple's cores have lines of 128.
+#if defined(CONCUR_ARCH_X86_64) || defined(CONCUR_ARCH_AARCH64)
+inline constexpr std::size_t cache_line_bytes = 128;
+#else
+inline constexpr std::size_t cache_line_bytes = 64;
+#endif
+
+}  // namespace detail
+CONCUR_NAMESPACE_END
+
+// base/error.hpp - the only place that throws, and the words it throws with.
+//
+// Inside, errors are values: an errno, a status, a bool. Here they become exceptions, or, in a program built without
+// exceptions, a call of `on_fatal`, which the program may replace. Every message says what was being done, to what,
+// and what to try. Three kinds leave this file:
+//
+//     what went wrong                 type                     example
+//     the caller's argument           std::invalid_argument    options.stack_size is 100: ...
+//     the caller's order of calls     std::logic_error         unlock of a mutex that this fiber does not hold
+//     the outside world               std::system_error        accept on 127.0.0.1:80: Too many open files
+//
+// `cancelled` is no error: it is how a fiber that is no longer wanted comes home through its destructors. It does not
+// derive from std::exception, so that a handler for errors does not take it for one.
+
+#include <exception>
+#include <stdexcept>
+#include <string>
+#include <system_error>
+
+CONCUR_NAMESPACE_BEGIN
+
+// Thrown by every parking operation, and by this_fiber::checkpoint, inside a scope that was cancelled. It is thrown
+// again and again until the scope is left: swallowing it gains nothing. Let it pass.
+class cancelled {
+ public:
+  const char* what() const noexcept { return "the fiber was cancelled"; }
+};
+
+// A send on a closed channel, or a second close.
+class channel_closed : public std::logic_error {
+ public:
+  using std::logic_error::logic_error;
+};
+
+// A deadline of the caller's own passed.
+class timed_out : public std::runtime_error {
+ public:
+  using std::runtime_error::runtime_error;
+};
+
+// Every fiber is parked and nothing outside can wake one.
+class deadlock : public std::runtime_error {
+ public:
+  using std::runtime_error::runtime_error;
+};
+
+// What is called, with a full sentence, where an error has no other way out: built without exceptions, or inside a
+// function that may not throw. The default writes the sentence to stderr and aborts. A replacement may log first, and
+// must not return.
+using fatal_handler = void (*)(const char* message);
+
+// Sets the handler, and returns the one that was set before. nullptr sets the default again. Safe from any thread.
+CONCUR_INLINE fatal_handler set_on_fatal(fatal_handler handler) noexcept;
+[[noreturn]] CONCUR_INLINE void on_fatal(const char* message) noexcept;
+
+namespace detail {
+
+[[noreturn]] CONCUR_INLINE void fail_logic(const std::string& what);
+[[noreturn]] CONCUR_INLINE void fail_closed(const char* what);
+[[noreturn]] CONCUR_INLINE void fail_cancelled();
+[[noreturn]] CONCUR_INLINE void fail_timed_out(const char* what);
+
+// "what: argument is value: advice", for a value that cannot be meant.
+[[noreturn]] CONCUR_INLINE void fail_argument(const char* what, const char* argument, const std::string& value,
+                                              const char* advice);
+
+// "what: the system's text for `error`".
+[[noreturn]] CONCUR_INLINE void fail_system(int error, const std::string& what);
+[[noreturn]] CONCUR_INLINE void fail_code(std::error_code code, const std::string& what);
+
+}  // namespace detail
+CONCUR_NAMESPACE_END
+
+#if CONCUR_BODIES
+
+#  include <atomic>
+#  include <cstdio>
+#  include <cstdlib>
+
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+CONCUR_INLINE void default_on_fatal(const char* message) {
+  std::fputs("concur: ", stderr);
+  std::fputs(message, stderr);
+  std::fputs("\n", stderr);
+}
+
+CONCUR_INLINE std::atomic<fatal_handler>& fatal_handler_cell() noexcept {
+  static std::atomic<fatal_handler> cell{nullptr};  // constant-initialised: no guard, no destructor
+  return cell;
+}
+
+}  // namespace detail
+
+CONCUR_INLINE fatal_handler set_on_fatal(fatal_handler handler) noexcept {
+  // acq_rel: publishes what the handler needs, and sees what the one before it was set up with.
+  return detail::fatal_handler_cell().exchange(handler, std::memory_order_acq_rel);
+}
+
+CONCUR_INLINE void on_fatal(const char* message) noexcept {
+  // acquire: pairs with the exchange in set_on_fatal.
+  const fatal_handler handler = detail::fatal_handler_cell().load(std::memory_order_acquire);
+  if (handler != nullptr)
+    handler(message);
+  else
+    detail::default_on_fatal(message);
+  std::abort();
+}
+
+namespace detail {
+
+#  if CONCUR_EXCEPTIONS
+template <class Error>
+[[noreturn]] void raise(const Error& error, const char*) {
+  throw error;
+}
+#  else
+template <class Error>
+[[noreturn]] void raise(const Error&, const char* message) {
+  on_fatal(message);
+}
+#  endif
+
+CONCUR_INLINE void fail_logic(const std::string& what) { raise(std::logic_error(what), what.c_str()); }
+CONCUR_INLINE void fail_closed(const char* what) { raise(channel_closed(what), what); }
+CONCUR_INLINE void fail_cancelled() { raise(cancelled(), "a cancelled fiber parked, and exceptions are off"); }
+CONCUR_INLINE void fail_timed_out(const char* what) { raise(timed_out(what), what); }
+
+CONCUR_INLINE void fail_argument(const char* what, const char* argument, const std::string& value, const char* advice) {
+  const std::string text = std::string(what) + ": " + argument + " is " + value + ": " + advice;
+  raise(std::invalid_argument(text), text.c_str());
+}
+
+CONCUR_INLINE void fail_code(std::error_code code, const std::string& what) {
+  const std::string text = what + ": " + code.message();
+  raise(std::system_error(code, what), text.c_str());
+}
+
+CONCUR_INLINE void fail_system(int error, const std::string& what) {
+  fail_code(std::error_code(error, std::system_category()), what);
+}
+
+}  // namespace detail
+CONCUR_NAMESPACE_END
+
+#endif  // CONCUR_BODIES
+
+// base/time.hpp - moments as nanoseconds on the steady clock, and arithmetic that stops at the ends instead of
+// wrapping.
+//
+// A deadline inside the library is one signed 64-bit number: nanoseconds of std::chrono::steady_clock. Absolute, so
+// that a wait cut in pieces (by a signal, a spurious wake, a retry) ends when it should; steady, so that setting the
+// wall clock moves nothing. Users hand us any chrono duration, including duration::max() ("no limit") and negative
+// ones ("already over"); a sum that leaves the range is held at its end, where the largest value means never.
+//
+//   T1  never is reached only by saturation or by asking for it; it is no moment, and no timer is armed for it.
+//   T2  A wait never ends early: conversions to coarser or finer units round up.
+
+#include <chrono>
+#include <limits>
+
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+using nanoseconds_t = std::int64_t;
+
+inline constexpr nanoseconds_t never = (std::numeric_limits<nanoseconds_t>::max)();
+inline constexpr nanoseconds_t long_ago = (std::numeric_limits<nanoseconds_t>::min)();
+
+inline nanoseconds_t now_ns() noexcept {
+  return std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now().time_since_epoch())
+      .count();
+}
+
+inline constexpr nanoseconds_t saturating_add(nanoseconds_t a, nanoseconds_t b) noexcept {
+  nanoseconds_t sum = 0;
+  if (!__builtin_add_overflow(a, b, &sum)) return sum;
+  return b > 0 ? never : long_ago;
+}
+
+// Any duration in nanoseconds, rounded up, held at the ends of the range.
+template <class Rep, class Period>
+constexpr nanoseconds_t to_ns(std::chrono::duration<Rep, Period> d) noexcept {
+  using wide = std::chrono::duration<long double, std::nano>;
+  const long double exact = std::chrono::duration_cast<wide>(d).count();
+  if (!(exact < static_cast<long double>(never))) return never;  // also what is not a number
+  if (exact <= static_cast<long double>(long_ago)) return long_ago;
+  const nanoseconds_t whole = std::chrono::duration_cast<std::chrono::nanoseconds>(d).count();
+  return static_cast<long double>(whole) < exact && !CONCUR_MUTANT_IS(76) ? whole + 1 : whole;
+}
+constexpr nanoseconds_t to_ns(std::chrono::nanoseconds d) noexcept { return d.count(); }
+
+// The moment `d` from now. Zero and negative durations give a moment that has passed.
+template <class Rep, class Period>
+nanoseconds_t deadline_after(std::chrono::duration<Rep, Period> d) noexcept {
+  const nanoseconds_t ns = to_ns(d);
+  return ns == never ? never : saturating_add(now_ns(), ns);
+}
+
+// The moment at which some clock shows `tp`, as that clock stands now. A clock that can be set is read once, here.
+template <class Clock, class Duration>
+nanoseconds_t deadline_at(const std::chrono::time_point<Clock, Duration>& tp) noexcept {
+  if (tp == (std::chrono::time_point<Clock, Duration>::max)()) return never;
+  if (std::is_same<Clock, std::chrono::steady_clock>::value) return to_ns(tp.time_since_epoch());
+  const nanoseconds_t there = to_ns(tp.time_since_epoch());
+  const nanoseconds_t here = to_ns(Clock::now().time_since_epoch());
+  if (there == never) return never;
+  return saturating_add(now_ns(), saturating_add(there, here == long_ago ? never : -here));
+}
+
+}  // namespace detail
+CONCUR_NAMESPACE_END
+
+// base/intrusive.hpp - lists whose links the caller owns.
+//
+// What waits, waits on somebody's stack; what is ready, has its own block. Neither may need memory to be put in a
+// queue, for a queue that can fail to take a fiber would lose it. So the links live in the things, and a list is two
+// pointers.
+//
+//   L1  A thing is in one list at a time, and a list never owns what it links.
+//   L2  No list locks: whoever owns the list owns the moment.
+
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+// First in, first out, through T::next. Push and pop take the same few instructions whatever the length.
+template <class T>
+class intrusive_queue {
+ public:
+  bool is_empty() const noexcept { return head_ == nullptr; }
+  T* front() const noexcept { return head_; }
+
+  void push(T* item) noexcept {
+    item->next = nullptr;
+    if (head_ == nullptr)
+      head_ = item;
+    else
+      tail_->next = item;
+    tail_ = item;
+  }
+
+  T* pop() noexcept {
+    T* item = head_;
+    if (item != nullptr) head_ = item->next;
+    return item;
+  }
+
+  // Everything of `other`, behind what is here. `other` is empty afterwards.
+  void append(intrusive_queue& other) noexcept {
+    if (other.head_ == nullptr) return;
+    if (head_ == nullptr)
+      head_ = other.head_;
+    else
+      tail_->next = other.head_;
+    tail_ = other.tail_;
+    other.head_ = nullptr;
+  }
+
+ private:
+  T* head_ = nullptr;
+  T* tail_ = nullptr;  // means nothing while head_ is null
+};
+
+// A ring of links: leaving from the middle costs what leaving from the front does. T has `T* next`, `T* prev`, and is
+// linked exactly while next is not null.
+template <class T>
+class intrusive_list {
+ public:
+  bool is_empty() const noexcept { return head_ == nullptr; }
+  T* front() const noexcept { return head_; }
+  static bool is_linked(const T* item) noexcept { return item->next != nullptr; }
+
+  void push_back(T* item) noexcept {
+    if (head_ == nullptr) {
+      item->next = item->prev = item;
+      head_ = item;
+      return;
+    }
+    item->next = head_;
+    item->prev = head_->prev;
+    head_->prev->next = item;
+    head_->prev = item;
+  }
+
+  void push_front(T* item) noexcept {
+    push_back(item);
+    head_ = item;
+  }
+
+  void erase(T* item) noexcept {
+    if (item->next == item) {
+      head_ = nullptr;
+    } else {
+      item->prev->next = item->next;
+      item->next->prev = item->prev;
+      if (head_ == item) head_ = item->next;
+    }
+    item->next = item->prev = nullptr;
+  }
+
+  T* pop_front() noexcept {
+    T* item = head_;
+    if (item != nullptr) erase(item);
+    return item;
+  }
+
+ private:
+  T* head_ = nullptr;  // the ring's first; its prev is the last
+};
+
+}  // namespace detail
+CONCUR_NAMESPACE_END
+
+// atomic/spin_lock.hpp - a lock for a few instructions, in one word.
+//
+// It guards what is over sooner than a thread could be put to sleep: linking a waiter, moving one value. No parking
+// operation, no system call and no allocation may happen under it. Blocking: a holder that the kernel takes off its
+// core holds the others up, so after a while they leave their core to it instead of burning it.
+//
+//   K1  The word is 0 when free and 1 when held. Only the holder writes it then.
+//   K2  Unlocking is one plain release store. That is what lets a fiber hand its unlock to whoever runs after it has
+//       left.
+//   K3  A holder may retire the lock: it leaves a number above 1 instead of 0, and nobody gets the lock any more.
+//       That store is the last touch, so who reads the number may free the memory: the state of a future ends that way.
+
+#include <atomic>
+
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+// Tells the core that this is a loop that waits, for the sake of its sibling and of its power.
+inline void cpu_relax() noexcept {
+#if defined(CONCUR_ARCH_X86_64) || defined(CONCUR_ARCH_I386)
+  __builtin_ia32_pause();
+#elif defined(CONCUR_ARCH_AARCH64)
+  asm volatile("isb" ::: "memory");
+#else
+  asm volatile("" ::: "memory");
+#endif
+}
+
+// One step of waiting for another thread's few instructions: spins first, then gives the core away. `round` counts
+// the steps.
+CONCUR_INLINE void spin_wait(unsigned& round) noexcept;
+
+class spin_lock {
+ public:
+  constexpr spin_lock() noexcept = default;
+  spin_lock(const spin_lock&) = delete;
+  spin_lock& operator=(const spin_lock&) = delete;
+
+  CONCUR_FORCE_INLINE void lock() noexcept {
+    std::uint32_t expected = 0;
+    // acquire: pairs with unlock, so that what the last holder did is seen. relaxed on failure: nothing is read yet.
+    if (CONCUR_LIKELY(word_.compare_exchange_strong(expected, 1, std::memory_order_acquire, std::memory_order_relaxed)))
+      return;
+    lock_slow();
+  }
+
+  bool try_lock() noexcept {
+    std::uint32_t expected = 0;
+    // acquire: as in lock.
+    return word_.compare_exchange_strong(expected, 1, std::memory_order_acquire, std::memory_order_relaxed);
+  }
+
+  // Locks, and returns 0; or returns the number with which the lock was retired (K3).
+  std::uint32_t lock_unless_retired() noexcept {
+    for (unsigned round = 0;;) {
+      std::uint32_t seen = 0;
+      // acquire: pairs with unlock and with retire, on failure as well.
+      if (CONCUR_LIKELY(word_.compare_exchange_strong(seen, 1, std::memory_order_acquire, std::memory_order_acquire)))
+        return 0;
+      if (seen > 1) return seen;
+      spin_wait(round);
+    }
+  }
+  void retire(std::uint32_t number) noexcept {
+    word_.store(number,
+                std::memory_order_release);  // release: publishes what was done under the lock to who reads the number
+  }
+  std::uint32_t peek() const noexcept {
+    return word_.load(std::memory_order_acquire);  // acquire: pairs with retire
+  }
+
+  CONCUR_FORCE_INLINE void unlock() noexcept {
+    word_.store(0, std::memory_order_release);  // release: publishes what was done under the lock to the next holder
+  }
+
+ private:
+  void lock_slow() noexcept;
+
+  std::atomic<std::uint32_t> word_{0};
+};
+
+// Holds a lock for a scope. std::lock_guard would bring <mutex>, and with it a good part of a second of compile time.
+template <class Lock>
+class lock_scope {
+ public:
+  explicit lock_scope(Lock& lock) noexcept : lock_(lock) { lock_.lock(); }
+  ~lock_scope() { lock_.unlock(); }
+  lock_scope(const lock_scope&) = delete;
+  lock_scope& operator=(const lock_scope&) = delete;
+
+ private:
+  Lock& lock_;
+};
+
+}  // namespace detail
+CONCUR_NAMESPACE_END
+
+#if CONCUR_BODIES
+
+#  include <sched.h>
+#  include <time.h>
+
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+// The steps were chosen so that a holder that runs is waited for without a system call (about 2 us of spinning), and
+// one that was pre-empted gets the core. The last step sleeps: with real-time priorities a yield alone can starve the
+// holder for ever.
+CONCUR_INLINE void spin_wait(unsigned& round) noexcept {
+  constexpr unsigned spinning_rounds = 8;
+  constexpr unsigned yielding_rounds = 64;
+  if (round < spinning_rounds) {
+    for (unsigned i = 0; i < (1u << round); ++i) cpu_relax();
+  } else if (round < yielding_rounds) {
+    sched_yield();
+  } else {
+    timespec pause{0, 50'000};
+    nanosleep(&pause, nullptr);
+  }
+  if (round < yielding_rounds) ++round;
+}
+
+CONCUR_INLINE void spin_lock::lock_slow() noexcept {
+  unsigned round = 0;
+  for (;;) {
+    // relaxed: only a look; the exchange in try_lock is what orders.
+    if (word_.load(std::memory_order_relaxed) == 0 && try_lock()) return;
+    spin_wait(round);
+  }
+}
+
+}  // namespace detail
+CONCUR_NAMESPACE_END
+
+#endif  // CONCUR_BODIES
+
+// atomic/moment.hpp - a moment that one thread writes and others read, on machines with and without 64-bit atomics.
+//
+// Where a pointer has 32 bits, a 64-bit atomic needs a library that small systems do not carry; there a lock of a few
+// instructions stands around a plain number. Progress: wait-free on 64-bit machines, blocking on others. Neither
+// orders anything else: whoever needs that puts a fence beside it.
+
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+class shared_moment {
+ public:
+  explicit shared_moment(nanoseconds_t ns) noexcept : ns_(ns) {}
+
+#if defined(__LP64__)
+  nanoseconds_t read() const noexcept { return ns_.load(std::memory_order_relaxed); }  // relaxed: see above
+  void write(nanoseconds_t ns) noexcept { ns_.store(ns, std::memory_order_relaxed); }  // relaxed: see above
+
+ private:
+  std::atomic<nanoseconds_t> ns_;
+#else
+  nanoseconds_t read() const noexcept {
+    lock_scope<spin_lock> held(lock_);
+    return ns_;
+  }
+  void write(nanoseconds_t ns) noexcept {
+    lock_scope<spin_lock> held(lock_);
+    ns_ = ns;
+  }
+
+ private:
+  mutable spin_lock lock_;
+  nanoseconds_t ns_;
+#endif
+};
+
+}  // namespace detail
+CONCUR_NAMESPACE_END
+
+// machine/fence.hpp - a full fence of which the rare side pays all.
+//
+// Two threads that each write a word and then read the other's need a full fence on both sides, or both may read the
+// old value (the store-buffering pattern). Where one side runs a hundred million times a second and the other a
+// thousand times, the kernel can make the rare one pay for both: membarrier(PRIVATE_EXPEDITED) makes every running
+// thread of this process pass through a full fence. The frequent side then needs to keep only its compiler from
+// reordering.
+//
+//     frequent side                         rare side
+//     store mine; light_fence(); load theirs    store mine; heavy_fence(); load theirs
+//
+//   A1  At least one of the two loads sees the other side's store.
+//
+// A heavy fence costs 0.4 us with one running thread and about 10 us with two on the machines this was measured on; a
+// light one costs nothing. Where membarrier is missing (kernels before 4.14, sandboxes, other systems) both are
+// ordinary full fences. Under ThreadSanitizer too, which knows nothing of membarrier.
+
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+enum class fence_mode : std::uint32_t { unknown = 0, symmetric = 1, asymmetric = 2 };
+
+// unknown until register_asymmetric_fence has run once in this process; symmetric and asymmetric are final.
+inline std::atomic<fence_mode> process_fence_mode{fence_mode::unknown};
+
+// Asks the kernel. Called when the first runtime starts, before any fence is used; harmless when repeated.
+CONCUR_INLINE void register_asymmetric_fence() noexcept;
+CONCUR_INLINE void heavy_fence() noexcept;
+
+CONCUR_FORCE_INLINE void light_fence() noexcept {
+#if CONCUR_TSAN || !defined(__linux__)
+  std::atomic_thread_fence(std::memory_order_seq_cst);  // seq_cst: this side of A1, where the other is no membarrier
+#else
+  // relaxed: written once, before the first worker starts.
+  if (CONCUR_LIKELY(process_fence_mode.load(std::memory_order_relaxed) == fence_mode::asymmetric)) {
+    std::atomic_signal_fence(
+        std::memory_order_seq_cst);  // seq_cst: holds the compiler to A1; heavy_fence holds the core
+  } else {
+    std::atomic_thread_fence(std::memory_order_seq_cst);  // seq_cst: this side of A1
+  }
+#endif
+}
+
+}  // namespace detail
+CONCUR_NAMESPACE_END
+
+#if CONCUR_BODIES
+
+#  if defined(__linux__)
+#    include <sys/syscall.h>
+#    include <unistd.h>
+#  endif
+
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+#  if defined(__linux__) && defined(SYS_membarrier) && !CONCUR_TSAN
+// From the kernel's membarrier.h, which old cross toolchains do not carry.
+inline constexpr int membarrier_private_expedited = 1 << 3;
+inline constexpr int membarrier_register_private_expedited = 1 << 4;
+
+CONCUR_INLINE void register_asymmetric_fence() noexcept {
+  // relaxed: the same answer for whoever asks; threads started later see it by their creation.
+  if (process_fence_mode.load(std::memory_order_relaxed) != fence_mode::unknown) return;
+  const bool registered = syscall(SYS_membarrier, membarrier_register_private_expedited, 0, 0) == 0 &&
+                          syscall(SYS_membarrier, membarrier_private_expedited, 0, 0) == 0;
+  // relaxed: see above.
+  process_fence_mode.store(registered ? fence_mode::asymmetric : fence_mode::symmetric, std::memory_order_relaxed);
+}
+
+CONCUR_INLINE void heavy_fence() noexcept {
+  if (CONCUR_MUTANT_IS(40)) return;
+  // relaxed: see register_asymmetric_fence.
+  if (process_fence_mode.load(std::memory_order_relaxed) == fence_mode::asymmetric &&
+      syscall(SYS_membarrier, membarrier_private_expedited, 0, 0) == 0)
+    return;
+  std::atomic_thread_fence(std::memory_order_seq_cst);  // seq_cst: the rare side of A1, with light_fence a full one too
+}
+#  else
+CONCUR_INLINE void register_asymmetric_fence() noexcept {
+  // relaxed: the value never changes again and orders nothing.
+  process_fence_mode.store(fence_mode::symmetric, std::memory_order_relaxed);
+}
+CONCUR_INLINE void heavy_fence() noexcept {
+  std::atomic_thread_fence(std::memory_order_seq_cst);  // seq_cst: the rare side of A1
+}
+#  endif
+
+}  // namespace detail
+CONCUR_NAMESPACE_END
+
+#endif  // CONCUR_BODIES
+
+// machine/sanitizer.hpp - telling the sanitizers that the stack under them changes.
+//
+// AddressSanitizer keeps the bounds of the running stack, and, when it looks for use after return, a second "fake"
+// stack with the locals. ThreadSanitizer keeps a vector clock and a shadow call stack. Both belong to the thread as
+// far as the sanitizers know; we make them belong to the fiber. Each stack has a stack_notice, which is empty in
+// plain builds, and the one function that switches (machine/context.hpp) reads it.
+//
+//   N1  The notice of a fiber knows its bounds before the first switch to it. The notice of a thread's own stack does
+//       not: AddressSanitizer reports those bounds to whoever arrives from there, and that context writes them down
+//       (N2).
+//   N2  Only the context that has just arrived writes into the notice of the one that was left: until it runs on,
+//       nobody else may switch to the one that was left.
+//   N3  A stack that is left for good gives its fake stack back at that switch, never later: nobody could afterwards.
+//   N4  A ThreadSanitizer fiber is destroyed by another context than its own, and only when no switch to it can come.
+//
+// Valgrind is told nothing. It takes a jump of the stack pointer for a switch when it is wider than --max-stackframe, so
+// give that option less than the size of a stack.
+
+#if CONCUR_ASAN
+#  include <sanitizer/asan_interface.h>
+#  include <sanitizer/common_interface_defs.h>
+#endif
+#if CONCUR_TSAN
+#  include <sanitizer/tsan_interface.h>
+#endif
+
+// On a function: not instrumented. The function that switches must be, since its prologue runs on one stack and its
+// epilogue on what the sanitizer would take for another.
+#if (CONCUR_ASAN || CONCUR_TSAN) && defined(__clang__)
+#  define CONCUR_UNINSTRUMENTED __attribute__((no_sanitize("address", "thread", "undefined")))
+#elif CONCUR_ASAN || CONCUR_TSAN
+#  define CONCUR_UNINSTRUMENTED __attribute__((no_sanitize("address,thread,undefined")))
+#else
+#  define CONCUR_UNINSTRUMENTED
+#endif
+
+#if defined(__has_feature)
+#  if __has_feature(safe_stack)
+#    error "concur does not move the second stack of -fsanitize=safe-stack: build without it"
+#  endif
+#  if __has_feature(shadow_call_stack)
+#    error "concur does not move the second stack of -fsanitize=shadow-call-stack: build without it"
+#  endif
+#endif
+
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+namespace sanitizer {
+
+// Announces a switch to the stack [bottom, bottom + size). The fake stack of the context that stops goes to
+// *fake_stack; a null fake_stack says that it stops for good (N3).
+CONCUR_FORCE_INLINE CONCUR_UNINSTRUMENTED void start_switch([[maybe_unused]] void** fake_stack,
+                                                            [[maybe_unused]] const void* bottom,
+                                                            [[maybe_unused]] std::size_t size) noexcept {
+#if CONCUR_ASAN
+  __sanitizer_start_switch_fiber(fake_stack, bottom, size);
+#endif
+}
+
+// The first thing after a switch: gives the context its fake stack back (null on its first run) and says where the
+// stack lies that was left.
+CONCUR_FORCE_INLINE CONCUR_UNINSTRUMENTED void finish_switch([[maybe_unused]] void* fake_stack,
+                                                             [[maybe_unused]] const void** old_bottom,
+                                                             [[maybe_unused]] std::size_t* old_size) noexcept {
+#if CONCUR_ASAN
+  __sanitizer_finish_switch_fiber(fake_stack, old_bottom, old_size);
+#endif
+}
+
+// Stack memory that is used again still carries the red zones of frames that never returned.
+CONCUR_FORCE_INLINE void unpoison([[maybe_unused]] const void* low, [[maybe_unused]] std::size_t size) noexcept {
+#if CONCUR_ASAN
+  __asan_unpoison_memory_region(low, size);
+#endif
+}
+
+CONCUR_FORCE_INLINE CONCUR_UNINSTRUMENTED void* tsan_current() noexcept {
+#if CONCUR_TSAN
+  return __tsan_get_current_fiber();
+#else
+  return nullptr;
+#endif
+}
+
+CONCUR_FORCE_INLINE CONCUR_UNINSTRUMENTED void* tsan_create() noexcept {
+#if CONCUR_TSAN
+  return __tsan_create_fiber(0);
+#else
+  return nullptr;
+#endif
+}
+
+CONCUR_FORCE_INLINE CONCUR_UNINSTRUMENTED void tsan_destroy([[maybe_unused]] void* fiber) noexcept {
+#if CONCUR_TSAN
+  __tsan_destroy_fiber(fiber);
+#endif
+}
+
+// Stands directly before the switch. Flags 0: the one that stops happens before the one that goes on, which is so.
+CONCUR_FORCE_INLINE CONCUR_UNINSTRUMENTED void tsan_switch([[maybe_unused]] void* fiber) noexcept {
+#if CONCUR_TSAN
+  __tsan_switch_to_fiber(fiber, 0);
+#endif
+}
+
+}  // namespace sanitizer
+
+// What the sanitizers must be told about one stack. Empty in plain builds; make it a base class, or the last member.
+struct stack_notice {
+#if CONCUR_ASAN
+  const void* bottom = nullptr;
+  std::size_t size = 0;
+  void* fake_stack = nullptr;
+#endif
+#if CONCUR_TSAN
+  void* tsan_fiber = nullptr;
+#endif
+
+  // A fiber is about to run for the first time on the stack [low, low + bytes).
+  void bind_stack([[maybe_unused]] void* low, [[maybe_unused]] std::size_t bytes) noexcept {
+#if CONCUR_ASAN
+    bottom = low;
+    size = bytes;
+    fake_stack = nullptr;
+    sanitizer::unpoison(low, bytes);
+#endif
+#if CONCUR_TSAN
+    tsan_fiber = sanitizer::tsan_create();
+#endif
+  }
+
+  // This is the stack that the calling thread was born with (a worker's, say).
+  void bind_thread() noexcept {
+#if CONCUR_TSAN
+    tsan_fiber = sanitizer::tsan_current();
+#endif
+  }
+
+  // The fiber has left for good; called by a context that runs later (N4). Not for the notice of a thread.
+  void release() noexcept {
+#if CONCUR_TSAN
+    sanitizer::tsan_destroy(tsan_fiber);
+    tsan_fiber = nullptr;
+#endif
+  }
+};
+
+}  // namespace detail
+CONCUR_NAMESPACE_END
+
+// machine/context.hpp - leaving one stack and going on at another.
+//
+// A context that is stopped is three words: where its stack ends, its frame pointer, and where to go on (and a fourth
+// for a quirk of clang). The switch is written once for each processor, in machine/context/; this file adds what all
+// have in common: the notices to the sanitizers and, on demand, the floating-point control words.
+//
+//   C1  A context is resumed by one switch for each time it was stopped. Who may do so is the runtime's affair; here
+//       two threads on one stack are simply undefined.
+//   C2  `from` is complete when the code at `to` begins to run, and not before. Whoever makes `from` known to other
+//       threads does so after the switch.
+//   C3  Nothing that depends on the thread (an address of a thread_local, errno, the exception globals) may be kept
+//       over a switch: the context can go on elsewhere.
+//   C4  The entry function never returns, and nothing is thrown out of it: the frame chain ends in the thunk below it,
+//       so an exception that no one catches ends in std::terminate.
+//   C5  The switch is no function to the compiler. It may be inlined wherever a fiber parks, and is worth most there.
+//
+// Rejected: ucontext (a system call for the signal mask, no musl), setjmp/longjmp (mangled, and checked by
+// _FORTIFY_SOURCE), naked functions (g++ ignores the attribute on aarch64).
+
+// machine/context/common.hpp - what a stopped context is, and how assembly text is put into a header.
+//
+// Each processor's file gives four things: switch_context in its inline form, the same as one function in assembly
+// (the portable form), the entry thunk on which each context begins, and fpu_control. The thunk and the portable form
+// are top-level assembly in a header that many translation units include, so the text must be allowed to occur many
+// times:
+//
+//     .ifndef NAME      the same assembler run may see it twice (g++ -flto joins units before it assembles)
+//     comdat, .weak     several objects carry it; the linker keeps one
+//     .hidden           a shared object uses its own copy, and the address needs no table
+//     name with ABI     two versions of concur in one program never take each other's
+//
+// The portable form is taken with -DCONCUR_PORTABLE_SWITCH, by all units of a program or by some: contexts stopped by
+// either form are resumed by both. CONCUR_BOTH_SWITCHES keeps the inline form and adds the function, to compare them.
+//
+// .pushsection and .popsection leave the compiler where it was. The stack stays non-executable, because the compiler
+// writes the note that says so for the whole unit.
+
+#define CONCUR_CONTEXT_NAME_(abi, role) concur_##abi##_context_##role
+#define CONCUR_CONTEXT_NAME(abi, role) CONCUR_CONTEXT_NAME_(abi, role)
+#define CONCUR_CONTEXT_ENTRY CONCUR_CONTEXT_NAME(CONCUR_ABI, entry)
+#if defined(CONCUR_ARCH_ARM) && defined(__ARM_FP)
+// It saves d8-d15: a unit compiled without them must not lend its own to this one.
+#  define CONCUR_CONTEXT_SWITCH CONCUR_CONTEXT_NAME(CONCUR_ABI, switch_vfp)
+#else
+#  define CONCUR_CONTEXT_SWITCH CONCUR_CONTEXT_NAME(CONCUR_ABI, switch)
+#endif
+
+// In a function that has both over-aligned locals and alloca() or a variable-length array, clang reaches its locals
+// through a "base" register, and does not see that assembly destroys it, whatever the clobber list says. So the inline
+// form keeps that one register itself under clang: stored by the one that leaves, loaded on arrival. g++ copes.
+#if defined(__clang__)
+#  define CONCUR_SAVES_BASE 1
+#else
+#  define CONCUR_SAVES_BASE 0
+#endif
+
+#define CONCUR_ASM_TEXT_(...) #__VA_ARGS__
+#define CONCUR_ASM_TEXT(...) CONCUR_ASM_TEXT_(__VA_ARGS__)
+// C++ name -> assembler name: Mach-O puts an underscore in front.
+#define CONCUR_ASM_NAME(name) CONCUR_ASM_TEXT(__USER_LABEL_PREFIX__) CONCUR_ASM_TEXT(name)
+
+#if defined(__APPLE__)
+#  define CONCUR_ASM_LOCAL "L"
+#  define CONCUR_ASM_OPEN(name) \
+    ".pushsection __TEXT,__text,regular,pure_instructions\n"              \
+    ".private_extern " CONCUR_ASM_NAME(name) "\n"                         \
+    ".globl " CONCUR_ASM_NAME(name) "\n"                                  \
+    ".weak_definition " CONCUR_ASM_NAME(name) "\n"                        \
+    ".p2align 4\n"                                                        \
+    CONCUR_ASM_NAME(name) ":\n"
+#  define CONCUR_ASM_CLOSE(name) ".popsection\n"
+#else
+// %progbits and %function, not @: on arm @ begins a comment, and % is understood everywhere.
+#  define CONCUR_ASM_LOCAL ".L"
+#  define CONCUR_ASM_OPEN(name) CONCUR_ASM_OPEN_IN_MODE(name, "")
+// `mode` is what the assembler wants to hear directly before the label (ARM or Thumb).
+#  define CONCUR_ASM_OPEN_IN_MODE(name, mode) \
+    ".ifndef " CONCUR_ASM_NAME(name) "\n"                                                                           \
+    ".pushsection .text." CONCUR_ASM_NAME(name) ",\"axG\",%progbits," CONCUR_ASM_NAME(name) ",comdat\n"             \
+    ".weak " CONCUR_ASM_NAME(name) "\n"                                                                             \
+    ".hidden " CONCUR_ASM_NAME(name) "\n"                                                                           \
+    ".type " CONCUR_ASM_NAME(name) ", %function\n"                                                                  \
+    ".p2align 4\n"                                                                                                  \
+    mode CONCUR_ASM_NAME(name) ":\n"
+#  define CONCUR_ASM_CLOSE(name) \
+    ".size " CONCUR_ASM_NAME(name) ", . - " CONCUR_ASM_NAME(name) "\n"    \
+    ".popsection\n"                                                       \
+    ".endif\n"
+#endif
+
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+// A stopped context. Everything else that it needs lies on its stack. Assembly and the debugger's script know this
+// layout.
+struct context {
+  void* sp;
+  void* fp;
+  void* pc;
+  void* base;  // for units compiled by clang only; see CONCUR_SAVES_BASE
+};
+
+static_assert(offsetof(context, sp) == 0 && offsetof(context, fp) == sizeof(void*) &&
+                  offsetof(context, pc) == 2 * sizeof(void*) && offsetof(context, base) == 3 * sizeof(void*),
+              "the assembly in machine/context/ reads these offsets");
+
+extern "C" {
+// Where each context begins: passes the payload to the entry function. Ends every chain of frames and every
+// unwinding.
+void CONCUR_CONTEXT_ENTRY() __attribute__((visibility("hidden")));
+// The portable form of switch_context.
+void* CONCUR_CONTEXT_SWITCH(context* from, const context* to, void* payload) noexcept
+    __attribute__((visibility("hidden")));
+}
+
+// The highest `words` words of a stack, the lowest of them aligned to 16 bytes, as every processor here demands at a
+// call.
+inline void** top_of_stack(void* low, std::size_t size, std::size_t words) noexcept {
+  const std::uintptr_t end = reinterpret_cast<std::uintptr_t>(low) + size;
+  const std::uintptr_t sp = (end - words * sizeof(void*)) & ~std::uintptr_t{15};
+  return reinterpret_cast<void**>(sp);
+}
+
+}  // namespace detail
+CONCUR_NAMESPACE_END
+
+// machine/context/aarch64.hpp - the switch on 64-bit ARM (AAPCS64, Linux and Apple).
+//
+// The protocol of an arrival, shared by both forms and the thunk:
+//
+//     sp, x29      loaded from the context by the one that leaves
+//     x0           the payload
+//     x2           the address of the context that goes on
+//     the rest     unspecified
+//
+// x29 is saved by hand, since it is the frame pointer. x18 belongs to the platform on Apple and Android and is an
+// ordinary register elsewhere. Naming v0-v31 covers the scalable z registers that contain them; the predicates are
+// named where SVE is on. A return address that was signed (PAC) stays valid: the signature depends on the stack
+// pointer, and each context comes back to its own.
+//
+// With branch protection a page may demand that indirect jumps land on a mark. The jump goes through x16 and lands on
+// `bti jc`, written as a hint, which is no operation to older processors and needs no newer assembler. FPCR is not
+// saved (fpu_control).
+
+#if defined(CONCUR_ARCH_AARCH64)
+
+#  if defined(__ILP32__)
+#    error "concur: aarch64 with 32-bit pointers is not written"
+#  endif
+
+#  if defined(__APPLE__) || defined(__ANDROID__)
+#    define CONCUR_CLOBBER_X18
+#  else
+#    define CONCUR_CLOBBER_X18 , "x18"
+#  endif
+#  if defined(__ARM_FP)
+#    define CONCUR_CLOBBER_VECTOR                                                                                    \
+      , "v0", "v1", "v2", "v3", "v4", "v5", "v6", "v7", "v8", "v9", "v10", "v11", "v12", "v13", "v14", "v15", "v16", \
+          "v17", "v18", "v19", "v20", "v21", "v22", "v23", "v24", "v25", "v26", "v27", "v28", "v29", "v30", "v31"
+#  else
+#    define CONCUR_CLOBBER_VECTOR
+#  endif
+#  if defined(__clang__)
+#    define CONCUR_CLOBBER_FFR  // clang does not know the name, and keeps nothing there
+#  else
+#    define CONCUR_CLOBBER_FFR , "ffr"
+#  endif
+#  if defined(__ARM_FEATURE_SVE)
+#    define CONCUR_CLOBBER_SVE                                                                         \
+      , "p0", "p1", "p2", "p3", "p4", "p5", "p6", "p7", "p8", "p9", "p10", "p11", "p12", "p13", "p14", \
+          "p15" CONCUR_CLOBBER_FFR
+#  else
+#    define CONCUR_CLOBBER_SVE
+#  endif
+
+#  if CONCUR_SAVES_BASE
+#    define CONCUR_STORE_BASE "str x19, [x1, #24]\n\t"
+#    define CONCUR_LOAD_BASE "ldr x19, [x2, #24]\n\t"
+#    define CONCUR_CLOBBER_BASE
+#  else
+#    define CONCUR_STORE_BASE
+#    define CONCUR_LOAD_BASE
+#    define CONCUR_CLOBBER_BASE , "x19"
+#  endif
+
+#  define CONCUR_BTI_JC "hint #38\n"
+#  if defined(__ARM_FEATURE_BTI_DEFAULT)
+#    define CONCUR_LANDING CONCUR_BTI_JC
+#  else
+#    define CONCUR_LANDING
+#  endif
+
+// clang-format off
+asm(CONCUR_ASM_OPEN(CONCUR_CONTEXT_ENTRY)
+    ".cfi_startproc\n"
+    ".cfi_undefined 30\n"  // the return address: unwinding, backtraces and debuggers end here
+    CONCUR_BTI_JC
+    "ldr x1, [sp]\n"
+    "blr x1\n"
+    "brk #0\n"
+    ".cfi_endproc\n"
+    CONCUR_ASM_CLOSE(CONCUR_CONTEXT_ENTRY));
+
+#  if defined(CONCUR_PORTABLE_SWITCH) || defined(CONCUR_BOTH_SWITCHES)
+asm(CONCUR_ASM_OPEN(CONCUR_CONTEXT_SWITCH)
+    ".cfi_startproc\n"
+    CONCUR_BTI_JC
+    "sub sp, sp, #160\n"
+    ".cfi_def_cfa_offset 160\n"
+    "stp x29, x30, [sp]\n"       ".cfi_offset 29, -160\n" ".cfi_offset 30, -152\n"
+    "stp x19, x20, [sp, #16]\n"  ".cfi_offset 19, -144\n" ".cfi_offset 20, -136\n"
+    "stp x21, x22, [sp, #32]\n"  ".cfi_offset 21, -128\n" ".cfi_offset 22, -120\n"
+    "stp x23, x24, [sp, #48]\n"  ".cfi_offset 23, -112\n" ".cfi_offset 24, -104\n"
+    "stp x25, x26, [sp, #64]\n"  ".cfi_offset 25, -96\n"  ".cfi_offset 26, -88\n"
+    "stp x27, x28, [sp, #80]\n"  ".cfi_offset 27, -80\n"  ".cfi_offset 28, -72\n"
+#    if defined(__ARM_FP)
+    "stp d8, d9, [sp, #96]\n"
+    "stp d10, d11, [sp, #112]\n"
+    "stp d12, d13, [sp, #128]\n"
+    "stp d14, d15, [sp, #144]\n"
+#    endif
+    "adr x3, 1f\n"
+    "mov x4, sp\n"
+    "stp x4, x29, [x0]\n"
+    "str x3, [x0, #16]\n"
+    "mov x0, x2\n"
+    "mov x2, x1\n"
+    "ldp x4, x29, [x2]\n"
+    "ldr x16, [x2, #16]\n"
+    "mov sp, x4\n"
+    "br x16\n"
+    "1:\n"
+    CONCUR_BTI_JC
+#    if defined(__ARM_FP)
+    "ldp d8, d9, [sp, #96]\n"
+    "ldp d10, d11, [sp, #112]\n"
+    "ldp d12, d13, [sp, #128]\n"
+    "ldp d14, d15, [sp, #144]\n"
+#    endif
+    "ldp x27, x28, [sp, #80]\n"
+    "ldp x25, x26, [sp, #64]\n"
+    "ldp x23, x24, [sp, #48]\n"
+    "ldp x21, x22, [sp, #32]\n"
+    "ldp x19, x20, [sp, #16]\n"
+    "ldp x29, x30, [sp]\n"
+    "add sp, sp, #160\n"
+    ".cfi_def_cfa_offset 0\n"
+    ".cfi_restore 19\n.cfi_restore 20\n.cfi_restore 21\n.cfi_restore 22\n.cfi_restore 23\n.cfi_restore 24\n"
+    ".cfi_restore 25\n.cfi_restore 26\n.cfi_restore 27\n.cfi_restore 28\n.cfi_restore 29\n.cfi_restore 30\n"
+    "ret\n"
+    ".cfi_endproc\n"
+    CONCUR_ASM_CLOSE(CONCUR_CONTEXT_SWITCH));
+#  endif
+// clang-format on
+
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+// Stops here, stored in `from`, and goes on at `to`. Returns the payload of whoever later switches to `from`.
+#  if defined(CONCUR_PORTABLE_SWITCH)
+CONCUR_FORCE_INLINE CONCUR_UNINSTRUMENTED void* switch_context(context& from, const context& to,
+                                                               void* payload) noexcept {
+  return CONCUR_CONTEXT_SWITCH(&from, &to, payload);
+}
+#  else
+CONCUR_FORCE_INLINE CONCUR_UNINSTRUMENTED void* switch_context(context& from, const context& to,
+                                                               void* payload) noexcept {
+  register void* value asm("x0") = payload;
+  register context* leaving asm("x1") = &from;
+  register const context* arriving asm("x2") = &to;
+  // clang-format off
+  asm volatile(
+      "adr x3, " CONCUR_ASM_LOCAL "concur_resume_%=\n\t"
+      "mov x4, sp\n\t"
+      "stp x4, x29, [x1]\n\t"
+      "str x3, [x1, #16]\n\t"
+      CONCUR_STORE_BASE
+      "ldp x4, x29, [x2]\n\t"
+      "ldr x16, [x2, #16]\n\t"
+      "mov sp, x4\n\t"
+      "br x16\n"
+      CONCUR_ASM_LOCAL "concur_resume_%=:\n\t"
+      CONCUR_LANDING
+      CONCUR_LOAD_BASE
+      : "+r"(value), "+r"(leaving), "+r"(arriving)
+      :
+      : "x3", "x4", "x5", "x6", "x7", "x8", "x9", "x10", "x11", "x12", "x13", "x14", "x15", "x16", "x17", "x20",
+        "x21", "x22", "x23", "x24", "x25", "x26", "x27", "x28", "x30", "cc", "memory"
+        CONCUR_CLOBBER_BASE CONCUR_CLOBBER_X18 CONCUR_CLOBBER_VECTOR CONCUR_CLOBBER_SVE);
+  // clang-format on
+  return value;
+}
+#  endif
+
+// The first switch to `made` calls entry(payload) on the stack [low, low + size). entry never returns.
+inline void prepare_context(context& made, void* low, std::size_t size, void (*entry)(void* payload)) noexcept {
+  void** top = top_of_stack(low, size, 2);
+  top[0] = reinterpret_cast<void*>(entry);
+  top[1] = nullptr;
+  made.sp = top;
+  made.fp = nullptr;  // a debugger that follows frame pointers stops at zero
+  made.base = nullptr;
+  made.pc = reinterpret_cast<void*>(&CONCUR_CONTEXT_ENTRY);
+}
+
+// Rounding and trap masks: what C's fesetround() and friends set. The default is what a process starts with.
+struct fpu_control {
+  std::uint64_t fpcr = 0;
+
+  static fpu_control current() noexcept {
+    fpu_control now;
+#  if defined(__ARM_FP)
+    asm volatile("mrs %0, fpcr" : "=r"(now.fpcr));
+#  endif
+    return now;
+  }
+
+  // Compares first: a write waits for the pipeline to drain.
+  void apply() const noexcept {
+#  if defined(__ARM_FP)
+    if (current().fpcr != fpcr) {
+      asm volatile("msr fpcr, %0" : : "r"(fpcr));
+    }
+#  endif
+  }
+
+  friend bool operator==(const fpu_control& a, const fpu_control& b) noexcept { return a.fpcr == b.fpcr; }
+};
+
+// True when the processor checks returns of this thread against a second stack (guarded control stack), which
+// switch_context does not switch: the first return after a switch would kill the process. chkfeat clears bit 0 of x16
+// when it is on, and does nothing on processors that have none.
+inline bool shadow_stack_is_live() noexcept {
+  register std::uint64_t features asm("x16") = 1;
+  asm volatile("hint #40" : "+r"(features));  // chkfeat x16
+  return features == 0;
+}
+
+}  // namespace detail
+CONCUR_NAMESPACE_END
+
+#endif
+
+// machine/context/arm.hpp - the switch on 32-bit ARM (AAPCS; ARM and Thumb-2 code, hard and soft float).
+//
+// The protocol of an arrival, shared by both forms and the thunk:
+//
+//     sp           loaded from the context by the one that leaves
+//     r0           the payload
+//     r1           the address of the context that goes on, from which it loads its own frame pointer
+//     the rest     unspecified
+//
+// The frame pointer is r11 in ARM code and r7 in Thumb code, and a program may mix both. The one that leaves cannot
+// know what the other was compiled as, so here the arriving side loads it. For the same reason the address to go on
+// at has its lowest bit set when it is Thumb code, and the jump is bx.
+//
+// FPSCR is not saved (fpu_control). Thumb-1 (ARMv5 or ARMv6 with -mthumb) cannot name the high registers and is
+// refused.
+
+#if defined(CONCUR_ARCH_ARM)
+
+#  if defined(__thumb__) && !defined(__thumb2__)
+#    error "concur: Thumb-1 code is not supported; compile with -marm, or for ARMv7 or later"
+#  endif
+#  if defined(__FDPIC__)
+#    error "concur: FDPIC is not supported"
+#  endif
+
+#  if defined(__thumb__)
+#    define CONCUR_ARM_MODE ".syntax unified\n.thumb\n.thumb_func\n"
+#    define CONCUR_ARM_FRAME "r7"
+#    define CONCUR_ARM_NO_FRAME "r11"
+// adr counts from the program counter rounded down to four, which is only known where the section is aligned to four;
+// the compiler is content with two.
+#    define CONCUR_ARM_ADDRESS(label) ".p2align 2\n\tadr.w r3, " label "\n\tadd r3, r3, #1\n\t"
+#  else
+#    define CONCUR_ARM_MODE ".syntax unified\n.arm\n"
+#    define CONCUR_ARM_FRAME "r11"
+#    define CONCUR_ARM_NO_FRAME "r7"
+#    define CONCUR_ARM_ADDRESS(label) "adr r3, " label "\n\t"
+#  endif
+
+#  if CONCUR_SAVES_BASE
+#    define CONCUR_STORE_BASE "str r6, [r1, #12]\n\t"
+#    define CONCUR_LOAD_BASE "ldr r6, [r1, #12]\n\t"
+#    define CONCUR_CLOBBER_BASE
+#  else
+#    define CONCUR_STORE_BASE
+#    define CONCUR_LOAD_BASE
+#    define CONCUR_CLOBBER_BASE , "r6"
+#  endif
+
+// No macro tells whether there are d16-d31, so they are named whenever there may be: naming too many costs nothing.
+#  if defined(__ARM_FP)
+#    define CONCUR_CLOBBER_VECTOR                                                                                    \
+      , "d0", "d1", "d2", "d3", "d4", "d5", "d6", "d7", "d8", "d9", "d10", "d11", "d12", "d13", "d14", "d15", "d16", \
+          "d17", "d18", "d19", "d20", "d21", "d22", "d23", "d24", "d25", "d26", "d27", "d28", "d29", "d30", "d31"
+#  else
+#    define CONCUR_CLOBBER_VECTOR
+#  endif
+
+// clang-format off
+asm(CONCUR_ASM_OPEN_IN_MODE(CONCUR_CONTEXT_ENTRY, CONCUR_ARM_MODE)
+    ".fnstart\n"
+    ".cantunwind\n"  // unwinding ends here
+    "mov r7, #0\n"   // and so does following frame pointers
+    "mov r11, #0\n"
+    "ldr r2, [sp]\n"
+    "blx r2\n"
+    "1: b 1b\n"
+    ".fnend\n"
+    CONCUR_ASM_CLOSE(CONCUR_CONTEXT_ENTRY));
+
+#  if defined(CONCUR_PORTABLE_SWITCH) || defined(CONCUR_BOTH_SWITCHES)
+asm(CONCUR_ASM_OPEN_IN_MODE(CONCUR_CONTEXT_SWITCH, CONCUR_ARM_MODE)
+    ".fnstart\n"
+    "push {r4-r11, lr}\n"
+    ".save {r4-r11, lr}\n"
+    "sub sp, sp, #4\n"
+    ".pad #4\n"
+#    if defined(__ARM_FP)
+    "vpush {d8-d15}\n"
+    ".vsave {d8-d15}\n"
+#    endif
+    CONCUR_ARM_ADDRESS("1f")
+    "mov r12, sp\n"
+    "str r12, [r0]\n"
+    "str " CONCUR_ARM_FRAME ", [r0, #4]\n"
+    "str r3, [r0, #8]\n"
+    "mov r0, r2\n"
+    "ldr r12, [r1]\n"
+    "ldr r3, [r1, #8]\n"
+    "mov sp, r12\n"
+    "bx r3\n"
+    "1:\n"
+#    if defined(__ARM_FP)
+    "vpop {d8-d15}\n"
+#    endif
+    "add sp, sp, #4\n"
+    "pop {r4-r11, pc}\n"
+    ".fnend\n"
+    CONCUR_ASM_CLOSE(CONCUR_CONTEXT_SWITCH));
+#  endif
+// clang-format on
+
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+// Stops here, stored in `from`, and goes on at `to`. Returns the payload of whoever later switches to `from`.
+#  if defined(CONCUR_PORTABLE_SWITCH)
+CONCUR_FORCE_INLINE CONCUR_UNINSTRUMENTED void* switch_context(context& from, const context& to,
+                                                               void* payload) noexcept {
+  return CONCUR_CONTEXT_SWITCH(&from, &to, payload);
+}
+#  else
+CONCUR_FORCE_INLINE CONCUR_UNINSTRUMENTED void* switch_context(context& from, const context& to,
+                                                               void* payload) noexcept {
+  register void* value asm("r0") = payload;
+  register context* leaving asm("r1") = &from;
+  register const context* arriving asm("r2") = &to;
+  // clang-format off
+#    if defined(__clang__)
+#      pragma clang diagnostic push
+#      pragma clang diagnostic ignored "-Winline-asm"  // d16-d31 on a processor without them
+#    endif
+  asm volatile(
+      CONCUR_ARM_ADDRESS(".Lconcur_resume_%=")
+      "mov r12, sp\n\t"
+      "str r12, [r1]\n\t"
+      "str " CONCUR_ARM_FRAME ", [r1, #4]\n\t"
+      "str r3, [r1, #8]\n\t"
+      CONCUR_STORE_BASE
+      "mov r1, r2\n\t"
+      "ldr r12, [r1]\n\t"
+      "ldr r3, [r1, #8]\n\t"
+      "mov sp, r12\n\t"
+      "bx r3\n"
+      ".Lconcur_resume_%=:\n\t"
+      "ldr " CONCUR_ARM_FRAME ", [r1, #4]\n\t"
+      CONCUR_LOAD_BASE
+      : "+r"(value), "+r"(leaving), "+r"(arriving)
+      :
+      : "r3", "r4", "r5", CONCUR_ARM_NO_FRAME, "r8", "r9", "r10", "r12", "lr", "cc", "memory"
+        CONCUR_CLOBBER_BASE CONCUR_CLOBBER_VECTOR);
+#    if defined(__clang__)
+#      pragma clang diagnostic pop
+#    endif
+  // clang-format on
+  return value;
+}
+#  endif
+
+// The first switch to `made` calls entry(payload) on the stack [low, low + size). entry never returns.
+inline void prepare_context(context& made, void* low, std::size_t size, void (*entry)(void* payload)) noexcept {
+  void** top = top_of_stack(low, size, 2);
+  top[0] = reinterpret_cast<void*>(entry);
+  top[1] = nullptr;
+  made.sp = top;
+  made.fp = nullptr;
+  made.base = nullptr;
+  made.pc = reinterpret_cast<void*>(&CONCUR_CONTEXT_ENTRY);
+}
+
+// Rounding, flush to zero and trap masks. The default is what a process starts with.
+struct fpu_control {
+  std::uint32_t fpscr = 0;
+
+  // The other bits of FPSCR are condition flags and sticky flags.
+  static constexpr std::uint32_t fpscr_mask = 0x07f79f00;
+
+  static fpu_control current() noexcept {
+    fpu_control now;
+#  if defined(__ARM_FP)
+    asm volatile("vmrs %0, fpscr" : "=r"(now.fpscr));
+#  endif
+    return now;
+  }
+
+  void apply() const noexcept {
+#  if defined(__ARM_FP)
+    const std::uint32_t now = current().fpscr;
+    if (((now ^ fpscr) & fpscr_mask) != 0) {
+      const std::uint32_t wanted = (fpscr & fpscr_mask) | (now & ~fpscr_mask);
+      asm volatile("vmsr fpscr, %0" : : "r"(wanted));
+    }
+#  endif
+  }
+
+  friend bool operator==(const fpu_control& a, const fpu_control& b) noexcept {
+    return ((a.fpscr ^ b.fpscr) & fpscr_mask) == 0;
+  }
+};
+
+// No 32-bit ARM processor has a shadow stack.
+inline bool shadow_stack_is_live() noexcept { return false; }
+
+}  // namespace detail
+CONCUR_NAMESPACE_END
+
+#endif
+
+// machine/context/i386.hpp - the switch on 32-bit x86 (System V).
+//
+// The protocol of an arrival, shared by both forms and the thunk:
+//
+//     esp, ebp     loaded from the context by the one that leaves
+//     eax          the payload
+//     ecx          the address of the context that goes on
+//     the rest     unspecified
+//
+// It differs from x86-64 in one point. There is no address relative to the program counter, so the place to go on at
+// is found by a call of three bytes that reads its own return address: a call with its return, which keeps the
+// predictor of returns in step, where the usual call-and-pop would not. There is no red zone either, so the call may
+// use the stack.
+//
+// Doubles live in the x87 registers here; they are clobbered as all others are. Assembly outside functions is spelled
+// as bytes where the AT&T and Intel dialects differ (machine/context/x86_64.hpp says why).
+
+#if defined(CONCUR_ARCH_I386)
+
+#  if defined(__SSE__)
+#    define CONCUR_CLOBBER_SSE , "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7"
+#  else
+#    define CONCUR_CLOBBER_SSE
+#  endif
+#  if defined(__AVX512F__)
+#    define CONCUR_CLOBBER_AVX512 , "k0", "k1", "k2", "k3", "k4", "k5", "k6", "k7"
+#  else
+#    define CONCUR_CLOBBER_AVX512
+#  endif
+// _SOFT_FLOAT: g++ was told to keep off the x87 (-mno-80387, -mgeneral-regs-only), and then refuses these names.
+#  if defined(_SOFT_FLOAT)
+#    define CONCUR_CLOBBER_X87
+#  else
+#    define CONCUR_CLOBBER_X87 , "st", "st(1)", "st(2)", "st(3)", "st(4)", "st(5)", "st(6)", "st(7)"
+#  endif
+#  if defined(__MMX__)
+#    define CONCUR_CLOBBER_MMX , "mm0", "mm1", "mm2", "mm3", "mm4", "mm5", "mm6", "mm7"
+#  else
+#    define CONCUR_CLOBBER_MMX
+#  endif
+
+#  if CONCUR_SAVES_BASE
+#    define CONCUR_STORE_BASE "{movl %%esi, 12(%%edi)|mov DWORD PTR [edi + 12], esi}\n\t"
+#    define CONCUR_LOAD_BASE "{movl 12(%%ecx), %%esi|mov esi, DWORD PTR [ecx + 12]}\n\t"
+#    define CONCUR_CLOBBER_BASE
+#  else
+#    define CONCUR_STORE_BASE
+#    define CONCUR_LOAD_BASE
+#    define CONCUR_CLOBBER_BASE , "esi"
+#  endif
+
+// Where an indirect jump lands must be marked once the program promises so (-fcf-protection=branch).
+#  if defined(__CET__) && (__CET__ & 1)
+#    define CONCUR_LANDING "endbr32\n\t"
+#  else
+#    define CONCUR_LANDING
+#  endif
+
+#  define CONCUR_CONTEXT_HERE CONCUR_CONTEXT_NAME(CONCUR_ABI, here)
+
+// clang-format off
+asm(CONCUR_ASM_OPEN(CONCUR_CONTEXT_ENTRY)
+    ".cfi_startproc\n"
+    ".cfi_undefined 8\n"              // the return address: unwinding, backtraces and debuggers end here
+    ".byte 0xf3, 0x0f, 0x1e, 0xfb\n"  // endbr32
+    ".byte 0x89, 0x04, 0x24\n"        // mov %eax, (%esp)
+    ".byte 0xff, 0x54, 0x24, 0x04\n"  // call *4(%esp)
+    ".byte 0x0f, 0x0b\n"              // ud2
+    ".cfi_endproc\n"
+    CONCUR_ASM_CLOSE(CONCUR_CONTEXT_ENTRY));
+
+// Returns its return address in edx.
+asm(CONCUR_ASM_OPEN(CONCUR_CONTEXT_HERE)
+    ".cfi_startproc\n"
+    ".byte 0x8b, 0x14, 0x24\n"        // mov (%esp), %edx
+    ".byte 0xc3\n"                    // ret
+    ".cfi_endproc\n"
+    CONCUR_ASM_CLOSE(CONCUR_CONTEXT_HERE));
+
+#  if defined(CONCUR_PORTABLE_SWITCH) || defined(CONCUR_BOTH_SWITCHES)
+asm(CONCUR_ASM_OPEN(CONCUR_CONTEXT_SWITCH)
+    ".cfi_startproc\n"
+    ".byte 0xf3, 0x0f, 0x1e, 0xfb\n"                     // endbr32
+    "call " CONCUR_ASM_NAME(CONCUR_CONTEXT_HERE) "\n"
+    "2: .byte 0x81, 0xc2\n .long 1f - 2b\n"              // add $(1f - 2b), %edx
+    ".byte 0x8b, 0x44, 0x24, 0x04\n"                     // mov 4(%esp), %eax
+    ".byte 0x8b, 0x4c, 0x24, 0x08\n"                     // mov 8(%esp), %ecx
+    ".byte 0x53\n" ".cfi_def_cfa_offset 8\n"  ".cfi_offset 3, -8\n"   // push %ebx
+    ".byte 0x56\n" ".cfi_def_cfa_offset 12\n" ".cfi_offset 6, -12\n"  // push %esi
+    ".byte 0x57\n" ".cfi_def_cfa_offset 16\n" ".cfi_offset 7, -16\n"  // push %edi
+    ".byte 0x89, 0x20\n"                                 // mov %esp, (%eax)
+    ".byte 0x89, 0x68, 0x04\n"                           // mov %ebp, 4(%eax)
+    ".byte 0x89, 0x50, 0x08\n"                           // mov %edx, 8(%eax)
+    ".byte 0x8b, 0x44, 0x24, 0x18\n"                     // mov 24(%esp), %eax
+    ".byte 0x8b, 0x21\n"                                 // mov (%ecx), %esp
+    ".byte 0x8b, 0x69, 0x04\n"                           // mov 4(%ecx), %ebp
+    ".byte 0xff, 0x61, 0x08\n"                           // jmp *8(%ecx)
+    "1: .byte 0xf3, 0x0f, 0x1e, 0xfb\n"                  // endbr32
+    ".byte 0x5f\n" ".cfi_def_cfa_offset 12\n" ".cfi_restore 7\n"      // pop %edi
+    ".byte 0x5e\n" ".cfi_def_cfa_offset 8\n"  ".cfi_restore 6\n"      // pop %esi
+    ".byte 0x5b\n" ".cfi_def_cfa_offset 4\n"  ".cfi_restore 3\n"      // pop %ebx
+    ".byte 0xc3\n"                                       // ret
+    ".cfi_endproc\n"
+    CONCUR_ASM_CLOSE(CONCUR_CONTEXT_SWITCH));
+#  endif
+// clang-format on
+
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+// Stops here, stored in `from`, and goes on at `to`. Returns the payload of whoever later switches to `from`.
+#  if defined(CONCUR_PORTABLE_SWITCH)
+CONCUR_FORCE_INLINE CONCUR_UNINSTRUMENTED void* switch_context(context& from, const context& to,
+                                                               void* payload) noexcept {
+  return CONCUR_CONTEXT_SWITCH(&from, &to, payload);
+}
+#  else
+CONCUR_FORCE_INLINE CONCUR_UNINSTRUMENTED void* switch_context(context& from, const context& to,
+                                                               void* payload) noexcept {
+  context* leaving = &from;
+  const context* arriving = &to;
+  // clang-format off
+  asm volatile(
+      "call " CONCUR_ASM_NAME(CONCUR_CONTEXT_HERE) "\n"
+      ".Lconcur_here_%=:\n\t"
+      ".byte 0x81, 0xc2\n\t.long .Lconcur_resume_%= - .Lconcur_here_%=\n\t"  // add $(resume - here), %edx
+      "{movl %%esp, (%%edi)|mov DWORD PTR [edi], esp}\n\t"
+      "{movl %%ebp, 4(%%edi)|mov DWORD PTR [edi + 4], ebp}\n\t"
+      "{movl %%edx, 8(%%edi)|mov DWORD PTR [edi + 8], edx}\n\t"
+      CONCUR_STORE_BASE
+      "{movl (%%ecx), %%esp|mov esp, DWORD PTR [ecx]}\n\t"
+      "{movl 4(%%ecx), %%ebp|mov ebp, DWORD PTR [ecx + 4]}\n\t"
+      "{jmpl *8(%%ecx)|jmp DWORD PTR [ecx + 8]}\n"
+      ".Lconcur_resume_%=:\n\t"
+      CONCUR_LANDING
+      CONCUR_LOAD_BASE
+      : "+a"(payload), "+D"(leaving), "+c"(arriving)
+      :
+      : "ebx", "edx", "cc", "memory"
+        CONCUR_CLOBBER_BASE CONCUR_CLOBBER_X87 CONCUR_CLOBBER_MMX CONCUR_CLOBBER_SSE CONCUR_CLOBBER_AVX512);
+  // clang-format on
+  return payload;
+}
+#  endif
+
+// The first switch to `made` calls entry(payload) on the stack [low, low + size). entry never returns.
+inline void prepare_context(context& made, void* low, std::size_t size, void (*entry)(void* payload)) noexcept {
+  void** top = top_of_stack(low, size, 4);
+  top[0] = nullptr;  // the argument goes here
+  top[1] = reinterpret_cast<void*>(entry);
+  top[2] = nullptr;
+  top[3] = nullptr;
+  made.sp = top;
+  made.fp = nullptr;  // a debugger that follows frame pointers stops at zero
+  made.base = nullptr;
+  made.pc = reinterpret_cast<void*>(&CONCUR_CONTEXT_ENTRY);
+}
+
+// Rounding, exception masks and precision: what C's fesetround() and friends set. The default is what a process
+// starts with.
+struct fpu_control {
+  std::uint32_t mxcsr = 0x1f80;
+  std::uint16_t x87 = 0x037f;
+
+  // The low six bits of MXCSR are sticky flags, which any inexact operation sets. They are no control.
+  static constexpr std::uint32_t mxcsr_mask = ~std::uint32_t{0x3f};
+
+  static fpu_control current() noexcept {
+    fpu_control now;
+#  if defined(__SSE__)
+    asm volatile("stmxcsr %0" : "=m"(now.mxcsr));
+#  endif
+    asm volatile("fnstcw %0" : "=m"(now.x87));
+    return now;
+  }
+
+  // Compares first: loading costs more than tenfold what reading does.
+  void apply() const noexcept {
+    const fpu_control now = current();
+#  if defined(__SSE__)
+    if (((now.mxcsr ^ mxcsr) & mxcsr_mask) != 0) {
+      const std::uint32_t wanted = (mxcsr & mxcsr_mask) | (now.mxcsr & ~mxcsr_mask);
+      asm volatile("ldmxcsr %0" : : "m"(wanted));
+    }
+#  endif
+    if (now.x87 != x87) {
+      asm volatile("fldcw %0" : : "m"(x87));
+    }
+  }
+
+  friend bool operator==(const fpu_control& a, const fpu_control& b) noexcept {
+    return ((a.mxcsr ^ b.mxcsr) & mxcsr_mask) == 0 && a.x87 == b.x87;
+  }
+};
+
+// True when the processor checks returns of this thread against a second stack, which switch_context does not switch:
+// the first return after a switch would kill the process. rdsspd does nothing on a thread that has none.
+inline bool shadow_stack_is_live() noexcept {
+  std::uintptr_t pointer = 0;
+  asm volatile(".byte 0xf3, 0x0f, 0x1e, 0xc8" : "+a"(pointer));  // rdsspd %eax
+  return pointer != 0;
+}
+
+}  // namespace detail
+CONCUR_NAMESPACE_END
+
+#endif
+
+// machine/context/riscv64.hpp - the switch on 64-bit RISC-V (lp64 and lp64d).
+//
+// The protocol of an arrival, shared by both forms and the thunk:
+//
+//     sp, s0       loaded from the context by the one that leaves
+//     a0           the payload
+//     a2           the address of the context that goes on
+//     the rest     unspecified
+//
+// The jump goes through t1: a jump through ra or t0 counts as a return for the branch predictor. gp and tp belong to
+// the program and the thread and are left alone. fcsr is not saved (fpu_control).
+
+#if defined(CONCUR_ARCH_RISCV64)
+
+#  if defined(__riscv_zicfilp) || defined(__riscv_zicfiss)
+#    error "concur: landing pads and shadow stacks of RISC-V are not written; compile without -fcf-protection"
+#  endif
+
+#  if defined(__riscv_flen)
+#    define CONCUR_CLOBBER_FLOAT                                                                                     \
+      , "ft0", "ft1", "ft2", "ft3", "ft4", "ft5", "ft6", "ft7", "fs0", "fs1", "fa0", "fa1", "fa2", "fa3", "fa4",     \
+          "fa5", "fa6", "fa7", "fs2", "fs3", "fs4", "fs5", "fs6", "fs7", "fs8", "fs9", "fs10", "fs11", "ft8", "ft9", \
+          "ft10", "ft11"
+#  else
+#    define CONCUR_CLOBBER_FLOAT
+#  endif
+#  if defined(__clang__)
+#    define CONCUR_CLOBBER_VECTOR_LENGTH  // clang sets both anew after any assembly
+#  else
+#    define CONCUR_CLOBBER_VECTOR_LENGTH , "vl", "vtype"
+#  endif
+#  if defined(__riscv_vector)
+#    define CONCUR_CLOBBER_VECTOR                                                                                    \
+      , "v0", "v1", "v2", "v3", "v4", "v5", "v6", "v7", "v8", "v9", "v10", "v11", "v12", "v13", "v14", "v15", "v16", \
+          "v17", "v18", "v19", "v20", "v21", "v22", "v23", "v24", "v25", "v26", "v27", "v28", "v29", "v30",          \
+          "v31" CONCUR_CLOBBER_VECTOR_LENGTH
+#  else
+#    define CONCUR_CLOBBER_VECTOR
+#  endif
+
+#  if CONCUR_SAVES_BASE
+#    define CONCUR_STORE_BASE "sd s1, 24(a1)\n\t"
+#    define CONCUR_LOAD_BASE "ld s1, 24(a2)\n\t"
+#    define CONCUR_CLOBBER_BASE
+#  else
+#    define CONCUR_STORE_BASE
+#    define CONCUR_LOAD_BASE
+#    define CONCUR_CLOBBER_BASE , "s1"
+#  endif
+
+// clang-format off
+asm(CONCUR_ASM_OPEN(CONCUR_CONTEXT_ENTRY)
+    ".cfi_startproc\n"
+    ".cfi_undefined 1\n"  // ra: unwinding, backtraces and debuggers end here
+    "ld t1, 0(sp)\n"
+    "jalr t1\n"
+    "ebreak\n"
+    ".cfi_endproc\n"
+    CONCUR_ASM_CLOSE(CONCUR_CONTEXT_ENTRY));
+
+#  if defined(CONCUR_PORTABLE_SWITCH) || defined(CONCUR_BOTH_SWITCHES)
+asm(CONCUR_ASM_OPEN(CONCUR_CONTEXT_SWITCH)
+    ".cfi_startproc\n"
+    "addi sp, sp, -208\n"
+    ".cfi_def_cfa_offset 208\n"
+    "sd ra, 200(sp)\n"  ".cfi_offset 1, -8\n"
+    "sd s0, 192(sp)\n"  ".cfi_offset 8, -16\n"
+    "sd s1, 184(sp)\n"  ".cfi_offset 9, -24\n"
+    "sd s2, 176(sp)\n"  ".cfi_offset 18, -32\n"
+    "sd s3, 168(sp)\n"  ".cfi_offset 19, -40\n"
+    "sd s4, 160(sp)\n"  ".cfi_offset 20, -48\n"
+    "sd s5, 152(sp)\n"  ".cfi_offset 21, -56\n"
+    "sd s6, 144(sp)\n"  ".cfi_offset 22, -64\n"
+    "sd s7, 136(sp)\n"  ".cfi_offset 23, -72\n"
+    "sd s8, 128(sp)\n"  ".cfi_offset 24, -80\n"
+    "sd s9, 120(sp)\n"  ".cfi_offset 25, -88\n"
+    "sd s10, 112(sp)\n" ".cfi_offset 26, -96\n"
+    "sd s11, 104(sp)\n" ".cfi_offset 27, -104\n"
+#    if defined(__riscv_flen)
+    "fsd fs0, 96(sp)\n fsd fs1, 88(sp)\n fsd fs2, 80(sp)\n fsd fs3, 72(sp)\n"
+    "fsd fs4, 64(sp)\n fsd fs5, 56(sp)\n fsd fs6, 48(sp)\n fsd fs7, 40(sp)\n"
+    "fsd fs8, 32(sp)\n fsd fs9, 24(sp)\n fsd fs10, 16(sp)\n fsd fs11, 8(sp)\n"
+#    endif
+    "lla t1, 1f\n"
+    "sd sp, 0(a0)\n"
+    "sd s0, 8(a0)\n"
+    "sd t1, 16(a0)\n"
+    "mv a0, a2\n"
+    "mv a2, a1\n"
+    "ld sp, 0(a2)\n"
+    "ld s0, 8(a2)\n"
+    "ld t1, 16(a2)\n"
+    "jr t1\n"
+    "1:\n"
+#    if defined(__riscv_flen)
+    "fld fs0, 96(sp)\n fld fs1, 88(sp)\n fld fs2, 80(sp)\n fld fs3, 72(sp)\n"
+    "fld fs4, 64(sp)\n fld fs5, 56(sp)\n fld fs6, 48(sp)\n fld fs7, 40(sp)\n"
+    "fld fs8, 32(sp)\n fld fs9, 24(sp)\n fld fs10, 16(sp)\n fld fs11, 8(sp)\n"
+#    endif
+    "ld ra, 200(sp)\n ld s0, 192(sp)\n ld s1, 184(sp)\n ld s2, 176(sp)\n ld s3, 168(sp)\n ld s4, 160(sp)\n"
+    "ld s5, 152(sp)\n ld s6, 144(sp)\n ld s7, 136(sp)\n ld s8, 128(sp)\n ld s9, 120(sp)\n ld s10, 112(sp)\n"
+    "ld s11, 104(sp)\n"
+    "addi sp, sp, 208\n"
+    ".cfi_def_cfa_offset 0\n"
+    ".cfi_restore 1\n.cfi_restore 8\n.cfi_restore 9\n.cfi_restore 18\n.cfi_restore 19\n.cfi_restore 20\n"
+    ".cfi_restore 21\n.cfi_restore 22\n.cfi_restore 23\n.cfi_restore 24\n.cfi_restore 25\n.cfi_restore 26\n"
+    ".cfi_restore 27\n"
+    "ret\n"
+    ".cfi_endproc\n"
+    CONCUR_ASM_CLOSE(CONCUR_CONTEXT_SWITCH));
+#  endif
+// clang-format on
+
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+// Stops here, stored in `from`, and goes on at `to`. Returns the payload of whoever later switches to `from`.
+#  if defined(CONCUR_PORTABLE_SWITCH)
+CONCUR_FORCE_INLINE CONCUR_UNINSTRUMENTED void* switch_context(context& from, const context& to,
+                                                               void* payload) noexcept {
+  return CONCUR_CONTEXT_SWITCH(&from, &to, payload);
+}
+#  else
+CONCUR_FORCE_INLINE CONCUR_UNINSTRUMENTED void* switch_context(context& from, const context& to,
+                                                               void* payload) noexcept {
+  register void* value asm("a0") = payload;
+  register context* leaving asm("a1") = &from;
+  register const context* arriving asm("a2") = &to;
+  // clang-format off
+  asm volatile(
+      "lla t1, .Lconcur_resume_%=\n\t"
+      "sd sp, 0(a1)\n\t"
+      "sd s0, 8(a1)\n\t"
+      "sd t1, 16(a1)\n\t"
+      CONCUR_STORE_BASE
+      "ld sp, 0(a2)\n\t"
+      "ld s0, 8(a2)\n\t"
+      "ld t1, 16(a2)\n\t"
+      "jr t1\n"
+      ".Lconcur_resume_%=:\n\t"
+      CONCUR_LOAD_BASE
+      : "+r"(value), "+r"(leaving), "+r"(arriving)
+      :
+      : "ra", "t0", "t1", "t2", "t3", "t4", "t5", "t6", "a3", "a4", "a5", "a6", "a7", "s2", "s3", "s4", "s5", "s6",
+        "s7", "s8", "s9", "s10", "s11", "memory"
+        CONCUR_CLOBBER_BASE CONCUR_CLOBBER_FLOAT CONCUR_CLOBBER_VECTOR);
+  // clang-format on
+  return value;
+}
+#  endif
+
+// The first switch to `made` calls entry(payload) on the stack [low, low + size). entry never returns.
+inline void prepare_context(context& made, void* low, std::size_t size, void (*entry)(void* payload)) noexcept {
+  void** top = top_of_stack(low, size, 2);
+  top[0] = reinterpret_cast<void*>(entry);
+  top[1] = nullptr;
+  made.sp = top;
+  made.fp = nullptr;  // a debugger that follows frame pointers stops at zero
+  made.base = nullptr;
+  made.pc = reinterpret_cast<void*>(&CONCUR_CONTEXT_ENTRY);
+}
+
+// The rounding mode: what C's fesetround() sets. The default is what a process starts with.
+struct fpu_control {
+  unsigned long rounding = 0;
+
+  static fpu_control current() noexcept {
+    fpu_control now;
+#  if defined(__riscv_flen)
+    asm volatile("frrm %0" : "=r"(now.rounding));
+#  endif
+    return now;
+  }
+
+  void apply() const noexcept {
+#  if defined(__riscv_flen)
+    if (current().rounding != rounding) {
+      asm volatile("fsrm %0" : : "r"(rounding));
+    }
+#  endif
+  }
+
+  friend bool operator==(const fpu_control& a, const fpu_control& b) noexcept { return a.rounding == b.rounding; }
+};
+
+// Programs with a shadow stack are refused by the compiler check above.
+inline bool shadow_stack_is_live() noexcept { return false; }
+
+}  // namespace detail
+CONCUR_NAMESPACE_END
+
+#endif
+
+// machine/context/x86_64.hpp - the switch on x86-64 (System V).
+//
+// The protocol of an arrival, shared by both forms and the thunk, so that objects built with either may meet:
+//
+//     rsp, rbp     loaded from the context by the one that leaves
+//     rax          the payload
+//     rsi          the address of the context that goes on
+//     the rest     unspecified
+//
+// The inline form is one asm statement that lists every other register as clobbered. The compiler then saves just
+// what is alive at this place, often nothing, where a function would save six registers always. It jumps instead of
+// returning, because a return to another address than its call's is mispredicted, and so are those that follow.
+// Inlined into each place that parks, each place has its own jump, and the branch predictor a history for each.
+//
+// rbp is saved by hand: it may not be named as clobbered while it is the frame pointer. Nothing is pushed, since a
+// leaf function keeps locals in the 128 bytes below rsp. Not saved: MXCSR and the x87 control word (fpu_control), and
+// fs, which belongs to the thread.
+//
+// Text inside a function is written in both dialects, {AT&T|Intel}, for -masm=intel. Outside functions the compilers
+// do not choose between the two, so instructions there are spelled as bytes where the dialects differ, the
+// instruction beside them.
+
+#if defined(CONCUR_ARCH_X86_64)
+
+#  if defined(__SSE__)
+#    define CONCUR_CLOBBER_SSE                                                                                     \
+      , "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9", "xmm10", "xmm11", "xmm12", \
+          "xmm13", "xmm14", "xmm15"
+#  else
+#    define CONCUR_CLOBBER_SSE
+#  endif
+#  if defined(__AVX512F__)
+#    define CONCUR_CLOBBER_AVX512                                                                                   \
+      , "xmm16", "xmm17", "xmm18", "xmm19", "xmm20", "xmm21", "xmm22", "xmm23", "xmm24", "xmm25", "xmm26", "xmm27", \
+          "xmm28", "xmm29", "xmm30", "xmm31", "k0", "k1", "k2", "k3", "k4", "k5", "k6", "k7"
+#  else
+#    define CONCUR_CLOBBER_AVX512
+#  endif
+#  if defined(__APX_F__)
+#    define CONCUR_CLOBBER_APX \
+      , "r16", "r17", "r18", "r19", "r20", "r21", "r22", "r23", "r24", "r25", "r26", "r27", "r28", "r29", "r30", "r31"
+#  else
+#    define CONCUR_CLOBBER_APX
+#  endif
+// _SOFT_FLOAT: g++ was told to keep off the x87 (-mno-80387, -mgeneral-regs-only), and then refuses these names.
+#  if defined(_SOFT_FLOAT)
+#    define CONCUR_CLOBBER_X87
+#  else
+#    define CONCUR_CLOBBER_X87 , "st", "st(1)", "st(2)", "st(3)", "st(4)", "st(5)", "st(6)", "st(7)"
+#  endif
+#  if defined(__MMX__)
+#    define CONCUR_CLOBBER_MMX , "mm0", "mm1", "mm2", "mm3", "mm4", "mm5", "mm6", "mm7"
+#  else
+#    define CONCUR_CLOBBER_MMX
+#  endif
+
+#  if CONCUR_SAVES_BASE
+#    define CONCUR_STORE_BASE "{movq %%rbx, 24(%%rdi)|mov QWORD PTR [rdi + 24], rbx}\n\t"
+#    define CONCUR_LOAD_BASE "{movq 24(%%rsi), %%rbx|mov rbx, QWORD PTR [rsi + 24]}\n\t"
+#    define CONCUR_CLOBBER_BASE
+#  else
+#    define CONCUR_STORE_BASE
+#    define CONCUR_LOAD_BASE
+#    define CONCUR_CLOBBER_BASE , "rbx"
+#  endif
+
+// Where an indirect jump lands must be marked once the program promises so (-fcf-protection=branch).
+#  if defined(__CET__) && (__CET__ & 1)
+#    define CONCUR_LANDING "endbr64\n\t"
+#  else
+#    define CONCUR_LANDING
+#  endif
+
+// clang-format off
+asm(CONCUR_ASM_OPEN(CONCUR_CONTEXT_ENTRY)
+    ".cfi_startproc\n"
+    ".cfi_undefined 16\n"            // the return address: unwinding, backtraces and debuggers end here
+    ".byte 0xf3, 0x0f, 0x1e, 0xfa\n" // endbr64
+    ".byte 0x48, 0x89, 0xc7\n"       // mov %rax, %rdi
+    ".byte 0xff, 0x14, 0x24\n"       // call *(%rsp)
+    ".byte 0x0f, 0x0b\n"             // ud2
+    ".cfi_endproc\n"
+    CONCUR_ASM_CLOSE(CONCUR_CONTEXT_ENTRY));
+
+#  if defined(CONCUR_PORTABLE_SWITCH) || defined(CONCUR_BOTH_SWITCHES)
+asm(CONCUR_ASM_OPEN(CONCUR_CONTEXT_SWITCH)
+    ".cfi_startproc\n"
+    ".byte 0xf3, 0x0f, 0x1e, 0xfa\n"                      // endbr64
+    ".byte 0x53\n"       ".cfi_def_cfa_offset 16\n" ".cfi_offset 3, -16\n"   // push %rbx
+    ".byte 0x41, 0x54\n" ".cfi_def_cfa_offset 24\n" ".cfi_offset 12, -24\n"  // push %r12
+    ".byte 0x41, 0x55\n" ".cfi_def_cfa_offset 32\n" ".cfi_offset 13, -32\n"  // push %r13
+    ".byte 0x41, 0x56\n" ".cfi_def_cfa_offset 40\n" ".cfi_offset 14, -40\n"  // push %r14
+    ".byte 0x41, 0x57\n" ".cfi_def_cfa_offset 48\n" ".cfi_offset 15, -48\n"  // push %r15
+    ".byte 0x48, 0x8d, 0x05\n .long 1f - . - 4\n"         // lea 1f(%rip), %rax
+    ".byte 0x48, 0x89, 0x27\n"                            // mov %rsp, (%rdi)
+    ".byte 0x48, 0x89, 0x6f, 0x08\n"                      // mov %rbp, 8(%rdi)
+    ".byte 0x48, 0x89, 0x47, 0x10\n"                      // mov %rax, 16(%rdi)
+    ".byte 0x48, 0x89, 0xd0\n"                            // mov %rdx, %rax
+    ".byte 0x48, 0x8b, 0x26\n"                            // mov (%rsi), %rsp
+    ".byte 0x48, 0x8b, 0x6e, 0x08\n"                      // mov 8(%rsi), %rbp
+    ".byte 0xff, 0x66, 0x10\n"                            // jmp *16(%rsi)
+    "1: .byte 0xf3, 0x0f, 0x1e, 0xfa\n"                   // endbr64
+    ".byte 0x41, 0x5f\n" ".cfi_def_cfa_offset 40\n" ".cfi_restore 15\n"      // pop %r15
+    ".byte 0x41, 0x5e\n" ".cfi_def_cfa_offset 32\n" ".cfi_restore 14\n"      // pop %r14
+    ".byte 0x41, 0x5d\n" ".cfi_def_cfa_offset 24\n" ".cfi_restore 13\n"      // pop %r13
+    ".byte 0x41, 0x5c\n" ".cfi_def_cfa_offset 16\n" ".cfi_restore 12\n"      // pop %r12
+    ".byte 0x5b\n"       ".cfi_def_cfa_offset 8\n"  ".cfi_restore 3\n"       // pop %rbx
+    ".byte 0xc3\n"                                        // ret
+    ".cfi_endproc\n"
+    CONCUR_ASM_CLOSE(CONCUR_CONTEXT_SWITCH));
+#  endif
+// clang-format on
+
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+// Stops here, stored in `from`, and goes on at `to`. Returns the payload of whoever later switches to `from`.
+#  if defined(CONCUR_PORTABLE_SWITCH)
+CONCUR_FORCE_INLINE CONCUR_UNINSTRUMENTED void* switch_context(context& from, const context& to,
+                                                               void* payload) noexcept {
+  return CONCUR_CONTEXT_SWITCH(&from, &to, payload);
+}
+#  else
+CONCUR_FORCE_INLINE CONCUR_UNINSTRUMENTED void* switch_context(context& from, const context& to,
+                                                               void* payload) noexcept {
+  context* leaving = &from;
+  const context* arriving = &to;
+  // clang-format off
+  asm volatile(
+      "{leaq " CONCUR_ASM_LOCAL "concur_resume_%=(%%rip), %%rdx|lea rdx, " CONCUR_ASM_LOCAL "concur_resume_%=[rip]}\n\t"
+      "{movq %%rsp, (%%rdi)|mov QWORD PTR [rdi], rsp}\n\t"
+      "{movq %%rbp, 8(%%rdi)|mov QWORD PTR [rdi + 8], rbp}\n\t"
+      "{movq %%rdx, 16(%%rdi)|mov QWORD PTR [rdi + 16], rdx}\n\t"
+      CONCUR_STORE_BASE
+      "{movq (%%rsi), %%rsp|mov rsp, QWORD PTR [rsi]}\n\t"
+      "{movq 8(%%rsi), %%rbp|mov rbp, QWORD PTR [rsi + 8]}\n\t"
+      "{jmpq *16(%%rsi)|jmp QWORD PTR [rsi + 16]}\n"
+      CONCUR_ASM_LOCAL "concur_resume_%=:\n\t"
+      CONCUR_LANDING
+      CONCUR_LOAD_BASE
+      : "+a"(payload), "+D"(leaving), "+S"(arriving)
+      :
+      : "rcx", "rdx", "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15", "cc", "memory"
+        CONCUR_CLOBBER_BASE CONCUR_CLOBBER_X87 CONCUR_CLOBBER_MMX CONCUR_CLOBBER_SSE CONCUR_CLOBBER_AVX512
+        CONCUR_CLOBBER_APX);
+  // clang-format on
+  return payload;
+}
+#  endif
+
+// The first switch to `made` calls entry(payload) on the stack [low, low + size). entry never returns.
+inline void prepare_context(context& made, void* low, std::size_t size, void (*entry)(void* payload)) noexcept {
+  void** top = top_of_stack(low, size, 2);
+  top[0] = reinterpret_cast<void*>(entry);
+  top[1] = nullptr;
+  made.sp = top;
+  made.fp = nullptr;  // a debugger that follows frame pointers stops at zero
+  made.base = nullptr;
+  made.pc = reinterpret_cast<void*>(&CONCUR_CONTEXT_ENTRY);
+}
+
+// Rounding, exception masks and precision: what C's fesetround() and friends set. The default is what a process
+// starts with.
+struct fpu_control {
+  std::uint32_t mxcsr = 0x1f80;
+  std::uint16_t x87 = 0x037f;
+
+  // The low six bits of MXCSR are sticky flags, which any inexact operation sets. They are no control.
+  static constexpr std::uint32_t mxcsr_mask = ~std::uint32_t{0x3f};
+
+  static fpu_control current() noexcept {
+    fpu_control now;
+#  if defined(__SSE__)
+    asm volatile("{stmxcsr %0|stmxcsr %0}" : "=m"(now.mxcsr));
+#  endif
+    asm volatile("{fnstcw %0|fnstcw %0}" : "=m"(now.x87));
+    return now;
+  }
+
+  // Compares first: loading costs more than tenfold what reading does.
+  void apply() const noexcept {
+    const fpu_control now = current();
+#  if defined(__SSE__)
+    if (((now.mxcsr ^ mxcsr) & mxcsr_mask) != 0) {
+      const std::uint32_t wanted = (mxcsr & mxcsr_mask) | (now.mxcsr & ~mxcsr_mask);
+      asm volatile("{ldmxcsr %0|ldmxcsr %0}" : : "m"(wanted));
+    }
+#  endif
+    if (now.x87 != x87) {
+      asm volatile("{fldcw %0|fldcw %0}" : : "m"(x87));
+    }
+  }
+
+  friend bool operator==(const fpu_control& a, const fpu_control& b) noexcept {
+    return ((a.mxcsr ^ b.mxcsr) & mxcsr_mask) == 0 && a.x87 == b.x87;
+  }
+};
+
+// True when the processor checks returns of this thread against a second stack, which switch_context does not switch:
+// the first return after a switch would kill the process. rdsspq does nothing on a thread that has none.
+inline bool shadow_stack_is_live() noexcept {
+  std::uintptr_t pointer = 0;
+  asm volatile(".byte 0xf3, 0x48, 0x0f, 0x1e, 0xc8" : "+a"(pointer));  // rdsspq %rax
+  return pointer != 0;
+}
+
+}  // namespace detail
+CONCUR_NAMESPACE_END
+
+#endif
+
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+#if CONCUR_ASAN || CONCUR_TSAN
+#  define CONCUR_SWITCH_INLINE CONCUR_NOINLINE inline
+#else
+#  define CONCUR_SWITCH_INLINE CONCUR_FORCE_INLINE
+#endif
+
+// What travels through a switch under a sanitizer: the payload, and the notice of the stack that was left (N2). It
+// lies on the stack that was left, which lives at least until the arriving context has read it.
+struct sanitizer_parcel {
+  void* payload;
+  stack_notice* left;
+};
+
+#if CONCUR_ASAN || CONCUR_TSAN
+CONCUR_UNINSTRUMENTED CONCUR_FORCE_INLINE void* unpack_arrival(void* raw, [[maybe_unused]] stack_notice& own) noexcept {
+  const sanitizer_parcel parcel = *static_cast<sanitizer_parcel*>(raw);
+#  if CONCUR_ASAN
+  const void* bottom = nullptr;
+  std::size_t size = 0;
+  sanitizer::finish_switch(own.fake_stack, &bottom, &size);
+  if (parcel.left->bottom == nullptr) {
+    parcel.left->bottom = bottom;
+    parcel.left->size = size;
+  }
+#  endif
+  return parcel.payload;
+}
+
+CONCUR_UNINSTRUMENTED CONCUR_FORCE_INLINE void announce_switch([[maybe_unused]] stack_notice& from,
+                                                               const stack_notice& to,
+                                                               [[maybe_unused]] bool is_last) noexcept {
+#  if CONCUR_ASAN
+  sanitizer::start_switch(is_last ? nullptr : &from.fake_stack, to.bottom, to.size);
+#  endif
+#  if CONCUR_TSAN
+  sanitizer::tsan_switch(to.tsan_fiber);
+#  endif
+}
+#endif
+
+// The runtime's switch: switch_context with notices. Exactly switch_context in plain builds; under a sanitizer it is
+// a function of its own that is not instrumented.
+CONCUR_UNINSTRUMENTED CONCUR_SWITCH_INLINE void* switch_fiber_context(
+    context& from, const context& to, void* payload, [[maybe_unused]] stack_notice& from_notice,
+    [[maybe_unused]] stack_notice& to_notice) noexcept {
+#if defined(CONCUR_SAVE_FPU)
+  const fpu_control control = fpu_control::current();
+#endif
+#if CONCUR_ASAN || CONCUR_TSAN
+  sanitizer_parcel parcel{payload, &from_notice};
+  announce_switch(from_notice, to_notice, false);
+  payload = unpack_arrival(switch_context(from, to, &parcel), from_notice);
+#else
+  payload = switch_context(from, to, payload);
+#endif
+#if defined(CONCUR_SAVE_FPU)
+  control.apply();
+#endif
+  return payload;
+}
+
+// The same for a context that will never run again. Its stack, and `from`, may be freed once `to` runs.
+[[noreturn]] CONCUR_UNINSTRUMENTED CONCUR_SWITCH_INLINE void leave_fiber_context(
+    context& from, const context& to, void* payload, [[maybe_unused]] stack_notice& from_notice,
+    [[maybe_unused]] stack_notice& to_notice) noexcept {
+#if CONCUR_ASAN || CONCUR_TSAN
+  sanitizer_parcel parcel{payload, &from_notice};
+  announce_switch(from_notice, to_notice, true);
+  switch_context(from, to, &parcel);
+#else
+  switch_context(from, to, payload);
+#endif
+  __builtin_trap();
+}
+
+// The first thing an entry function does with what it was given: returns the payload. `own` is the notice of its stack.
+CONCUR_UNINSTRUMENTED CONCUR_SWITCH_INLINE void* enter_fiber_context(void* raw,
+                                                                     [[maybe_unused]] stack_notice& own) noexcept {
+#if defined(CONCUR_SAVE_FPU)
+  fpu_control{}.apply();
+#endif
+#if CONCUR_ASAN || CONCUR_TSAN
+  return unpack_arrival(raw, own);
+#else
+  return raw;
+#endif
+}
+
+// The same for an entry function that learns only from the payload which stack it is on: a first arrival has no fake
+// stack to give back yet, so any empty notice serves.
+CONCUR_UNINSTRUMENTED CONCUR_SWITCH_INLINE void* enter_fiber_context(void* raw) noexcept {
+  stack_notice none;
+  return enter_fiber_context(raw, none);
+}
+
+}  // namespace detail
+CONCUR_NAMESPACE_END
+
+// machine/exception_state.hpp - the exceptions a fiber is handling travel with it.
+//
+// The C++ runtime library keeps, for each thread, the stack of exceptions that are inside a catch clause and the
+// number that are being thrown. A fiber may park inside a catch clause and go on on another thread, or let another
+// fiber throw meanwhile on this one. Left alone, the two would pop each other's exceptions, and end in std::terminate
+// or in the wrong handler.
+//
+// The block is small, and libstdc++ and libc++abi lay it out the same way (Itanium C++ ABI, section 2.2.2):
+//
+//     caught exceptions          pointer
+//     uncaught exceptions        unsigned
+//     propagating exceptions     pointer, on ARM EHABI only
+//
+//   X1  Its address is a matter of the thread: fetched once by each worker, on that worker, and kept with it, never
+//       with a fiber.
+//   X2  A switch saves what the block holds into the fiber that stops and loads what the fiber that goes on had. A new
+//       fiber starts with nothing.
+//   X3  What is kept here is moved, not shared: between a save and the next load the block on that thread is not read.
+//
+// The library declares the function that finds the block as `const`, so that a compiler may merge two calls of it,
+// one on each side of a switch; hence a declaration of our own, a call that is never inlined, and a barrier behind
+// it.
+
+#include <cstring>
+
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+// The block of one thread, as the library sees it. Only ever pointed to.
+class exception_globals {
+ public:
+  // The calling thread's block; null when compiled without exceptions. Lives as long as the thread.
+  static exception_globals* of_this_thread() noexcept;
+
+  exception_globals() = delete;
+};
+
+#if CONCUR_EXCEPTIONS
+
+// What one fiber had in the block when it stopped.
+struct exception_state {
+  void* caught = nullptr;
+  unsigned uncaught = 0;
+#  if defined(__ARM_EABI_UNWINDER__) || (defined(__arm__) && !defined(__APPLE__) && !defined(__USING_SJLJ_EXCEPTIONS__))
+  void* propagating = nullptr;
+#  endif
+
+  CONCUR_FORCE_INLINE void save_from([[maybe_unused]] const exception_globals* block) noexcept {
+    if (!CONCUR_MUTANT_IS(1)) {
+      std::memcpy(static_cast<void*>(this), block, sizeof *this);
+    }
+  }
+
+  CONCUR_FORCE_INLINE void load_into([[maybe_unused]] exception_globals* block) const noexcept {
+    if (!CONCUR_MUTANT_IS(1)) {
+      std::memcpy(static_cast<void*>(block), this, sizeof *this);
+    }
+  }
+};
+
+#else
+
+// Nothing is thrown, nothing is kept.
+struct exception_state {
+  CONCUR_FORCE_INLINE void save_from(const exception_globals*) noexcept {}
+  CONCUR_FORCE_INLINE void load_into(exception_globals*) const noexcept {}
+};
+
+#endif
+
+}  // namespace detail
+CONCUR_NAMESPACE_END
+
+#if CONCUR_BODIES
+
+#  if CONCUR_EXCEPTIONS
+#    define CONCUR_EXCEPTION_TEXT_(name) #    name
+#    define CONCUR_EXCEPTION_TEXT(name) CONCUR_EXCEPTION_TEXT_(name)
+// __cxa_get_globals under a name of our own, without the attribute.
+extern "C" void* concur_exception_globals() noexcept
+    __asm__(CONCUR_EXCEPTION_TEXT(__USER_LABEL_PREFIX__) "__cxa_get_globals");
+#  endif
+
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+CONCUR_NOINLINE CONCUR_INLINE exception_globals* exception_globals::of_this_thread() noexcept {
+#  if CONCUR_EXCEPTIONS
+  void* block = concur_exception_globals();
+  asm volatile("" : "+r"(block) : : "memory");
+  return static_cast<exception_globals*>(block);
+#  else
+  return nullptr;
+#  endif
+}
+
+}  // namespace detail
+CONCUR_NAMESPACE_END
+
+#endif
+
+// machine/stack_guard.hpp - three ways to notice that a stack ended, and how to find out which of them this machine
+// has.
+//
+// Below each stack lies a strip that nobody may touch. A fiber that recurses too deep walks into it and is stopped
+// there, instead of writing over its neighbour. What keeps the strip untouched depends on the machine:
+//
+//     kind      cost of one                      limit                              noticed
+//     madvise   a system call, no mapping        none                               at the first touch (SIGSEGV)
+//     mprotect  a system call and two mappings   a quarter of vm.max_map_count      at the first touch (SIGSEGV,
+//     SIGBUS) canary    nothing                          none                               when the stack is given
+//     back, or asked for
+//
+// MADV_GUARD_INSTALL (Linux 6.13) marks page table entries and leaves the mapping whole; a million guarded stacks fit
+// into a few dozen mappings, where mprotect splits one into three each time and the kernel refuses after 65,530.
+//
+// The call cannot be believed. An emulator that does not know it may answer "done" and do nothing: qemu-user hands
+// unknown advice to nobody and returns 0. Hence the probe: after installing a guard on a page of our own, the kernel
+// itself is asked to read it, by write() into a pipe, and has to answer EFAULT. A guard that does not is not counted as
+// one.
+//
+// The canary is not a pattern but the absence of one. A fresh strip reads as zero, and costs no memory while nobody
+// writes to it; a call writes at least its return address. So the page of the strip that borders on the stack must
+// still be all zero. Rejected: writing a pattern first, which would cost each stack a page of memory for the sake of a
+// check.
+
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+// none_yet: not found out, because no stack has been asked for.
+enum class guard_kind : unsigned char { none_yet, madvise, mprotect, canary };
+
+// The strongest kind that works here. Asked once per pool; none_yet when it could not be found out now (no descriptors
+// left for the pipe), in which case mprotect does for the moment.
+CONCUR_INLINE guard_kind probe_guard_kind(std::size_t page_bytes) noexcept;
+
+// Puts a guard of this kind on whole pages; false when the kernel refuses, and then nothing has changed. A canary
+// always succeeds: it is there already.
+CONCUR_INLINE bool install_guard(guard_kind kind, char* low, std::size_t bytes) noexcept;
+
+// A place in the budget of mappings that mprotect may use up, shared by all pools of the process. False: it is spent.
+CONCUR_INLINE bool take_mprotect_place() noexcept;
+CONCUR_INLINE void give_back_mprotect_places(std::size_t count) noexcept;
+
+// True while nobody wrote to these bytes of a canary. Reading them costs no memory.
+CONCUR_INLINE bool canary_is_zero(const char* low, std::size_t bytes) noexcept;
+
+// The places taken by all pools together.
+inline std::atomic<std::size_t> mprotect_places_taken{0};
+
+// How many there are; 0: not read yet.
+inline std::atomic<std::size_t> mprotect_places{0};
+
+}  // namespace detail
+CONCUR_NAMESPACE_END
+
+#if CONCUR_BODIES
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+#if defined(__linux__)
+
+inline constexpr int advice_guard_install = 102;  // MADV_GUARD_INSTALL, newer than most C libraries' headers
+
+// Whether the kernel itself cannot read this byte. -1: there is no pipe to be had, so nobody knows.
+CONCUR_NOINLINE CONCUR_INLINE int kernel_cannot_read(const char* address) noexcept {
+  int ends[2];
+  if (::pipe2(ends, O_CLOEXEC | O_NONBLOCK) != 0) return -1;
+  const bool is_fault = ::write(ends[1], address, 1) < 0 && errno == EFAULT;
+  ::close(ends[0]);
+  ::close(ends[1]);
+  return is_fault ? 1 : 0;
+}
+
+CONCUR_INLINE guard_kind probe_guard_kind(std::size_t page_bytes) noexcept {
+  void* const page = ::mmap(nullptr, page_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (page == MAP_FAILED) return guard_kind::none_yet;
+  guard_kind kind = guard_kind::mprotect;
+  if (::madvise(page, page_bytes, advice_guard_install) == 0) {
+#if CONCUR_MUTANT_IS(22)
+    kind = guard_kind::madvise;  // planted bug: believes the return value
+#else
+    const int answer = kernel_cannot_read(static_cast<const char*>(page));
+    kind = answer < 0 ? guard_kind::none_yet : answer == 1 ? guard_kind::madvise : guard_kind::mprotect;
+#endif
+  }
+  ::munmap(page, page_bytes);
+  return kind;
+}
+
+// Half of the mappings a process may have, at two for each guarded stack. The other half is for threads, files and
+// malloc.
+CONCUR_INLINE std::size_t read_mprotect_places() noexcept {
+  std::size_t mappings = 65530;  // the kernel's default (DEFAULT_MAX_MAP_COUNT)
+  const int fd = ::open("/proc/sys/vm/max_map_count", O_RDONLY | O_CLOEXEC);
+  if (fd >= 0) {
+    char digits[24];
+    const auto length = ::read(fd, digits, sizeof digits);
+    ::close(fd);
+    std::size_t value = 0;
+    for (int i = 0; i < length && digits[i] >= '0' && digits[i] <= '9'; ++i)
+      value = value * 10 + static_cast<std::size_t>(digits[i] - '0');
+    if (value != 0) mappings = value;
+  }
+  return mappings / 4 + 1;
+}
+
+CONCUR_INLINE bool install_by_madvise(char* low, std::size_t bytes) noexcept {
+  return ::madvise(low, bytes, advice_guard_install) == 0;
+}
+
+#else
+
+// Elsewhere mappings are not counted, and mprotect is all there is.
+CONCUR_INLINE guard_kind probe_guard_kind(std::size_t) noexcept { return guard_kind::mprotect; }
+CONCUR_INLINE std::size_t read_mprotect_places() noexcept { return ~std::size_t{0} / 2; }
+CONCUR_INLINE bool install_by_madvise(char*, std::size_t) noexcept { return false; }
+
+#endif
+
+CONCUR_INLINE bool install_guard(guard_kind kind, char* low, std::size_t bytes) noexcept {
+  if (kind == guard_kind::madvise) return install_by_madvise(low, bytes);
+  if (kind == guard_kind::mprotect) return ::mprotect(low, bytes, PROT_NONE) == 0;
+  return true;
+}
+
+CONCUR_INLINE bool take_mprotect_place() noexcept {
+  // relaxed: a number that is the same whoever reads it first
+  std::size_t places = mprotect_places.load(std::memory_order_relaxed);
+  if (places == 0) {
+    places = read_mprotect_places();
+    mprotect_places.store(places, std::memory_order_relaxed);  // relaxed: as above
+  }
+  // relaxed: a count, it guards no other memory
+  if (mprotect_places_taken.fetch_add(1, std::memory_order_relaxed) < places) return true;
+  give_back_mprotect_places(1);
+  return false;
+}
+
+CONCUR_INLINE void give_back_mprotect_places(std::size_t count) noexcept {
+  mprotect_places_taken.fetch_sub(count, std::memory_order_relaxed);  // relaxed: a count, it guards no other memory
+}
+
+CONCUR_INLINE bool canary_is_zero(const char* low, std::size_t bytes) noexcept {
+  // Each byte equals its successor and the first one is zero.
+  return low[0] == 0 && std::memcmp(low, low + 1, bytes - 1) == 0;
+}
+
+}  // namespace detail
+CONCUR_NAMESPACE_END
+
+#endif  // CONCUR_BODIES
+
+// machine/stack.hpp - where fibers' stacks come from, and where they wait to be used again.
+//
+// The pool reserves slabs of many stacks with one mapping each, every slab bigger than the last, and hands the stacks
+// out one by one. It puts a guard below a stack when that is handed out for the first time. Fibers that run to their
+// end give their stack back within microseconds; so what matters is that the next one gets the same, with its pages
+// still in the cache.
+//
+//   T1  A stack is in one place: handed out, or in one of the four lists, or not yet carved from its slab.
+//   T2  The lists are last in, first out. Whoever acquires next gets the pages that are still in the cache.
+//   T3  Stacks and their table entries are never unmapped while the pool lives. A stack may be given back late, and a
+//       fault handler may look one up at any time.
+//   T4  Only one thread grows the pool at a time, and not under the lock: no system call is made while the lock is
+//       held.
+//   T5  Failing to get a stack changes nothing. A smaller slab is tried first, down to a single stack.
+//
+// What has long been unused is given back to the kernel in steps. Each call of trim() moves the lists one on:
+//
+//     hot    released after the last trim            all pages kept
+//     warm   not needed for one trim                 all pages kept
+//     cool   not needed for two trims                the topmost page kept
+//     cold   not needed for three trims              nothing kept but address space
+
+// machine/stack_slab.hpp - one mapping with room for many stacks, and where each of them lies in it.
+//
+// A stack is address space first and memory second: the kernel gives a page when it is touched. So nothing here touches
+// one. What is known about a stack lies in a table at the head of the slab, 32 bytes for each.
+//
+//     slab   | header, table | guard | stack 0      | guard | stack 1      | guard | ...
+//                                    ^ low     top ^
+//
+// A fiber that is parked has usually touched one page, the topmost. If all stacks began at the same offset in a page,
+// they would all lie in the same few sets of the first-level cache, and a thousand parked fibers would evict each
+// other. So the tops are coloured: stack i begins (i mod 16) * 128 bytes below the end of its last page. A little room
+// is added to each, so that nobody gets less than was asked for.
+//
+// Rejected: MAP_GROWSDOWN (33 us and a mapping for each stack); malloc (touches pages, no guard); a header on the stack
+// itself (an overflow of the neighbour destroys it, and giving back the pages of a stack loses it).
+
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+// The smallest stack that a fiber of this library can be trusted with: throwing and catching takes 4 to 6 KiB in the
+// unwinder, printf of a floating-point number as much, and a signal that arrives meanwhile pushes the registers (2.7
+// KiB with AVX-512) and runs its handler on top. On 32-bit, pointers and registers are half of that.
+inline constexpr std::size_t minimum_stack_bytes = sizeof(void*) >= 8 ? 16384 : 8192;
+
+// One stack: the bytes from low up to low + size. Written by the pool; the holder may use `next` for lists of its own.
+struct stack {
+  stack* next;
+  char* low;
+  std::size_t size;
+  guard_kind guarded_by;
+};
+
+// How stacks of one size are laid out. All zero but page_bytes when no address space could hold such a stack.
+struct stack_layout {
+  std::size_t page_bytes;
+  std::size_t usable_bytes;  // as asked for, rounded up to pages
+  std::size_t guard_bytes;
+  std::size_t stack_bytes;   // usable bytes and room for the colour
+  std::size_t stride_bytes;  // from one stack to the next
+};
+
+// The head of a slab. Everything in it is written before the slab is published, but for the table's entries, each of
+// which is written when its stack is carved.
+struct stack_slab {
+  stack_slab* next;
+  char* first_guard;
+  stack* table;
+  std::size_t stacks;
+  std::size_t bytes;
+};
+
+CONCUR_INLINE stack_layout layout_of_stacks(std::size_t usable_bytes) noexcept;
+
+// The largest slab worth asking for: address space is plenty on 64-bit, and dear on 32-bit.
+inline constexpr std::size_t slab_bytes_most = std::size_t{1} << (sizeof(void*) >= 8 ? 35 : 24);
+inline constexpr std::size_t slab_stacks_most = 65536;
+
+// A new slab, or nullptr when there is no address space for it.
+CONCUR_INLINE stack_slab* map_slab(const stack_layout& layout, std::size_t stacks) noexcept;
+CONCUR_INLINE void unmap_slab(stack_slab* slab) noexcept;
+
+// Writes the table's entry for a stack that has none yet. `serial` decides its colour.
+CONCUR_INLINE stack* carve_stack(const stack_layout& layout, stack_slab& slab, std::size_t index,
+                                 std::size_t serial) noexcept;
+
+// Gives the pages of an unused stack back to the kernel, but for so many bytes at the top.
+CONCUR_INLINE void give_back_pages(const stack_layout& layout, const stack& one, std::size_t bytes_kept) noexcept;
+
+enum class slab_place { outside, stack, guard };
+
+// What lies at this address, and which stack it belongs to. Reads only what never changes.
+inline slab_place place_in_slab(const stack_layout& layout, const stack_slab& slab, const void* address,
+                                const stack** which) noexcept {
+  const auto wanted = reinterpret_cast<std::uintptr_t>(address);
+  const auto first = reinterpret_cast<std::uintptr_t>(slab.first_guard);
+  if (wanted < first || wanted - first >= slab.stacks * layout.stride_bytes) return slab_place::outside;
+  *which = slab.table + (wanted - first) / layout.stride_bytes;
+  return (wanted - first) % layout.stride_bytes < layout.guard_bytes ? slab_place::guard : slab_place::stack;
+}
+
+}  // namespace detail
+CONCUR_NAMESPACE_END
+
+#if CONCUR_BODIES
+
+#  include <new>
+
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+// On 64-bit the guard may as well be wide enough for a frame with a few arrays in it; address space costs nothing
+// there.
+inline constexpr std::size_t wanted_guard_bytes = sizeof(void*) >= 8 ? 65536 : 4096;
+
+inline constexpr std::size_t bytes_left_to_others = 4 * 1024 * 1024;
+inline constexpr std::size_t stack_colours = 16;
+inline constexpr std::size_t stack_colour_bytes = 128;
+
+inline std::size_t round_up_bytes(std::size_t bytes, std::size_t unit) noexcept {
+  return (bytes + unit - 1) / unit * unit;
+}
+
+CONCUR_INLINE stack_layout layout_of_stacks(std::size_t usable_bytes) noexcept {
+  const long answer = ::sysconf(_SC_PAGESIZE);
+  stack_layout layout{};
+  layout.page_bytes = answer > 0 ? static_cast<std::size_t>(answer) : 4096;
+  if (usable_bytes > ~std::size_t{0} / 4) return layout;  // the sums below would wrap
+  layout.usable_bytes = round_up_bytes(usable_bytes, layout.page_bytes);
+  layout.guard_bytes = round_up_bytes(wanted_guard_bytes, layout.page_bytes);
+  layout.stack_bytes =
+      round_up_bytes(layout.usable_bytes + (stack_colours - 1) * stack_colour_bytes, layout.page_bytes);
+  layout.stride_bytes = layout.guard_bytes + layout.stack_bytes;
+  return layout;
+}
+
+CONCUR_INLINE stack_slab* map_slab(const stack_layout& layout, std::size_t stacks) noexcept {
+  const std::size_t table_offset = round_up_bytes(sizeof(stack_slab), alignof(stack));
+  const std::size_t head_bytes = round_up_bytes(table_offset + stacks * sizeof(stack), layout.page_bytes);
+  if (stacks > (~std::size_t{0} / 2 - head_bytes) / layout.stride_bytes) return nullptr;
+  const std::size_t bytes = head_bytes + stacks * layout.stride_bytes;
+
+  int flags = MAP_PRIVATE | MAP_ANON;
+#  if defined(MAP_NORESERVE)
+  flags |= MAP_NORESERVE;
+#  endif
+#  if defined(__linux__) || defined(__OpenBSD__)
+  flags |= MAP_STACK;  // OpenBSD runs on nothing else; FreeBSD means a mapping that grows by it
+#  endif
+  // Stacks must not take the last of the address space: whoever is told that there are no more needs memory to say so.
+  void* const base = ::mmap(nullptr, bytes + bytes_left_to_others, PROT_READ | PROT_WRITE, flags, -1, 0);
+  if (base == MAP_FAILED) return nullptr;
+  ::munmap(static_cast<char*>(base) + bytes, bytes_left_to_others);
+#  if defined(MADV_NOHUGEPAGE)
+  ::madvise(base, bytes, MADV_NOHUGEPAGE);  // or the kernel may back the first touch of a stack with 2 MiB
+#  endif
+  char* const bytes_of_slab = static_cast<char*>(base);
+  void* const table = bytes_of_slab + table_offset;
+  return new (base) stack_slab{nullptr, bytes_of_slab + head_bytes, static_cast<stack*>(table), stacks, bytes};
+}
+
+CONCUR_INLINE void unmap_slab(stack_slab* slab) noexcept { ::munmap(static_cast<void*>(slab), slab->bytes); }
+
+CONCUR_INLINE stack* carve_stack(const stack_layout& layout, stack_slab& slab, std::size_t index,
+                                 std::size_t serial) noexcept {
+  char* const low = slab.first_guard + index * layout.stride_bytes + layout.guard_bytes;
+  const std::size_t colour = serial % stack_colours * stack_colour_bytes;
+  void* const entry = slab.table + index;
+  return new (entry) stack{nullptr, low, layout.stack_bytes - colour, guard_kind::none_yet};
+}
+
+CONCUR_INLINE void give_back_pages(const stack_layout& layout, const stack& one, std::size_t bytes_kept) noexcept {
+  ::madvise(static_cast<void*>(one.low), layout.stack_bytes - bytes_kept, MADV_DONTNEED);
+}
+
+}  // namespace detail
+CONCUR_NAMESPACE_END
+
+#endif  // CONCUR_BODIES
+
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+class stack_pool {
+ public:
+  // Makes nothing yet. Sizes are rounded up to pages. A choice of guard other than none_yet takes that kind and no
+  // stronger one; it is for tests.
+  explicit stack_pool(std::size_t usable_bytes, guard_kind guard_choice = guard_kind::none_yet) noexcept;
+
+  // Unmaps everything. No stack may be in use.
+  ~stack_pool();
+
+  stack_pool(const stack_pool&) = delete;
+  stack_pool& operator=(const stack_pool&) = delete;
+
+  // A stack, or nullptr with an errno in `error` (ENOMEM).
+  stack* acquire(int& error) noexcept;
+
+  // Up to n of them, at least one unless there is an error. Used ones come first, and new ones are made only when there
+  // is not one used stack; so that a cache which asks for many does not grow the pool while others give back.
+  std::size_t acquire_many(stack** out, std::size_t n, int& error) noexcept;
+
+  // Gives back a stack that nobody runs on any more, with its pages as they are.
+  void release(stack* freed) noexcept;
+  void release_many(stack* first_of_list) noexcept;
+
+  // Gives back pages of stacks long unused, see above. Meant to be called now and then, every second or so.
+  void trim() noexcept;
+
+  // The weakest guard that any stack of this pool has: what statistics should show.
+  guard_kind guard() const noexcept;
+  std::size_t mapped_count() const noexcept;    // stacks carved so far, in use or not
+  std::size_t live_count() const noexcept;      // of these, handed out now
+  std::size_t reserved_bytes() const noexcept;  // address space, not memory
+  std::size_t usable_bytes() const noexcept { return layout_.usable_bytes; }
+
+  // False when a stack guarded by a canary has been overrun. The canary is made good by release().
+  bool canary_is_intact(const stack& one) const noexcept;
+
+  // Which stack's guard holds this address? For signal handlers: takes no lock, and reads only what never changes.
+  bool guard_holds(const void* address, const stack** which) const noexcept;
+
+ private:
+  enum temperature { hot, warm, cool, cold, temperatures };
+
+  stack* pop_locked() noexcept;
+  void push_locked(stack* one, temperature where) noexcept;
+  stack* carve(int& error) noexcept;
+  int grow() noexcept;
+  void put_guard(stack& one) noexcept;
+  void restore_canary(stack& one) noexcept;
+  void cool_down(temperature from, temperature to, std::size_t bytes_kept) noexcept;
+
+  const stack_layout layout_;
+  std::atomic<stack_slab*> slabs_{nullptr};
+
+  mutable spin_lock lock_;  // guards what follows
+  stack* free_[temperatures] = {};
+  bool is_growing_ = false;
+  guard_kind strongest_guard_;  // that is worth trying
+  guard_kind weakest_guard_ = guard_kind::none_yet;
+  std::size_t next_slab_stacks_ = 8;
+  std::size_t slab_left_ = 0;  // stacks of the newest slab that are not carved
+  std::size_t mapped_count_ = 0;
+  std::size_t live_count_ = 0;
+  std::size_t reserved_bytes_ = 0;
+  std::size_t mprotect_count_ = 0;
+};
+
+}  // namespace detail
+CONCUR_NAMESPACE_END
+
+#if CONCUR_BODIES
+
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+CONCUR_INLINE stack_pool::stack_pool(std::size_t usable_bytes, guard_kind guard_choice) noexcept
+    : layout_(layout_of_stacks(usable_bytes)), strongest_guard_(guard_choice) {}
+
+CONCUR_INLINE stack_pool::~stack_pool() {
+  give_back_mprotect_places(mprotect_count_);
+  // relaxed: nobody else uses a pool that is being destroyed
+  stack_slab* slab = slabs_.load(std::memory_order_relaxed);
+  while (slab != nullptr) {
+    stack_slab* const next = slab->next;
+    unmap_slab(slab);
+    slab = next;
+  }
+}
+
+CONCUR_INLINE stack* stack_pool::pop_locked() noexcept {
+  for (stack*& first : free_) {
+    if (first == nullptr) continue;
+    stack* const taken = first;
+    first = taken->next;
+    taken->next = nullptr;
+    ++live_count_;
+    return taken;
+  }
+  return nullptr;
+}
+
+CONCUR_INLINE void stack_pool::push_locked(stack* one, temperature where) noexcept {
+  one->next = free_[where];
+  free_[where] = one;
+}
+
+CONCUR_INLINE stack* stack_pool::acquire(int& error) noexcept {
+  error = 0;
+  {
+    lock_scope<spin_lock> hold(lock_);
+    if (stack* const used = pop_locked()) return used;
+  }
+  return carve(error);
+}
+
+CONCUR_INLINE std::size_t stack_pool::acquire_many(stack** out, std::size_t n, int& error) noexcept {
+  error = 0;
+  std::size_t count = 0;
+  {
+    lock_scope<spin_lock> hold(lock_);
+    while (count < n) {
+      stack* const used = pop_locked();
+      if (used == nullptr) break;
+      out[count++] = used;
+    }
+  }
+  if (count != 0) return count;
+  while (count < n) {
+    stack* const fresh = carve(error);
+    if (fresh == nullptr) break;
+    out[count++] = fresh;
+  }
+  if (count != 0) error = 0;
+  return count;
+}
+
+// A stack that was never used, from the newest slab or from a new one.
+CONCUR_INLINE stack* stack_pool::carve(int& error) noexcept {
+  unsigned round = 0;
+  for (;;) {
+    lock_.lock();
+    if (slab_left_ != 0) {
+      // relaxed: slabs are pushed under the lock we hold
+      stack_slab* const slab = slabs_.load(std::memory_order_relaxed);
+      const std::size_t index = slab->stacks - slab_left_--;
+      const std::size_t serial = mapped_count_++;
+      ++live_count_;
+      lock_.unlock();
+      stack* const fresh = carve_stack(layout_, *slab, index, serial);
+      put_guard(*fresh);
+      return fresh;
+    }
+    if (stack* const used = pop_locked()) {  // given back while we were waiting
+      lock_.unlock();
+      return used;
+    }
+    const bool is_mine = !is_growing_;
+    is_growing_ = true;
+    lock_.unlock();
+    if (is_mine) {
+      error = grow();
+      if (error != 0) return nullptr;
+    } else {
+      spin_wait(round);
+    }
+  }
+}
+
+// Adds a slab. The caller has set is_growing_, so that there is one at a time (T4).
+CONCUR_INLINE int stack_pool::grow() noexcept {
+  stack_slab* slab = nullptr;
+  std::size_t stacks = next_slab_stacks_;
+  if (layout_.stride_bytes != 0) {
+    while (stacks > 1 && stacks > slab_bytes_most / layout_.stride_bytes) stacks /= 2;
+    for (; slab == nullptr && stacks != 0; stacks /= 2) slab = map_slab(layout_, stacks);
+  }
+
+  lock_scope<spin_lock> hold(lock_);
+#if CONCUR_MUTANT_IS(23)
+  is_growing_ = slab == nullptr && layout_.stride_bytes != 0;  // planted bug: after a failure nobody may try again
+#else
+  is_growing_ = false;
+#endif
+  if (slab == nullptr) return ENOMEM;
+  // relaxed: slabs are pushed under the lock we hold
+  slab->next = slabs_.load(std::memory_order_relaxed);
+  // release: publishes the slab's head to guard_holds, which takes no lock
+  slabs_.store(slab, std::memory_order_release);
+  slab_left_ = slab->stacks;
+  reserved_bytes_ += slab->bytes;
+  if (slab->stacks >= next_slab_stacks_ && slab->stacks < slab_stacks_most) next_slab_stacks_ = slab->stacks * 2;
+  return 0;
+}
+
+// Tries the strongest guard first. It never fails: the last kind needs nothing.
+CONCUR_INLINE void stack_pool::put_guard(stack& one) noexcept {
+  lock_.lock();
+  guard_kind kind = strongest_guard_;
+  lock_.unlock();
+
+  if (kind == guard_kind::none_yet) kind = probe_guard_kind(layout_.page_bytes);
+  const guard_kind found = kind;
+  if (kind == guard_kind::none_yet) kind = guard_kind::mprotect;
+
+  char* const guard_low = one.low - layout_.guard_bytes;
+  if (kind == guard_kind::madvise && !install_guard(kind, guard_low, layout_.guard_bytes)) kind = guard_kind::mprotect;
+  bool has_place = false;
+  if (kind == guard_kind::mprotect) {
+    has_place = take_mprotect_place();
+    if (!has_place || !install_guard(kind, guard_low, layout_.guard_bytes)) kind = guard_kind::canary;
+    if (has_place && kind == guard_kind::canary) give_back_mprotect_places(1);
+  }
+  one.guarded_by = kind;
+
+  lock_scope<spin_lock> hold(lock_);
+  if (strongest_guard_ == guard_kind::none_yet) strongest_guard_ = found;
+  if (kind > weakest_guard_) weakest_guard_ = kind;
+  if (kind == guard_kind::mprotect) ++mprotect_count_;
+}
+
+CONCUR_INLINE bool stack_pool::canary_is_intact(const stack& one) const noexcept {
+  return one.guarded_by != guard_kind::canary || canary_is_zero(one.low - layout_.page_bytes, layout_.page_bytes);
+}
+
+// The next fiber on this stack is not to be blamed for the last one. What it wrote further down is left as it is.
+CONCUR_INLINE void stack_pool::restore_canary(stack& one) noexcept {
+  if (!canary_is_intact(one)) std::memset(one.low - layout_.page_bytes, 0, layout_.page_bytes);
+}
+
+CONCUR_INLINE void stack_pool::release(stack* freed) noexcept {
+  restore_canary(*freed);
+#if !CONCUR_MUTANT_IS(27)  // planted bug: whoever takes or gives back at the same time may break the list
+  lock_scope<spin_lock> hold(lock_);
+#endif
+  push_locked(freed, hot);
+  --live_count_;
+}
+
+CONCUR_INLINE void stack_pool::release_many(stack* first_of_list) noexcept {
+  for (stack* one = first_of_list; one != nullptr; one = one->next) restore_canary(*one);
+  lock_scope<spin_lock> hold(lock_);
+  while (first_of_list != nullptr) {
+    stack* const next = first_of_list->next;
+    push_locked(first_of_list, hot);
+    --live_count_;
+    first_of_list = next;
+  }
+}
+
+CONCUR_INLINE void stack_pool::trim() noexcept {
+  cool_down(cool, cold, 0);
+  cool_down(warm, cool, layout_.page_bytes);
+  lock_scope<spin_lock> hold(lock_);
+  if (free_[warm] != nullptr) return;  // somebody else trims too, and was here first
+  free_[warm] = free_[hot];
+  free_[hot] = nullptr;
+}
+
+// Moves a list one step on, a few stacks at a time, so that the lock is held for a moment only; what is in our hands
+// meanwhile cannot be acquired.
+CONCUR_INLINE void stack_pool::cool_down(temperature from, temperature to, std::size_t bytes_kept) noexcept {
+  constexpr int batch = 32;
+  for (;;) {
+    stack* taken = nullptr;
+    lock_.lock();
+    for (int i = 0; i < batch && free_[from] != nullptr; ++i) {
+      stack* const one = free_[from];
+      free_[from] = one->next;
+      one->next = taken;
+      taken = one;
+    }
+    lock_.unlock();
+    if (taken == nullptr) return;
+    for (stack* one = taken; one != nullptr; one = one->next) give_back_pages(layout_, *one, bytes_kept);
+    lock_scope<spin_lock> hold(lock_);
+    while (taken != nullptr) {
+      stack* const next = taken->next;
+      push_locked(taken, to);
+      taken = next;
+    }
+  }
+}
+
+CONCUR_INLINE guard_kind stack_pool::guard() const noexcept {
+  lock_scope<spin_lock> hold(lock_);
+  return weakest_guard_;
+}
+CONCUR_INLINE std::size_t stack_pool::mapped_count() const noexcept {
+  lock_scope<spin_lock> hold(lock_);
+  return mapped_count_;
+}
+CONCUR_INLINE std::size_t stack_pool::live_count() const noexcept {
+  lock_scope<spin_lock> hold(lock_);
+  return live_count_;
+}
+CONCUR_INLINE std::size_t stack_pool::reserved_bytes() const noexcept {
+  lock_scope<spin_lock> hold(lock_);
+  return reserved_bytes_;
+}
+
+CONCUR_INLINE bool stack_pool::guard_holds(const void* address, const stack** which) const noexcept {
+  const stack* found = nullptr;
+  // acquire: pairs with the release in grow, so that the slab's head can be read
+  for (const stack_slab* slab = slabs_.load(std::memory_order_acquire); slab != nullptr; slab = slab->next) {
+    const slab_place place = place_in_slab(layout_, *slab, address, &found);
+    if (place == slab_place::outside) continue;
+    if (place == slab_place::guard && which != nullptr) *which = found;
+    return place == slab_place::guard;
+  }
+  return false;
+}
+
+}  // namespace detail
+CONCUR_NAMESPACE_END
+
+#endif  // CONCUR_BODIES
+
+// machine/fault.hpp - a stack overflow that says whose it was.
+//
+// A fiber that runs out of stack touches its guard and the process dies of SIGSEGV, as it should; but "Segmentation
+// fault" names nobody. Asked to, the library says which fiber it was and how much stack it had, and then lets things
+// take their course: the handler that was there before decides, and where there was none, the process dies of the same
+// signal, at the same instruction, with the core dump it would have had.
+//
+// The handler needs a stack, and the one in use is the one that is full. So each worker gets a signal stack of its own.
+//
+//   F1  Nothing is installed unless the user asks: report_stack_overflows() is the only place that touches a signal.
+//   F2  Between the fault and the message only async-signal-safe things happen: reading, formatting into an array,
+//       write(2).
+//   F3  Faults that are no overflow of ours pass through without a word.
+//   F4  The previous handler is called as the kernel would have called it: with its own mask, in its own form.
+//   F5  SIGSEGV and SIGBUS must not be blocked in workers, even where every other signal is. A fault whose signal is
+//       blocked kills the process before any handler runs.
+//
+// Who the fiber is, only the runtime knows; it registers a function that finds a guard by address and writes the text.
+
+CONCUR_NAMESPACE_BEGIN
+
+// "My program dies of SIGSEGV, and I think a fiber's stack was too small." Call this once, before the runtimes start.
+// From then on an overflow is reported on standard error, with the fiber's number, name and stack size, before the
+// process dies or the signal handler that was installed earlier is called. Calling it again does nothing. Costs a
+// signal stack per worker.
+//
+// Returns false when the handler cannot be installed. Programs that install their own handler later should chain to
+// this one. Overflows that step over the guard (a frame of more than 64 KiB) are not seen, nor are those of a stack
+// guarded by a canary.
+CONCUR_INLINE bool report_stack_overflows() noexcept;
+
+namespace detail {
+
+// Writes what is known about the fiber in whose guard this address lies, as in
+//     stack overflow in fiber 17 "parser": its 262144 bytes are used up; set options.stack_size higher or recurse less
+// into text, zero-terminated. False: no guard holds it. Runs in a signal handler.
+using fault_lookup = bool (*)(const void* address, char* text, std::size_t bytes);
+
+CONCUR_INLINE void set_fault_lookup(fault_lookup lookup) noexcept;
+CONCUR_INLINE bool is_reporting_overflows() noexcept;
+
+// Text in an array, for signal handlers: what does not fit is cut off, and the end is always a zero.
+class signal_safe_text {
+ public:
+  signal_safe_text(char* text, std::size_t bytes) noexcept : next_(text), left_(bytes) {
+    if (left_ != 0) *next_ = '\0';
+  }
+
+  signal_safe_text& add(const char* words) noexcept {
+    for (; *words != '\0' && left_ > 1; ++words, --left_) *next_++ = *words;
+    if (left_ != 0) *next_ = '\0';
+    return *this;
+  }
+
+  signal_safe_text& add_number(std::uint64_t number) noexcept {
+    char digits[21];
+    char* first = digits + sizeof digits;
+    *--first = '\0';
+    do {
+      *--first = static_cast<char>('0' + number % 10);
+      number /= 10;
+    } while (number != 0);
+    return add(first);
+  }
+
+ private:
+  char* next_;
+  std::size_t left_;
+};
+
+// The signal stack of the calling thread, while the report is on: made by each worker for as long as it runs. Does
+// nothing when the report is off, or when the thread has a signal stack already (sanitizers make one).
+class thread_signal_stack {
+ public:
+  thread_signal_stack() noexcept;
+  ~thread_signal_stack();
+  thread_signal_stack(const thread_signal_stack&) = delete;
+  thread_signal_stack& operator=(const thread_signal_stack&) = delete;
+
+ private:
+  void* mapping_ = nullptr;
+  std::size_t bytes_ = 0;
+};
+
+// 0: off, 1: being installed, 2: on. Written by report_stack_overflows only.
+inline std::atomic<std::uint32_t> fault_report_state{0};
+inline std::atomic<fault_lookup> fault_lookup_function{nullptr};
+
+}  // namespace detail
+CONCUR_NAMESPACE_END
+
+#if CONCUR_BODIES
+
+#include <signal.h>
+
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+// What was there before us. Written before our handlers are installed, and read by them.
+inline struct sigaction previous_on_segv {};
+inline struct sigaction previous_on_bus {};
+
+CONCUR_INLINE void set_fault_lookup(fault_lookup lookup) noexcept {
+  // release: publishes what the function looks at to the handler
+  fault_lookup_function.store(lookup, std::memory_order_release);
+}
+
+CONCUR_INLINE bool is_reporting_overflows() noexcept {
+  // acquire: pairs with the release in report_stack_overflows
+  return fault_report_state.load(std::memory_order_acquire) == 2;
+}
+
+// Does what would have happened without us. For a default action the handler is taken away and the instruction runs
+// again, so that the process dies where the fault is; a signal that was sent by kill() does not come by itself a second
+// time.
+CONCUR_INLINE void chain_to_previous(int number, siginfo_t* info, void* machine_state) noexcept {
+  const struct sigaction& previous = number == SIGSEGV ? previous_on_segv : previous_on_bus;
+  const bool was_sent = info->si_code <= 0;
+  const bool has_information = (previous.sa_flags & SA_SIGINFO) != 0;
+  if (!has_information && (previous.sa_handler == SIG_DFL || previous.sa_handler == SIG_IGN)) {
+    if (was_sent && previous.sa_handler == SIG_IGN) return;
+    struct sigaction plain {};
+    plain.sa_handler = SIG_DFL;
+    ::sigaction(number, &plain, nullptr);
+    if (was_sent) ::raise(number);  // arrives when this handler returns and unblocks it
+    return;
+  }
+  sigset_t mask_before;
+  ::pthread_sigmask(SIG_BLOCK, &previous.sa_mask, &mask_before);
+  if (has_information) {
+    previous.sa_sigaction(number, info, machine_state);
+  } else {
+    previous.sa_handler(number);
+  }
+  ::pthread_sigmask(SIG_SETMASK, &mask_before, nullptr);
+}
+
+CONCUR_NOINLINE CONCUR_INLINE void on_fault(int number, siginfo_t* info, void* machine_state) noexcept {
+  const int errno_before = errno;
+  // acquire: pairs with set_fault_lookup
+  const fault_lookup lookup = fault_lookup_function.load(std::memory_order_acquire);
+  char about_fiber[256];
+  if (info->si_code > 0 && lookup != nullptr && lookup(info->si_addr, about_fiber, sizeof about_fiber)) {
+    char line[sizeof about_fiber + 16];
+    signal_safe_text text(line, sizeof line);
+    text.add("concur: ").add(about_fiber).add("\n");
+    const auto written = ::write(STDERR_FILENO, line, std::strlen(line));
+    static_cast<void>(written);  // whoever closed standard error does not want to know
+  }
+  errno = errno_before;
+  chain_to_previous(number, info, machine_state);
+}
+
+// The kernel says how much a signal frame takes on this processor; the rest is for the handlers we chain to.
+CONCUR_INLINE std::size_t signal_stack_bytes() noexcept {
+  std::size_t frame = 16384;
+#if defined(_SC_MINSIGSTKSZ)
+  const long answer = ::sysconf(_SC_MINSIGSTKSZ);
+  if (answer > 0 && static_cast<std::size_t>(answer) > frame) frame = static_cast<std::size_t>(answer);
+#endif
+  return (frame + 65536) / 65536 * 65536;
+}
+
+CONCUR_INLINE thread_signal_stack::thread_signal_stack() noexcept {
+  if (!is_reporting_overflows()) return;
+  stack_t current{};
+  if (CONCUR_MUTANT_IS(28)) return;  // planted bug: the handler would need the stack that is full
+  if (::sigaltstack(nullptr, &current) != 0 || (current.ss_flags & SS_DISABLE) == 0) return;
+  const std::size_t bytes = signal_stack_bytes();
+  void* const mapping = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANON, -1, 0);
+  if (mapping == MAP_FAILED) return;
+  stack_t ours{};
+  ours.ss_sp = static_cast<char*>(mapping);
+  ours.ss_size = bytes;
+  if (::sigaltstack(&ours, nullptr) != 0) {
+    ::munmap(mapping, bytes);
+    return;
+  }
+  mapping_ = mapping;
+  bytes_ = bytes;
+}
+
+CONCUR_INLINE thread_signal_stack::~thread_signal_stack() {
+  if (mapping_ == nullptr) return;
+  stack_t current{};
+  if (::sigaltstack(nullptr, &current) == 0 && current.ss_sp == mapping_) {
+    stack_t off{};
+    off.ss_flags = SS_DISABLE;
+    off.ss_size = bytes_;  // some systems want a valid size even here
+    ::sigaltstack(&off, nullptr);
+  }
+  ::munmap(mapping_, bytes_);
+}
+
+}  // namespace detail
+
+CONCUR_INLINE bool report_stack_overflows() noexcept {
+  std::uint32_t off = 0;
+  // acquire: pairs with the release below, for whoever comes second
+  if (!detail::fault_report_state.compare_exchange_strong(off, 1, std::memory_order_acquire, std::memory_order_acquire))
+    return true;
+  // First looked at and then replaced: a fault in between must find the previous handlers known.
+  bool is_installed = ::sigaction(SIGSEGV, nullptr, &detail::previous_on_segv) == 0 &&
+                      ::sigaction(SIGBUS, nullptr, &detail::previous_on_bus) == 0;
+  struct sigaction ours {};
+  ours.sa_sigaction = detail::on_fault;
+  ours.sa_flags = SA_SIGINFO | SA_ONSTACK;
+  static_cast<void>(sigemptyset(&ours.sa_mask));  // a macro on macOS
+  is_installed = is_installed && ::sigaction(SIGSEGV, &ours, nullptr) == 0;
+  is_installed = is_installed && ::sigaction(SIGBUS, &ours, nullptr) == 0;
+  // release: publishes the previous handlers to is_reporting_overflows
+  detail::fault_report_state.store(is_installed ? 2 : 0, std::memory_order_release);
+  return is_installed;
+}
+CONCUR_NAMESPACE_END
+
+#endif  // CONCUR_BODIES
+
+// machine/parker.hpp - one thread waits, others wake it, and a wake-up that comes too early is kept.
+//
+// A parker belongs to one thread. It holds a token, not a count: unpark() leaves the token, park() takes it, and blocks
+// until there is one. Ten unparks before a park are one token. So a thread that looks for work, finds none and parks
+// cannot miss the work that was announced between the look and the park: the token is already there.
+//
+// The token is one word:
+//
+//     value      meaning                            written by
+//     empty 0    no token, nobody blocked           the owner, when it takes the token or gives up waiting
+//     notified 1 a token                            anybody, in unpark
+//     parked 2   no token, the owner is blocked     the owner, and only from empty
+//
+//   P1  Only the owner calls park and park_until; there is no second sleeper to choose from.
+//   P2  The owner leaves park only by taking the token, park_until also by giving up; in both cases the word goes to
+//       empty in one atomic step. Giving up with a plain store would destroy a token that arrived at the last moment.
+//   P3  unpark makes a system call only when it finds `parked`. A thread that is awake is notified for one exchange.
+//   P4  Whatever was written before unpark is visible after the park that took the token, also when several unparks
+//       were merged into one: each is a read-modify-write, so all of them are in one release sequence.
+//   P5  After its exchange, unpark uses the word's address and not its contents. The owner may return, and destroy the
+//       parker, before the wake-up call is made: it then wakes nobody, or a stranger who must expect to be woken for
+//       nothing.
+//
+// On Linux the word is a futex. Elsewhere a mutex and a condition variable stand behind it, and P5 needs more care: all
+// that unpark does to a parked owner it does while it holds the mutex, without which the owner cannot leave. The price
+// is that there the parker must outlive every unpark that might find `parked`; a waiter with a deadline has to collect
+// the token of a waker that already won before it goes, which the claim of a wait demands anyway.
+
+// CONCUR_PARKER_PTHREAD asks for the portable form on Linux too, so that its tests run where there is only Linux.
+#if !defined(__linux__) && !defined(CONCUR_PARKER_PTHREAD)
+#  define CONCUR_PARKER_PTHREAD 1
+#endif
+
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+class parker {
+ public:
+#if defined(CONCUR_PARKER_PTHREAD)
+  parker() noexcept;
+  ~parker();
+#else
+  parker() noexcept = default;
+#endif
+  parker(const parker&) = delete;
+  parker& operator=(const parker&) = delete;
+
+  // Blocks until there is a token and takes it. What was written before the unpark is visible afterwards.
+  void park() noexcept;
+
+  // The same, but not beyond this time of the steady clock, in nanoseconds; INT64_MAX waits for ever, and a time that
+  // has passed takes a token that is there and does not block. False: the time came and there was no token.
+  bool park_until(std::int64_t steady_ns) noexcept;
+
+  // Leaves the token. From any thread, and from a signal handler too where the word is a futex.
+  void unpark() noexcept;
+
+ private:
+  static constexpr std::uint32_t empty = 0;
+  static constexpr std::uint32_t notified = 1;
+  static constexpr std::uint32_t parked = 2;
+
+  static constexpr std::int64_t for_ever = INT64_MAX;
+
+  bool took_token() noexcept;
+  bool wait_parked(std::int64_t steady_ns) noexcept;
+
+  std::atomic<std::uint32_t> state_{empty};
+  static_assert(std::atomic<std::uint32_t>::is_always_lock_free, "a futex is a plain word");
+
+#if defined(CONCUR_PARKER_PTHREAD)
+  // A pthread_mutex_t and a pthread_cond_t, whose header has no place here. Sizes are asserted where the header is
+  // known.
+  alignas(16) unsigned char mutex_[64];
+  alignas(16) unsigned char condition_[64];
+#endif
+};
+
+}  // namespace detail
+CONCUR_NAMESPACE_END
+
+#if CONCUR_BODIES
+
+#if defined(CONCUR_PARKER_PTHREAD)
+#  include <pthread.h>
+
+#else
+#  include <linux/futex.h>
+#  include <sys/syscall.h>
+#endif
+
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+// Takes the token when there is one. Otherwise announces the owner as parked and says false.
+CONCUR_INLINE bool parker::took_token() noexcept {
+#if CONCUR_MUTANT_IS(20)
+  if (state_.load(std::memory_order_relaxed) == empty) {  // relaxed: planted bug, the look and the store are two steps
+    // relaxed: planted bug, overwrites a token that came in between
+    state_.store(parked, std::memory_order_relaxed);
+    return false;
+  }
+#else
+  std::uint32_t seen = empty;
+  // relaxed: announcing publishes nothing, and a failure is followed by the acquiring exchange below
+  if (state_.compare_exchange_strong(seen, parked, std::memory_order_relaxed, std::memory_order_relaxed)) return false;
+#endif
+  // acquire: pairs with the release in unpark, whose token this is
+  state_.exchange(empty, std::memory_order_acquire);
+  return true;
+}
+
+CONCUR_INLINE void parker::park() noexcept {
+  if (!took_token()) wait_parked(for_ever);
+}
+
+CONCUR_INLINE bool parker::park_until(std::int64_t steady_ns) noexcept {
+  return took_token() || wait_parked(steady_ns);
+}
+
+#if !defined(CONCUR_PARKER_PTHREAD)
+
+// The kernel's own timespec of this call: two longs, whatever size the C library has given time_t. Seconds of uptime
+// fit.
+struct futex_time {
+  long seconds;
+  long nanoseconds;
+};
+
+// Blocks while the word is `parked`; true when the time came. A bit set of all ones only serves to make the time
+// absolute.
+CONCUR_NOINLINE CONCUR_INLINE bool futex_wait_until(std::atomic<std::uint32_t>& word, std::uint32_t expected,
+                                                    std::int64_t steady_ns) noexcept {
+  futex_time until{};
+  const futex_time* until_or_never = nullptr;
+  if (steady_ns != INT64_MAX) {
+    const std::int64_t positive_ns = steady_ns > 0 ? steady_ns : 0;
+    const std::int64_t whole_seconds = positive_ns / 1000000000;
+    constexpr long most = static_cast<long>(~0UL >> 1);
+    const bool fits = sizeof(long) >= sizeof(std::int64_t) || whole_seconds < static_cast<std::int64_t>(most);
+    until.seconds = fits ? static_cast<long>(whole_seconds) : most;
+    until.nanoseconds = static_cast<int>(positive_ns % 1000000000);
+    until_or_never = &until;
+  }
+  const long result =
+      ::syscall(SYS_futex, &word, FUTEX_WAIT_BITSET | FUTEX_PRIVATE_FLAG, expected, until_or_never, nullptr, ~0U);
+  return result != 0 && errno == ETIMEDOUT;
+}
+
+CONCUR_NOINLINE CONCUR_INLINE bool parker::wait_parked(std::int64_t steady_ns) noexcept {
+  for (;;) {
+    const bool timed_out = futex_wait_until(state_, parked, steady_ns);
+    if (timed_out) {
+#if CONCUR_MUTANT_IS(21)
+      const bool had_token = false;
+      // relaxed: planted bug, destroys a token that came at the last moment
+      state_.store(empty, std::memory_order_relaxed);
+      return had_token;
+#else
+      // acquire: pairs with unpark when the token arrived together with the deadline
+      return state_.exchange(empty, std::memory_order_acquire) == notified;
+#endif
+    }
+    std::uint32_t seen = notified;
+    // acquire: pairs with the release in unpark; relaxed: a failure was a wake-up for nothing, we go back to sleep
+    if (state_.compare_exchange_strong(seen, empty, std::memory_order_acquire, std::memory_order_relaxed)) return true;
+  }
+}
+
+CONCUR_NOINLINE CONCUR_INLINE void parker::unpark() noexcept {
+  // release: publishes what came before to the park that takes the token
+  if (state_.exchange(notified, std::memory_order_release) != parked) return;
+  ::syscall(SYS_futex, &state_, FUTEX_WAKE | FUTEX_PRIVATE_FLAG, 1, nullptr, nullptr, 0);
+}
+
+#else  // CONCUR_PARKER_PTHREAD
+
+static_assert(sizeof(pthread_mutex_t) <= 64 && alignof(pthread_mutex_t) <= 16, "parker keeps too little room");
+static_assert(sizeof(pthread_cond_t) <= 64 && alignof(pthread_cond_t) <= 16, "parker keeps too little room");
+
+inline pthread_mutex_t* mutex_in(unsigned char* room) noexcept {
+  return std::launder(reinterpret_cast<pthread_mutex_t*>(room));
+}
+inline pthread_cond_t* condition_in(unsigned char* room) noexcept {
+  return std::launder(reinterpret_cast<pthread_cond_t*>(room));
+}
+
+CONCUR_INLINE parker::parker() noexcept {
+  // The default attributes allocate nothing on any system, so these cannot fail.
+  pthread_mutex_init(new (static_cast<void*>(mutex_)) pthread_mutex_t, nullptr);
+  pthread_cond_t* const condition = new (static_cast<void*>(condition_)) pthread_cond_t;
+#  if defined(__APPLE__)
+  pthread_cond_init(condition, nullptr);
+#  else
+  pthread_condattr_t attributes;
+  pthread_condattr_init(&attributes);
+  pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
+  pthread_cond_init(condition, &attributes);
+  pthread_condattr_destroy(&attributes);
+#  endif
+}
+
+CONCUR_INLINE parker::~parker() {
+  pthread_cond_destroy(condition_in(condition_));
+  pthread_mutex_destroy(mutex_in(mutex_));
+}
+
+// Waits once on the condition, its mutex held. Returns for no reason too; the caller looks at the word and at the
+// clock.
+inline void wait_on_condition(pthread_cond_t* condition, pthread_mutex_t* mutex, std::int64_t now_ns,
+                              std::int64_t steady_ns) noexcept {
+  timespec time{};
+#  if defined(__APPLE__)
+  const std::int64_t wait_ns = steady_ns - now_ns;
+  const std::int64_t whole_seconds = wait_ns / 1000000000;
+  time.tv_sec = static_cast<time_t>(whole_seconds);
+  time.tv_nsec = static_cast<int>(wait_ns % 1000000000);
+  pthread_cond_timedwait_relative_np(condition, mutex, &time);
+#  else
+  static_cast<void>(now_ns);
+  const std::int64_t whole_seconds = steady_ns / 1000000000;
+  time.tv_sec = static_cast<time_t>(whole_seconds);
+  time.tv_nsec = static_cast<int>(steady_ns % 1000000000);
+  pthread_cond_timedwait(condition, mutex, &time);
+#  endif
+}
+
+inline std::int64_t parker_clock_ns() noexcept {
+  timespec now{};
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  const std::int64_t whole_seconds = now.tv_sec;
+  return whole_seconds * 1000000000 + now.tv_nsec;
+}
+
+CONCUR_NOINLINE CONCUR_INLINE bool parker::wait_parked(std::int64_t steady_ns) noexcept {
+  pthread_mutex_t* const mutex = mutex_in(mutex_);
+  pthread_mutex_lock(mutex);
+  // acquire: pairs with the release in unpark; the mutex orders it too, except for a token left before we took it
+  while (state_.load(std::memory_order_acquire) == parked) {
+    if (steady_ns == for_ever) {
+      pthread_cond_wait(condition_in(condition_), mutex);
+      continue;
+    }
+    const std::int64_t now_ns = parker_clock_ns();
+    if (now_ns >= steady_ns) break;
+    // A thousand seconds at a time keeps every system's timespec in range.
+    constexpr std::int64_t longest_ns = 1000 * std::int64_t{1000000000};
+    wait_on_condition(condition_in(condition_), mutex, now_ns,
+                      steady_ns - now_ns > longest_ns ? now_ns + longest_ns : steady_ns);
+  }
+  // acquire: pairs with unpark when the token arrived together with the deadline
+  const bool had_token = state_.exchange(empty, std::memory_order_acquire) == notified;
+  pthread_mutex_unlock(mutex);
+  return had_token;
+}
+
+CONCUR_NOINLINE CONCUR_INLINE void parker::unpark() noexcept {
+  // relaxed: the guess is confirmed by the exchange below
+  std::uint32_t seen = state_.load(std::memory_order_relaxed);
+  while (seen != parked) {
+    // release: publishes what came before to the park that takes the token; relaxed: a failure only reads the word
+    // again
+    if (state_.compare_exchange_weak(seen, notified, std::memory_order_release, std::memory_order_relaxed)) return;
+  }
+  pthread_mutex_lock(mutex_in(mutex_));
+  // release: publishes what came before to the park that takes the token
+  state_.exchange(notified, std::memory_order_release);
+  pthread_cond_signal(condition_in(condition_));
+  pthread_mutex_unlock(mutex_in(mutex_));
+}
+
+#endif
+
+}  // namespace detail
+CONCUR_NAMESPACE_END
+
+#endif  // CONCUR_BODIES
+
+// machine/poller.hpp - which descriptors became ready: what the reactor asks of the operating system, and no more.
+//
+// epoll, kqueue and poll agree on little but this: somebody registers descriptors, somebody blocks until one of them is
+// ready, and somebody else can cut the blocking short. This class is that agreement. Who is woken, what a readiness
+// means, and which descriptors exist is the reactor's business, one layer up; here a registration is two numbers that
+// come back with each event: the reactor's slot, and the generation of that slot.
+//
+//   E1  A registration is made once per descriptor, for both directions, and lasts until remove(). There is no system
+//       call per operation: readiness is reported when it begins, and the reactor remembers it.
+//   E2  An event is a hint. "It may now be ready" is all it says; the operation itself finds out. So an event too many
+//       costs a failed call, and one too few costs a fiber its life: every backend errs on the side of too many.
+//   E3  The numbers in an event are those given to add(). An event of a registration that was removed in the meantime,
+//       and whose descriptor number another owner now has, still carries the old generation and is known by it.
+//   E4  ERR and HUP are reported as failed, ended, readable and writable at once: whoever waits must run and see.
+//   E5  One thread at a time is in wait(); everything else may be called from any thread, also during a wait().
+//   E6  A wake() is never lost: it ends the wait() in progress or the next one. Wakes merge, and only the first one
+//       before a wait() notices makes a system call.
+//
+// The poll backend cannot report beginnings, only states. There arm() says what is wanted, one event ends the want, and
+// a reactor that calls arm() before it parks a fiber works with all three; for the other two arm() does nothing.
+//
+//     backend           chosen by               blocks in             wakes by                  descriptors of its own
+//     poller/epoll.hpp  CONCUR_POLLER_EPOLL     epoll_pwait2, _wait   eventfd                   2
+//     poller/kqueue.hpp CONCUR_POLLER_KQUEUE    kevent                EVFILT_USER, else a pipe  1, else 3
+//     poller/poll.hpp   CONCUR_POLLER_POLL      ppoll, poll           a pipe                    2
+
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+// ended: the peer will send nothing more, and a read tells so without a further report. Comes with readable.
+enum class readiness : unsigned { readable = 1, writable = 2, failed = 4, ended = 8 };
+
+inline constexpr unsigned bit(readiness which) noexcept { return static_cast<unsigned>(which); }
+
+// What ERR and HUP turn into (E4).
+inline constexpr unsigned everything_ready =
+    bit(readiness::readable) | bit(readiness::writable) | bit(readiness::failed) |
+    (CONCUR_MUTANT_IS(56) ? 0 : bit(readiness::ended));
+
+struct poll_event {
+  std::uint32_t slot;
+  std::uint32_t generation;
+  unsigned ready;  // bits of readiness, at least one
+};
+
+class poller {
+ public:
+  // A slot number that no registration may have; it stands for the wake-up.
+  static constexpr std::uint32_t reserved_slot = 0xffffffffU;
+
+  poller() noexcept = default;
+  poller(const poller&) = delete;
+  poller& operator=(const poller&) = delete;
+  ~poller() { close(); }
+
+  // Makes the queue and the means of waking it, all close-on-exec. 0, or an errno with nothing left open (EMFILE,
+  // ENOMEM).
+  int open() noexcept;
+
+  // Gives everything back. open() may follow: that is what a forked child does. No wait() may be in progress.
+  void close() noexcept;
+
+  // Registers both directions. 0, or an errno: EPERM for what cannot be waited for, such as regular files, which are
+  // always ready; EEXIST where the backend can tell that the descriptor is registered already; ENOMEM, ENOSPC.
+  int add(int fd, std::uint32_t slot, std::uint32_t generation) noexcept;
+
+  // Says that the next readiness in these directions is wanted. Needed by the poll backend only, and free with the
+  // others.
+  void arm(int fd, std::uint32_t slot, bool for_read, bool for_write) noexcept;
+
+  // Ends a registration; to be called before the descriptor is closed. A copy of the descriptor may live on in another
+  // process, and would otherwise go on reporting (epoll), or the next owner's events would be lost (kqueue).
+  void remove(int fd, std::uint32_t slot) noexcept;
+
+  // Blocks until something is ready, wake() is called, or the time is over; a negative time has no end and 0 does not
+  // block. Returns how many events it wrote, which may be 0 before the time is over (a signal, a wake-up), or -errno.
+  int wait(poll_event* out, int capacity, std::int64_t timeout_ns) noexcept;
+
+  // Ends the wait() in progress, or else the next one. What was written before is visible to whoever that wait()
+  // returns to.
+  void wake() noexcept;
+
+  // How many descriptors are its own: what a count of open descriptors should expect.
+  int descriptor_count() const noexcept;
+
+ private:
+  // Whoever turns this from false to true owes the system call; wait() turns it back when it has seen the wake-up,
+  // before it returns. Both are read-modify-writes of one word, hence ordered: either the waker comes first, and what
+  // it published is visible to the returning thread, or it comes second, finds false and makes a new wake-up.
+  bool must_wake() noexcept {
+    // acq_rel: publishes what came before to the thread in wait, also through a chain of merged wake-ups
+    return wake_pending_.exchange(1, std::memory_order_acq_rel) == 0;
+  }
+  void wake_seen() noexcept {
+    // acquire: pairs with must_wake of every waker merged into this wake-up
+    wake_pending_.exchange(0, std::memory_order_acquire);
+  }
+
+  // No backend uses all of them.
+  [[maybe_unused]] int queue_fd_ = -1;             // epoll or kqueue
+  [[maybe_unused]] int wake_read_fd_ = -1;         // the eventfd, or the read end of the pipe
+  [[maybe_unused]] int wake_write_fd_ = -1;        // the write end of the pipe
+  [[maybe_unused]] bool coarse_timeouts_ = false;  // only milliseconds are to be had; found out by the first wait
+  [[maybe_unused]] void* table_ = nullptr;         // what the poll backend watches
+  std::atomic<std::uint32_t> wake_pending_{0};
+};
+
+}  // namespace detail
+CONCUR_NAMESPACE_END
+
+// machine/poller/epoll.hpp - the poller of Linux: one edge-triggered registration for both directions.
+//
+// Edge-triggered means that the kernel reports a change once. It fits the reactor's habit of trying first: whoever
+// parks has seen EAGAIN after the last report, so the next change will be reported. EPOLLRDHUP tells a half-closed peer
+// from one that is silent without a read.
+//
+// The event carries 64 bits of ours, enough for slot and generation together. So no table has to be consulted, and none
+// can be out of date (E3).
+//
+// Rejected: EPOLLONESHOT, which needs a system call per wait to arm again. One registration per direction with a
+// duplicated descriptor, which doubles the descriptors. A timerfd for precise deadlines, which costs a system call for
+// every change of the nearest one; epoll_pwait2 takes nanoseconds, and kernels before 5.11 get milliseconds, rounded
+// up.
+
+#if CONCUR_BODIES && defined(CONCUR_POLLER_EPOLL)
+
+#include <errno.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+inline constexpr std::uint64_t epoll_wake_mark = ~std::uint64_t{0};
+inline constexpr std::uint32_t epoll_edge = 1U << 31;  // EPOLLET, which the header gives a sign
+
+// Every function that reads errno stays a function: the address of errno must not be kept over a switch of fibers.
+CONCUR_NOINLINE CONCUR_INLINE int epoll_control(int queue_fd, int operation, int fd, std::uint64_t mark) noexcept {
+  epoll_event wanted{};
+  wanted.events = static_cast<std::uint32_t>(EPOLLIN) | static_cast<std::uint32_t>(EPOLLOUT) |
+                  static_cast<std::uint32_t>(EPOLLRDHUP) | epoll_edge;
+  wanted.data.u64 = mark;
+  return ::epoll_ctl(queue_fd, operation, fd, &wanted) == 0 ? 0 : errno;
+}
+
+CONCUR_NOINLINE CONCUR_INLINE int poller::open() noexcept {
+  queue_fd_ = ::epoll_create1(EPOLL_CLOEXEC);
+  int error = queue_fd_ < 0 ? errno : 0;
+  if (error == 0) {
+    wake_read_fd_ = ::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    error = wake_read_fd_ < 0 ? errno : 0;
+  }
+  if (error == 0) {
+    epoll_event wanted{};
+    wanted.events = static_cast<std::uint32_t>(EPOLLIN) | epoll_edge;
+    wanted.data.u64 = epoll_wake_mark;
+    if (::epoll_ctl(queue_fd_, EPOLL_CTL_ADD, wake_read_fd_, &wanted) != 0) error = errno;
+  }
+  if (error != 0) close();
+  return error;
+}
+
+CONCUR_INLINE void poller::close() noexcept {
+  if (wake_read_fd_ >= 0) ::close(wake_read_fd_);
+  if (queue_fd_ >= 0) ::close(queue_fd_);
+  wake_read_fd_ = queue_fd_ = -1;
+  // relaxed: nobody else uses a closed poller
+  wake_pending_.store(0, std::memory_order_relaxed);
+}
+
+CONCUR_INLINE int poller::add(int fd, std::uint32_t slot, std::uint32_t generation) noexcept {
+  return epoll_control(queue_fd_, EPOLL_CTL_ADD, fd, (std::uint64_t{slot} << 32) | generation);
+}
+
+CONCUR_INLINE void poller::arm(int, std::uint32_t, bool, bool) noexcept {}
+
+CONCUR_INLINE void poller::remove(int fd, std::uint32_t) noexcept {
+#if CONCUR_MUTANT_IS(25)
+  static_cast<void>(fd);  // planted bug: leaves it to close(), and a copy of the descriptor may still be open
+#else
+  epoll_control(queue_fd_, EPOLL_CTL_DEL, fd, 0);
+#endif
+}
+
+inline unsigned ready_from_epoll(std::uint32_t events) noexcept {
+  constexpr std::uint32_t failures = static_cast<std::uint32_t>(EPOLLERR) | static_cast<std::uint32_t>(EPOLLHUP);
+  if ((events & failures) != 0) return everything_ready;
+  unsigned ready = 0;
+  if ((events & static_cast<std::uint32_t>(EPOLLIN)) != 0) ready |= bit(readiness::readable);
+  if ((events & static_cast<std::uint32_t>(EPOLLRDHUP)) != 0) ready |= bit(readiness::readable) | bit(readiness::ended);
+  if ((events & static_cast<std::uint32_t>(EPOLLOUT)) != 0) ready |= bit(readiness::writable);
+  return ready;
+}
+
+// The kernel's timespec of epoll_pwait2: 64 bits each on every processor.
+struct epoll_time {
+  std::int64_t seconds;
+  std::int64_t nanoseconds;
+};
+
+// The system call itself: count, or -errno. `is_coarse` becomes true when the precise call does not exist, or is
+// forbidden by a sandbox that does not know it.
+CONCUR_NOINLINE CONCUR_INLINE int epoll_block(int queue_fd, epoll_event* events, int capacity, std::int64_t timeout_ns,
+                                              bool& is_coarse) noexcept {
+#if !defined(SYS_epoll_pwait2)
+  constexpr long precise_call = 441;
+#else
+  constexpr long precise_call = SYS_epoll_pwait2;
+#endif
+  if (timeout_ns > 0 && !is_coarse) {
+    const epoll_time time{timeout_ns / 1000000000, timeout_ns % 1000000000};
+    const long count = ::syscall(precise_call, queue_fd, events, capacity, &time, nullptr, std::size_t{0});
+    if (count >= 0) return static_cast<int>(count);
+    if (errno != ENOSYS && errno != EPERM) return -errno;
+    is_coarse = true;
+  }
+  int timeout_ms = timeout_ns < 0 ? -1 : 0;
+  if (timeout_ns > 0) {
+    const std::int64_t rounded_up_ms = timeout_ns / 1000000 + (timeout_ns % 1000000 != 0 ? 1 : 0);
+    timeout_ms = rounded_up_ms > 0x7fffffff ? 0x7fffffff : static_cast<int>(rounded_up_ms);
+  }
+  const int count = ::epoll_wait(queue_fd, events, capacity, timeout_ms);
+  return count >= 0 ? count : -errno;
+}
+
+CONCUR_INLINE int poller::wait(poll_event* out, int capacity, std::int64_t timeout_ns) noexcept {
+  constexpr int most_at_once = 128;
+  epoll_event events[most_at_once];
+  const int count =
+      epoll_block(queue_fd_, events, capacity < most_at_once ? capacity : most_at_once, timeout_ns, coarse_timeouts_);
+  if (count < 0) return count == -EINTR ? 0 : count;
+
+  int written = 0;
+  for (int i = 0; i < count; ++i) {
+    const std::uint64_t mark = events[i].data.u64;
+    if (mark == epoll_wake_mark) {
+      // The eventfd is not read: each write is an edge, and 64 bits of count do not fill up.
+      wake_seen();
+      continue;
+    }
+    const unsigned ready = ready_from_epoll(events[i].events);
+    out[written++] = poll_event{static_cast<std::uint32_t>(mark >> 32), static_cast<std::uint32_t>(mark), ready};
+  }
+  return written;
+}
+
+CONCUR_INLINE void poller::wake() noexcept {
+  if (!must_wake()) return;
+  const std::uint64_t one = 1;
+  // It cannot fail: the counter is far from full, and the descriptor is ours.
+  const auto written = ::write(wake_read_fd_, &one, sizeof one);
+  static_cast<void>(written);
+}
+
+CONCUR_INLINE int poller::descriptor_count() const noexcept {
+  return (queue_fd_ >= 0 ? 1 : 0) + (wake_read_fd_ >= 0 ? 1 : 0);
+}
+
+}  // namespace detail
+CONCUR_NAMESPACE_END
+
+#endif
+
+// machine/poller/kqueue.hpp - the poller of macOS and the BSDs: two filters for each descriptor, cleared when reported.
+//
+// EV_CLEAR makes a filter report changes, like an edge in epoll. Both filters are added when the descriptor is, and
+// never touched again, so that waiting costs no system call. They have to be deleted before the descriptor is closed:
+// the kernel drops them at the last close of the file, and a copy of the descriptor in a child would keep them, under a
+// number that is already somebody else's.
+//
+// udata is as wide as a pointer and carries slot and generation, which is why this backend wants 64 bits.
+//
+//     event                           means
+//     EVFILT_READ                     readable; with EV_EOF the peer has shut down its side, a read will tell
+//     EVFILT_WRITE                    writable; with EV_EOF nobody will ever read: failed
+//     EV_EOF with an error in fflags  failed
+//
+// The amount of data in an event is not used: it may be 0 for a writable socket. Where EVFILT_USER is missing (old
+// NetBSD and OpenBSD), a pipe wakes.
+
+// machine/poller/portable.hpp - what epoll does for us and other systems leave to their user.
+//
+// Two things: refusing descriptors for which waiting has no meaning, and being woken, for which any system has a pipe.
+// One byte in the pipe stands for one change of the poller's wake word from 0 to 1. The reader takes the byte out first
+// and sets the word back afterwards: in the other order a waker in between would set the word, have its byte taken, and
+// no later waker would write another.
+
+#if CONCUR_BODIES && !defined(CONCUR_POLLER_EPOLL)
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+// EPERM for files and directories, which are always ready, as epoll says; 0 for what can be waited for; EBADF.
+CONCUR_NOINLINE CONCUR_INLINE int error_of_waiting_for(int fd) noexcept {
+  struct stat about;
+  if (::fstat(fd, &about) != 0) return errno;
+  return S_ISREG(about.st_mode) || S_ISDIR(about.st_mode) ? EPERM : 0;
+}
+
+// Some systems have no pipe2. A child forked between the two calls keeps the pipe over its exec; there is no better
+// way.
+CONCUR_NOINLINE CONCUR_INLINE int open_wake_pipe(int& read_end, int& write_end) noexcept {
+  int ends[2];
+#  if defined(__APPLE__)
+  if (::pipe(ends) != 0) return errno;
+  for (const int end : ends) {
+    ::fcntl(end, F_SETFD, FD_CLOEXEC);
+    ::fcntl(end, F_SETFL, O_NONBLOCK);
+  }
+#  else
+  if (::pipe2(ends, O_CLOEXEC | O_NONBLOCK) != 0) return errno;
+#  endif
+  read_end = ends[0];
+  write_end = ends[1];
+  return 0;
+}
+
+CONCUR_INLINE void close_if_open(int& fd) noexcept {
+  if (fd >= 0) ::close(fd);
+  fd = -1;
+}
+
+inline void write_wake_byte(int write_end) noexcept {
+  const char byte = 1;
+  const auto written = ::write(write_end, &byte, 1);  // there is room: one byte at a time is in the pipe
+  static_cast<void>(written);
+}
+
+inline void take_wake_bytes(int read_end) noexcept {
+  char bytes[16];
+  while (::read(read_end, bytes, sizeof bytes) == static_cast<ssize_t>(sizeof bytes)) {
+  }
+}
+
+}  // namespace detail
+CONCUR_NAMESPACE_END
+
+#endif
+
+#if CONCUR_BODIES && defined(CONCUR_POLLER_KQUEUE)
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/types.h>
+#include <sys/event.h>
+#include <time.h>
+#include <unistd.h>
+
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+static_assert(sizeof(void*) >= 8, "concur: kqueue needs 64 bits for its events; compile with -DCONCUR_POLLER_POLL");
+
+inline constexpr std::uint64_t kqueue_wake_mark = ~std::uint64_t{0};
+
+// udata is a pointer, or a number on older NetBSD.
+inline void set_mark(void*& udata, std::uint64_t mark) noexcept {
+  const std::uintptr_t bits = mark;
+  udata = reinterpret_cast<void*>(bits);
+}
+inline void set_mark(std::intptr_t& udata, std::uint64_t mark) noexcept { udata = static_cast<std::intptr_t>(mark); }
+inline std::uint64_t mark_of(void* udata) noexcept { return reinterpret_cast<std::uintptr_t>(udata); }
+inline std::uint64_t mark_of(std::intptr_t udata) noexcept { return static_cast<std::uint64_t>(udata); }
+
+// Makes one change to one filter; 0 or an errno. The address of errno does not leave this function.
+CONCUR_NOINLINE CONCUR_INLINE int kqueue_change(int queue_fd, int ident, int filter, int flags, unsigned note,
+                                                std::uint64_t mark) noexcept {
+  struct kevent change {};
+  change.ident = static_cast<decltype(change.ident)>(ident);
+  change.filter = static_cast<decltype(change.filter)>(filter);
+  change.flags = static_cast<decltype(change.flags)>(flags);
+  change.fflags = note;
+  set_mark(change.udata, mark);
+  int result = 0;
+  do {
+    result = ::kevent(queue_fd, &change, 1, nullptr, 0, nullptr);
+  } while (result != 0 && errno == EINTR);
+  return result == 0 ? 0 : errno;
+}
+
+CONCUR_NOINLINE CONCUR_INLINE int open_kqueue(int& queue_fd) noexcept {
+  queue_fd = ::kqueue();
+  if (queue_fd < 0) return errno;
+  ::fcntl(queue_fd, F_SETFD, FD_CLOEXEC);  // a fork does not inherit a kqueue anyway
+  return 0;
+}
+
+CONCUR_INLINE int poller::open() noexcept {
+  int error = open_kqueue(queue_fd_);
+#if defined(EVFILT_USER)
+  if (error == 0) error = kqueue_change(queue_fd_, 0, EVFILT_USER, EV_ADD | EV_CLEAR, 0, kqueue_wake_mark);
+#else
+  if (error == 0) error = open_wake_pipe(wake_read_fd_, wake_write_fd_);
+  if (error == 0) error = kqueue_change(queue_fd_, wake_read_fd_, EVFILT_READ, EV_ADD | EV_CLEAR, 0, kqueue_wake_mark);
+#endif
+  if (error != 0) close();
+  return error;
+}
+
+CONCUR_INLINE void poller::close() noexcept {
+  close_if_open(wake_read_fd_);
+  close_if_open(wake_write_fd_);
+  close_if_open(queue_fd_);
+  // relaxed: nobody else uses a closed poller
+  wake_pending_.store(0, std::memory_order_relaxed);
+}
+
+// Some descriptors can do one direction only, and some systems say so: the end of a pipe has no other. One filter is
+// enough.
+CONCUR_INLINE int poller::add(int fd, std::uint32_t slot, std::uint32_t generation) noexcept {
+  int error = error_of_waiting_for(fd);
+  if (error != 0) return error;
+  const std::uint64_t mark = (std::uint64_t{slot} << 32) | generation;
+  error = kqueue_change(queue_fd_, fd, EVFILT_READ, EV_ADD | EV_CLEAR, 0, mark);
+  const int other_error = kqueue_change(queue_fd_, fd, EVFILT_WRITE, EV_ADD | EV_CLEAR, 0, mark);
+  return other_error == 0 ? 0 : error;
+}
+
+CONCUR_INLINE void poller::arm(int, std::uint32_t, bool, bool) noexcept {}
+
+CONCUR_INLINE void poller::remove(int fd, std::uint32_t) noexcept {
+  kqueue_change(queue_fd_, fd, EVFILT_READ, EV_DELETE, 0, 0);
+  kqueue_change(queue_fd_, fd, EVFILT_WRITE, EV_DELETE, 0, 0);
+}
+
+inline unsigned ready_from_kqueue(const struct kevent& event) noexcept {
+  const auto flags = static_cast<unsigned>(event.flags);
+  const bool is_read = event.filter == EVFILT_READ;
+  const bool is_over = (flags & static_cast<unsigned>(EV_EOF)) != 0;
+  if ((flags & static_cast<unsigned>(EV_ERROR)) != 0) return everything_ready;
+  if (is_over && (!is_read || event.fflags != 0)) return everything_ready;
+  if (is_over) return bit(readiness::readable) | bit(readiness::ended);
+  return bit(is_read ? readiness::readable : readiness::writable);
+}
+
+CONCUR_NOINLINE CONCUR_INLINE int kqueue_block(int queue_fd, struct kevent* events, int capacity,
+                                               std::int64_t timeout_ns) noexcept {
+  timespec time{};
+  const std::int64_t whole_seconds = timeout_ns / 1000000000;
+  constexpr std::int64_t most_seconds = 24 * 3600;  // some systems refuse what they think is too long
+  time.tv_sec = static_cast<time_t>(whole_seconds < most_seconds ? whole_seconds : most_seconds);
+  time.tv_nsec = static_cast<int>(timeout_ns % 1000000000);
+  const int count = ::kevent(queue_fd, nullptr, 0, events, capacity, timeout_ns < 0 ? nullptr : &time);
+  return count >= 0 ? count : -errno;
+}
+
+CONCUR_INLINE int poller::wait(poll_event* out, int capacity, std::int64_t timeout_ns) noexcept {
+  constexpr int most_at_once = 64;  // the events are large, and the stack may be a fiber's
+  struct kevent events[most_at_once];
+  const int count = kqueue_block(queue_fd_, events, capacity < most_at_once ? capacity : most_at_once, timeout_ns);
+  if (count < 0) return count == -EINTR ? 0 : count;
+
+  int written = 0;
+  for (int i = 0; i < count; ++i) {
+    const std::uint64_t mark = mark_of(events[i].udata);
+    if (mark == kqueue_wake_mark) {
+#if !defined(EVFILT_USER)
+      take_wake_bytes(wake_read_fd_);
+#endif
+      wake_seen();
+      continue;
+    }
+    const unsigned ready = ready_from_kqueue(events[i]);
+    out[written++] = poll_event{static_cast<std::uint32_t>(mark >> 32), static_cast<std::uint32_t>(mark), ready};
+  }
+  return written;
+}
+
+CONCUR_INLINE void poller::wake() noexcept {
+  if (!must_wake()) return;
+#if defined(EVFILT_USER)
+  kqueue_change(queue_fd_, 0, EVFILT_USER, 0, NOTE_TRIGGER, kqueue_wake_mark);
+#else
+  write_wake_byte(wake_write_fd_);
+#endif
+}
+
+CONCUR_INLINE int poller::descriptor_count() const noexcept {
+  return (queue_fd_ >= 0 ? 1 : 0) + (wake_read_fd_ >= 0 ? 2 : 0);
+}
+
+}  // namespace detail
+CONCUR_NAMESPACE_END
+
+#endif
+
+// machine/poller/poll.hpp - the poller for any POSIX system: poll() over everything that somebody waits for.
+//
+// poll() reports states and forgets its arguments. So the registrations are kept here, in a table indexed by slot, and
+// each wait() copies out those which want something. A state reported once must not be reported for ever: an event ends
+// the want it answers, and the reactor's arm() begins the next. All of it is linear in the number of registrations;
+// this backend is for systems with nothing better, and for tests.
+//
+//   L1  The table is read and changed under its mutex, and poll() is called without it, on a copy.
+//   L2  While is_blocking is set, a thread in wait() is between making its copy and coming back. Whoever changes what
+//       the copy should have been wakes it: a new want would not be seen, and a descriptor that is removed would be
+//       held open by poll(), its peer waiting for the end.
+//   L3  A result counts only if its slot still has the generation that was copied. Otherwise the registration is gone,
+//       and the descriptor polled may have been anybody's.
+//   L4  The copy begins after the slot that was reported last when the caller's array was full, so that busy
+//       descriptors with low numbers do not starve the rest.
+
+#if CONCUR_BODIES && defined(CONCUR_POLLER_POLL)
+
+#include <errno.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <cstdlib>
+#include <new>
+
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+struct poll_registration {
+  int fd;  // -1: the slot is free
+  std::uint32_t generation;
+  short wanted;
+};
+
+// What wait() copied, beside the pollfd of the same index.
+struct poll_copy {
+  std::uint32_t slot;
+  std::uint32_t generation;
+};
+
+struct poll_table {
+  pthread_mutex_t mutex;
+  poll_registration* entries = nullptr;
+  std::uint32_t slot_count = 0;
+  std::uint32_t first_slot = 0;  // where the next copy begins (L4)
+  bool is_blocking = false;      // L2
+  pollfd* polled = nullptr;      // these three belong to the thread in wait()
+  poll_copy* copies = nullptr;
+  std::uint32_t room = 0;
+};
+
+class poll_table_lock {
+ public:
+  explicit poll_table_lock(poll_table& table) noexcept : table_(table) { pthread_mutex_lock(&table_.mutex); }
+  ~poll_table_lock() { pthread_mutex_unlock(&table_.mutex); }
+  poll_table_lock(const poll_table_lock&) = delete;
+  poll_table_lock& operator=(const poll_table_lock&) = delete;
+
+ private:
+  poll_table& table_;
+};
+
+inline poll_table& table_in(void* table) noexcept { return *static_cast<poll_table*>(table); }
+
+CONCUR_INLINE int poller::open() noexcept {
+  void* const room = std::malloc(sizeof(poll_table));
+  if (room == nullptr) return ENOMEM;
+  poll_table* const table = new (room) poll_table;
+  table_ = table;
+  pthread_mutex_init(&table->mutex, nullptr);  // default attributes: allocates nothing, cannot fail
+  const int error = open_wake_pipe(wake_read_fd_, wake_write_fd_);
+  if (error != 0) close();
+  return error;
+}
+
+CONCUR_INLINE void poller::close() noexcept {
+  close_if_open(wake_read_fd_);
+  close_if_open(wake_write_fd_);
+  if (table_ != nullptr) {
+    poll_table& table = table_in(table_);
+    std::free(table.entries);
+    std::free(table.polled);
+    std::free(table.copies);
+    pthread_mutex_destroy(&table.mutex);
+    std::free(table_);
+    table_ = nullptr;
+  }
+  // relaxed: nobody else uses a closed poller
+  wake_pending_.store(0, std::memory_order_relaxed);
+}
+
+// Makes an array of malloc's longer. False: there is no memory, and the array is as it was.
+template <class T>
+bool grow_array(T*& array, std::uint32_t count) noexcept {
+  void* const longer = std::realloc(static_cast<void*>(array), count * sizeof(T));
+  if (longer == nullptr) return false;
+  array = static_cast<T*>(longer);
+  return true;
+}
+
+inline constexpr short poll_readable = POLLIN | POLLPRI;
+
+CONCUR_INLINE int poller::add(int fd, std::uint32_t slot, std::uint32_t generation) noexcept {
+  const int error = error_of_waiting_for(fd);
+  if (error != 0) return error;
+  poll_table& table = table_in(table_);
+  bool must_tell = false;
+  {
+    poll_table_lock hold(table);
+    if (slot >= table.slot_count) {
+      const std::uint32_t count = slot + slot / 2 + 16;
+      if (count < slot || !grow_array(table.entries, count)) return ENOMEM;
+      for (std::uint32_t i = table.slot_count; i < count; ++i) table.entries[i] = poll_registration{-1, 0, 0};
+      table.slot_count = count;
+    }
+    if (table.entries[slot].fd >= 0) return EEXIST;
+    table.entries[slot] = poll_registration{fd, generation, static_cast<short>(poll_readable | POLLOUT)};
+    must_tell = table.is_blocking;
+  }
+  if (must_tell) wake();
+  return 0;
+}
+
+CONCUR_INLINE void poller::arm(int fd, std::uint32_t slot, bool for_read, bool for_write) noexcept {
+  poll_table& table = table_in(table_);
+  bool must_tell = false;
+  {
+    poll_table_lock hold(table);
+    if (slot >= table.slot_count || table.entries[slot].fd != fd) return;
+    const int wanted = (for_read ? poll_readable : 0) | (for_write ? POLLOUT : 0);
+    const bool is_new = (wanted & ~table.entries[slot].wanted) != 0;
+    table.entries[slot].wanted = static_cast<short>(table.entries[slot].wanted | wanted);
+    must_tell = is_new && table.is_blocking;
+  }
+#if CONCUR_MUTANT_IS(24)
+  static_cast<void>(must_tell);  // planted bug: the poll() in progress goes on with its old copy
+#else
+  if (must_tell) wake();
+#endif
+}
+
+CONCUR_INLINE void poller::remove(int fd, std::uint32_t slot) noexcept {
+  poll_table& table = table_in(table_);
+  bool must_tell = false;
+  {
+    poll_table_lock hold(table);
+    if (slot >= table.slot_count || table.entries[slot].fd != fd) return;
+    must_tell = table.is_blocking && table.entries[slot].wanted != 0;
+    table.entries[slot].fd = -1;
+  }
+  if (must_tell) wake();
+}
+
+// Copies what wants something, behind the pipe's read end. Returns how many entries there are, or 0 for no memory.
+CONCUR_INLINE std::uint32_t copy_wanted(poll_table& table, int wake_fd, bool is_blocking) noexcept {
+  poll_table_lock hold(table);
+  if (table.room < table.slot_count + 1) {
+    if (!grow_array(table.polled, table.slot_count + 1) || !grow_array(table.copies, table.slot_count + 1)) return 0;
+    table.room = table.slot_count + 1;
+  }
+  table.polled[0] = pollfd{wake_fd, POLLIN, 0};
+  std::uint32_t count = 1;
+  for (std::uint32_t i = 0; i < table.slot_count; ++i) {
+    const std::uint32_t slot = (table.first_slot + i) % table.slot_count;
+    const poll_registration& one = table.entries[slot];
+    if (one.fd < 0 || one.wanted == 0) continue;
+    table.polled[count] = pollfd{one.fd, one.wanted, 0};
+    table.copies[count++] = poll_copy{slot, one.generation};
+  }
+  table.is_blocking = is_blocking;
+  return count;
+}
+
+// Count of ready entries, or -errno. Milliseconds are rounded up where nothing finer is to be had.
+CONCUR_NOINLINE CONCUR_INLINE int poll_block(pollfd* polled, std::uint32_t count, std::int64_t timeout_ns) noexcept {
+#if defined(__linux__) || defined(__FreeBSD__) || defined(__OpenBSD__) || defined(__DragonFly__)
+  timespec time{};
+  const std::int64_t whole_seconds = timeout_ns / 1000000000;
+  constexpr std::int64_t most_seconds = 24 * 3600;
+  time.tv_sec = static_cast<time_t>(whole_seconds < most_seconds ? whole_seconds : most_seconds);
+  time.tv_nsec = static_cast<int>(timeout_ns % 1000000000);
+  const int ready = ::ppoll(polled, count, timeout_ns < 0 ? nullptr : &time, nullptr);
+#else
+  const std::int64_t rounded_up_ms = timeout_ns / 1000000 + (timeout_ns % 1000000 != 0 ? 1 : 0);
+  const int timeout_ms = rounded_up_ms > 0x7fffffff ? 0x7fffffff : static_cast<int>(rounded_up_ms);
+  const int ready = ::poll(polled, count, timeout_ns < 0 ? -1 : timeout_ms);
+#endif
+  return ready >= 0 ? ready : -errno;
+}
+
+inline unsigned ready_from_poll(int events) noexcept {
+  if ((events & (POLLERR | POLLHUP | POLLNVAL)) != 0) return everything_ready;
+  return ((events & poll_readable) != 0 ? bit(readiness::readable) : 0) |
+         ((events & POLLOUT) != 0 ? bit(readiness::writable) : 0);
+}
+
+CONCUR_INLINE int poller::wait(poll_event* out, int capacity, std::int64_t timeout_ns) noexcept {
+  poll_table& table = table_in(table_);
+  const std::uint32_t count = copy_wanted(table, wake_read_fd_, timeout_ns != 0);
+  if (count == 0) return -ENOMEM;
+  int remaining = poll_block(table.polled, count, timeout_ns);
+
+  poll_table_lock hold(table);
+  table.is_blocking = false;
+  if (remaining < 0) return remaining == -EINTR ? 0 : remaining;
+  if (table.polled[0].revents != 0) {
+#if CONCUR_MUTANT_IS(26)
+    wake_seen();  // planted bug: a waker in between writes a byte that is taken below, and nobody writes another
+    take_wake_bytes(wake_read_fd_);
+#else
+    take_wake_bytes(wake_read_fd_);
+    wake_seen();
+#endif
+    --remaining;
+  }
+  int written = 0;
+  for (std::uint32_t i = 1; i < count && remaining > 0; ++i) {
+    const int events = table.polled[i].revents;
+    if (events == 0) continue;
+    --remaining;
+    const poll_copy& copied = table.copies[i];
+    poll_registration& one = table.entries[copied.slot];
+    if (one.fd < 0 || one.generation != copied.generation) continue;  // L3
+    if (written == capacity) {
+      table.first_slot = copied.slot;  // L4
+      break;
+    }
+    const unsigned ready = ready_from_poll(events);
+    one.wanted = static_cast<short>(ready == everything_ready ? 0 : one.wanted & ~events);
+    out[written++] = poll_event{copied.slot, copied.generation, ready};
+  }
+  return written;
+}
+
+CONCUR_INLINE void poller::wake() noexcept {
+  if (must_wake()) write_wake_byte(wake_write_fd_);
+}
+
+CONCUR_INLINE int poller::descriptor_count() const noexcept { return wake_read_fd_ >= 0 ? 2 : 0; }
+
+}  // namespace detail
+CONCUR_NAMESPACE_END
+
+#endif
+
+// runtime/options.hpp - what a user may ask of a runtime, and what is refused.
+
+CONCUR_NAMESPACE_BEGIN
+
+// Whether a fiber may go on on another worker than the one it stopped on.
+enum class migration : unsigned char {
+  free,      // any ready fiber may be taken over by an idle worker
+  at_start,  // only fibers that have not run yet; one that has stays with its worker
+};
+
+struct options {
+  // Threads that run fibers. 0: as many as this process may use CPUs (affinity mask and cgroup quota).
+  unsigned workers = 0;
+  // Usable bytes of a fiber's stack, rounded up to pages. 0: 256 KiB on 64-bit machines, 64 KiB on 32-bit ones.
+  std::size_t stack_size = 0;
+  // Upper bound of the threads behind blocking(), and of the jobs that may wait for them.
+  unsigned blocking_threads = 64;
+  std::size_t blocking_queue = 1024;
+  // Whether run() reports that every fiber waits for another.
+  bool detect_deadlock = true;
+  // A worker stuck in one fiber for longer is handed off.
+  std::chrono::nanoseconds stall_after = std::chrono::milliseconds(10);
+  concur::migration migration = concur::migration::free;
+};
+
+namespace detail {
+
+inline constexpr unsigned workers_max = 1024;
+inline constexpr std::size_t default_stack_bytes = sizeof(void*) == 8 ? 256 * 1024 : 64 * 1024;
+inline constexpr std::size_t stack_bytes_max = std::size_t{1} << (sizeof(void*) == 8 ? 36 : 28);
+
+// The options with every 0 replaced by what it stands for. Throws std::invalid_argument naming the field and its value.
+CONCUR_INLINE options resolve_options(options wanted);
+
+// CPUs this process may use: its affinity mask, cut by the quota of its control group where there is one. At least 1.
+CONCUR_INLINE unsigned usable_cpu_count() noexcept;
+
+}  // namespace detail
+CONCUR_NAMESPACE_END
+
+#if CONCUR_BODIES
+
+#  if defined(__linux__)
+#  endif
+
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+#  if defined(__linux__)
+// Control groups v2, then v1, as seen from inside the group; 0 when there is no quota.
+inline unsigned cgroup_cpu_quota() noexcept {
+  long quota_us = -1;
+  long period_us = 0;
+  if (std::FILE* file = std::fopen("/sys/fs/cgroup/cpu.max", "re")) {
+    if (std::fscanf(file, "%ld %ld", &quota_us, &period_us) != 2) quota_us = -1;  // "max": no quota
+    std::fclose(file);
+  } else if (std::FILE* quota = std::fopen("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", "re")) {
+    if (std::fscanf(quota, "%ld", &quota_us) != 1) quota_us = -1;
+    std::fclose(quota);
+    if (std::FILE* period = std::fopen("/sys/fs/cgroup/cpu/cpu.cfs_period_us", "re")) {
+      if (std::fscanf(period, "%ld", &period_us) != 1) period_us = 0;
+      std::fclose(period);
+    }
+  }
+  if (quota_us <= 0 || period_us <= 0) return 0;
+  return static_cast<unsigned>((quota_us + period_us - 1) / period_us);
+}
+#  endif
+
+CONCUR_INLINE unsigned usable_cpu_count() noexcept {
+  unsigned count = 0;
+#  if defined(__linux__)
+  cpu_set_t mask;
+  CPU_ZERO(&mask);
+  if (sched_getaffinity(0, sizeof mask, &mask) == 0) count = static_cast<unsigned>(CPU_COUNT(&mask));
+  const unsigned quota = cgroup_cpu_quota();
+  if (quota != 0 && (count == 0 || quota < count)) count = quota;
+#  endif
+  if (count == 0) {
+    const long online = sysconf(_SC_NPROCESSORS_ONLN);
+    count = online > 0 ? static_cast<unsigned>(online) : 1;
+  }
+  return count < workers_max ? count : workers_max;
+}
+
+CONCUR_INLINE options resolve_options(options wanted) {
+  if (wanted.workers == 0) wanted.workers = usable_cpu_count();
+  if (wanted.workers > workers_max)
+    fail_argument("concur::runtime", "options.workers", std::to_string(wanted.workers),
+                  "at most 1024 workers are supported");
+  if (wanted.stack_size == 0) wanted.stack_size = default_stack_bytes;
+  if (wanted.stack_size < minimum_stack_bytes) {
+    const std::string advice =
+        "a fiber's stack needs at least " + std::to_string(minimum_stack_bytes) + " bytes; 0 takes the default";
+    fail_argument("concur::runtime", "options.stack_size", std::to_string(wanted.stack_size) + " bytes",
+                  advice.c_str());
+  }
+  if (wanted.stack_size > stack_bytes_max) {
+    const std::string advice = "at most " + std::to_string(stack_bytes_max) + " bytes can be reserved for one stack";
+    fail_argument("concur::runtime", "options.stack_size", std::to_string(wanted.stack_size) + " bytes",
+                  advice.c_str());
+  }
+  if (wanted.blocking_threads == 0)
+    fail_argument("concur::runtime", "options.blocking_threads", "0", "blocking() needs at least one thread");
+  if (wanted.blocking_queue == 0)
+    fail_argument("concur::runtime", "options.blocking_queue", "0", "at least one job must be able to wait");
+  if (wanted.stall_after.count() < 0) {
+    fail_argument("concur::runtime", "options.stall_after", std::to_string(wanted.stall_after.count()) + " ns",
+                  "it is a length of time; 0 or more");
+  }
+  return wanted;
+}
+
+}  // namespace detail
+CONCUR_NAMESPACE_END
+
+#endif  // CONCUR_BODIES
+
+// runtime/seam.hpp - every choice the runtime leaves open, in one place.
+//
+// A scheduler is full of choices that no promise decides: whom to rob, which ready case of a select runs, what the
+// clock says, how many bytes a read gives. In production they are made as cheaply as possible. A test wants to make
+// them itself, all of them, from one seed: then a failure seen once can be seen again. So the runtime never decides
+// by itself; it asks here.
+//
+//   C1  Whoever adds a choice whose outcome a user could observe adds it here, and asks through these functions.
+//   C2  With CONCUR_EXPLORE off a question costs what the bare decision costs; the driver does not exist.
+//   C3  A driver answers on the thread that asks, does not park, and answers choose(n) with a number below n.
+
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+enum class choice : unsigned char {
+  next_fiber,   // which ready fiber runs
+  victim,       // whom an idle worker robs first
+  select_case,  // which of several ready cases
+  waiter,       // which of several waiters, where order is not promised
+  readiness,    // in which order events of one batch are given out
+  io_size,      // how many of the wanted bytes a read or write is asked for
+  io_error,     // whether a system call fails, and how
+  preemption,   // whether another worker runs now, between two steps of a protocol
+};
+
+#if defined(CONCUR_EXPLORE)
+class seam_driver {
+ public:
+  virtual std::uint32_t choose(choice what, std::uint32_t count) noexcept = 0;
+  virtual nanoseconds_t now() noexcept = 0;
+
+ protected:
+  ~seam_driver() = default;
+};
+inline seam_driver* current_seam_driver = nullptr;  // set while one thread drives everything
+#endif
+
+// xorshift64* (Vigna, "An experimental exploration of Marsaglia's xorshift generators, scrambled", 2016, section 3):
+// two dozen bits of good randomness in a few cycles. Not for secrets.
+class random_source {
+ public:
+  explicit random_source(std::uint64_t seed) noexcept : state_(seed | 1) {}
+  std::uint32_t next() noexcept {
+    state_ ^= state_ >> 12;
+    state_ ^= state_ << 25;
+    state_ ^= state_ >> 27;
+    return static_cast<std::uint32_t>((state_ * 0x2545F4914F6CDD1Du) >> 32);
+  }
+
+ private:
+  std::uint64_t state_;
+};
+
+// A number below count, which is at least 1.
+inline std::uint32_t seam_choose(random_source& random, [[maybe_unused]] choice what, std::uint32_t count) noexcept {
+#if defined(CONCUR_EXPLORE)
+  if (current_seam_driver != nullptr) return current_seam_driver->choose(what, count);
+#endif
+  return static_cast<std::uint32_t>((std::uint64_t{random.next()} * count) >> 32);
+}
+
+inline nanoseconds_t seam_now() noexcept {
+#if defined(CONCUR_EXPLORE)
+  if (current_seam_driver != nullptr) return current_seam_driver->now();
+#endif
+  return now_ns();
+}
+
+}  // namespace detail
+CONCUR_NAMESPACE_END
+
+// runtime/waiter.hpp - who waits, and the one claim by which a wait ends.
+//
+// A channel, a lock, a timer, a socket and a cancellation may all want to end the same wait, at the same time, from
+// different threads. Exactly one may. And who waits may be a fiber or a plain thread (or, later, a coroutine):
+// whoever ends the wait must not care. Two small things answer both needs:
+//
+//     party    who waits: a fiber, or a thread inside a blocking call. Holds the wait word and what ended the wait.
+//     waiter   one note "this party waits here", linked into one site's queue. A select leaves several with one party.
+//
+// The wait word counts waits: even values mean "not waiting", odd ones "in wait number word/2".
+//
+//     value    meaning                    next     written by
+//     2n       runs, or is ready to       2n+1     the party, in its commit, as it stops     (park)
+//     2n+1     waits                      2n+2     the one that ends the wait                (claim)
+//
+//   W1  A wait ends by exactly one successful claim: a compare-exchange from 2n+1 to 2n+2. Who fails has nothing to
+//       do with this wait any more.
+//   W2  The claimer writes `result`, reads what it needs from the note, then resumes the party, and touches neither
+//       party nor note afterwards: both may be gone. A fiber's own block stays readable (its pool never unmaps while
+//       in use); a thread's not.
+//   W3  A site's queue is guarded by the site's lock. The claimer that found the note in a queue unlinks it under
+//       that lock. A party ended by anybody else unlinks its own notes, under that lock, before it leaves the wait.
+//   W4  Values move under the site's lock, by the claimer, after the claim: who timed out has lost nothing, because
+//       nothing was given.
+
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+// What ended a wait. Written by the claimer before it resumes the party.
+enum class outcome : std::uint32_t {
+  granted,    // what was waited for happened; a value or a lock, if any, was handed over
+  closed,     // the site was closed
+  retry,      // what was offered went back; the party looks again
+  timed_out,  // the deadline passed
+  cancelled,  // the scope was cancelled
+};
+
+// Why a party waits; what dumps print.
+enum class wait_reason : unsigned char {
+  none,
+  sleep,
+  channel_send,
+  channel_recv,
+  mutex_lock,
+  wait_group_wait,
+  future_get,
+  readable,
+  writable,
+};
+CONCUR_INLINE const char* to_string(wait_reason reason) noexcept;
+
+enum class party_kind : unsigned char { fiber, thread };
+
+struct party {
+  explicit party(party_kind kind_in) noexcept : kind(kind_in) {}
+
+  std::atomic<std::uint32_t> word{0};
+  outcome result = outcome::granted;
+  party_kind kind;
+
+  // The value that the word has during the next wait. Only for the party itself, while it runs.
+  std::uint32_t next_ticket() const noexcept {
+    return word.load(std::memory_order_relaxed) + 1;  // relaxed: only this party changes it while it is even
+  }
+};
+
+// W1. True for exactly one caller per wait.
+inline bool claim(party& who, std::uint32_t ticket) noexcept {
+  std::uint32_t expected = ticket;
+#if defined(CONCUR_MUTANT) && CONCUR_MUTANT == 2
+  // Planted: two may win, because looking and taking are two steps.
+  if (who.word.load(std::memory_order_acquire) != ticket) return false;  // acquire: mutant
+  who.word.store(ticket + 1, std::memory_order_release);                 // release: mutant
+  return (expected & 1) != 0;
+#else
+  // acq_rel: sees what the party did before it waited, and publishes the claimer's writes to whoever loses and looks
+  // again. relaxed on failure: the loser reads nothing of the party's.
+  return who.word.compare_exchange_strong(expected, ticket + 1, std::memory_order_acq_rel, std::memory_order_relaxed);
+#endif
+}
+
+struct waiter {
+  waiter() noexcept = default;
+  waiter(party* who_in, void* value_in) noexcept : who(who_in), value(value_in), ticket(who_in->next_ticket()) {}
+  waiter(const waiter&) = delete;
+  waiter& operator=(const waiter&) = delete;
+
+  bool claim() noexcept { return detail::claim(*who, ticket); }
+
+  waiter* next = nullptr;  // the site's queue
+  waiter* prev = nullptr;
+  party* who = nullptr;
+  void* value = nullptr;  // where a value comes from or goes to; its type is known to the site
+  std::uint32_t ticket = 0;
+};
+
+// Makes a claimed party go on. Defined by the scheduler; W2 holds from here.
+CONCUR_INLINE void resume(party* who) noexcept;
+CONCUR_INLINE void resume_thread(party* who) noexcept;  // the half of it for plain threads (suspend.hpp)
+
+// Claims the party and ends its wait with `result`: both steps, for who has no value to hand over.
+inline bool end_wait(party& who, std::uint32_t ticket, outcome result) noexcept {
+  if (!claim(who, ticket)) return false;
+  who.result = result;
+  resume(&who);
+  return true;
+}
+
+}  // namespace detail
+CONCUR_NAMESPACE_END
+
+#if CONCUR_BODIES
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+CONCUR_INLINE const char* to_string(wait_reason reason) noexcept {
+  switch (reason) {
+    case wait_reason::none:
+      return "nothing";
+    case wait_reason::sleep:
+      return "sleep";
+    case wait_reason::channel_send:
+      return "channel send";
+    case wait_reason::channel_recv:
+      return "channel receive";
+    case wait_reason::mutex_lock:
+      return "mutex lock";
+    case wait_reason::wait_group_wait:
+      return "wait_group wait";
+    case wait_reason::future_get:
+      return "future";
+    case wait_reason::readable:
+      return "readable descriptor";
+    case wait_reason::writable:
+      return "writable descriptor";
+  }
+  return "unknown";
+}
+
+}  // namespace detail
+CONCUR_NAMESPACE_END
+#endif  // CONCUR_BODIES
+
+// runtime/fiber.hpp - a fiber's control block, and the states it goes through.
+//
+// A fiber is three things of different life: the block here (from `go` until its future is dropped), a stack (from
+// its first run until its function returns), and a closure (from `go` until it was called). The block and a small
+// closure are one allocation; the stack is borrowed late and given back early, so that a million short fibers share a
+// handful of hot stacks.
+//
+//     state      on which queue           next                by
+//     idle       the pool                 ready               go
+//     ready      exactly one run queue    running             the worker that picks it
+//     running    none; worker.current     ready               yield (queued by whoever runs next, F1)
+//                                         parked              park  (published by whoever runs next, F1)
+//                                         finished            its function returned
+//     parked     the site's, by waiters   ready               the one claimer (waiter.hpp, W1)
+//     finished   none                     idle                the last of fiber and future to let go
+//
+//   F1  Nobody can find a fiber that still uses its registers: it is queued or published only after the switch away
+//       from it.
+//   F2  A fiber's block is never unmapped while its pool lives, and its wait word never goes back: a stale claim fails.
+//   F3  `home` is set while the fiber must run on one worker only; it is then never on a queue that thieves reach.
+
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+struct worker;
+class scheduler;
+struct fiber_pool;
+
+enum class fiber_state : unsigned char { idle, ready, running, parked, finished };
+
+// What a cancellation reaches: parking operations look at it, and a fiber carries the one it is in. A tree of scopes
+// grows from here; the root is the runtime's own.
+struct scope {
+  std::atomic<bool> is_cancelled{false};
+};
+
+inline constexpr std::size_t fiber_name_bytes = 24;
+
+struct fiber : party {
+  fiber() noexcept : party(party_kind::fiber) {}
+
+  std::atomic<fiber_state> state{fiber_state::idle};
+  std::atomic<wait_reason> reason{wait_reason::none};
+  // The present wait is not to be cancelled; written before the wait word, read behind it.
+  std::atomic<bool> is_deaf{false};
+  bool is_started = false;         // it owns a stack, and ctx says where to go on
+  unsigned char shield_depth = 0;  // above 0: cancellation is not raised
+  context ctx{};
+  exception_state exceptions{};  // what the C++ runtime keeps per thread about exceptions, while it is not running
+  worker* home = nullptr;        // F3
+  // Up to here it is what a switch touches: one cache line of the block.
+  fiber* next = nullptr;  // the run queue's or the pool's link
+  unsigned pin_depth = 0;
+  scheduler* owner = nullptr;  // whose queues it goes to; gone with its runtime
+  fiber_pool* pool = nullptr;  // where the block came from, and outlives the runtime if it must
+  scope* current_scope = nullptr;
+  stack* memory = nullptr;
+  void (*entry)(fiber*) noexcept = nullptr;              // calls the closure and keeps what came of it
+  void (*refuse)(fiber*, int error) noexcept = nullptr;  // instead of entry, when there is no stack to be had
+  void* payload = nullptr;  // closure and result: in `room` when small, on the heap when not
+  char* name = nullptr;     // null, or fiber_name_bytes of its own
+  std::uint64_t id = 0;
+#if CONCUR_ASAN || CONCUR_TSAN
+  stack_notice* notice = nullptr;  // at the top of its stack, and gone with it
+#endif
+
+  // relaxed: the state is for dumps and checks; queues and the wait word order everything.
+  void set_state(fiber_state s) noexcept { state.store(s, std::memory_order_relaxed); }
+  void set_reason(wait_reason r) noexcept { reason.store(r, std::memory_order_relaxed); }  // relaxed: as above
+  bool should_cancel() const noexcept {
+    // relaxed: a cancellation that this look misses claims the wait word instead (suspend.hpp, S5).
+    return CONCUR_UNLIKELY(current_scope->is_cancelled.load(std::memory_order_relaxed)) && shield_depth == 0;
+  }
+};
+
+// A block: the fiber and the room for a small closure with its result, in whole cache lines.
+inline constexpr std::size_t fiber_block_bytes = sizeof(fiber) + 96 <= 256 ? 256 : 384;
+inline constexpr std::size_t fiber_room_bytes = fiber_block_bytes - (sizeof(fiber) + 15) / 16 * 16;
+
+// Whether an exception is on its way up the fiber's stack: destructors that run for it may park, and are not cancelled.
+inline bool is_unwinding([[maybe_unused]] const exception_state& exceptions) noexcept {
+#if CONCUR_EXCEPTIONS
+  return exceptions.uncaught != 0;
+#else
+  return false;
+#endif
+}
+
+#if CONCUR_ASAN || CONCUR_TSAN
+inline stack_notice& notice_of(fiber* f) noexcept { return *f->notice; }
+#else
+inline stack_notice no_notice{};  // an empty class: never written
+inline stack_notice& notice_of(fiber*) noexcept { return no_notice; }
+#endif
+
+inline void* room_of(fiber* f) noexcept { return reinterpret_cast<char*>(f) + (fiber_block_bytes - fiber_room_bytes); }
+static_assert(fiber_block_bytes >= sizeof(fiber) + 64, "a closure and its result should fit beside the fiber");
+
+}  // namespace detail
+CONCUR_NAMESPACE_END
+
+// runtime/fiber_pool.hpp - blocks for fibers: taken and given back without a lock, walked by whoever wants to see all
+// fibers.
+//
+// Spawning must cost no system call and no shared counter, and a dump or a cancellation must be able to find every
+// fiber there is. A list of all fibers would make each spawn touch a shared word. So the memory itself is the list:
+// blocks live in chunks that stay mapped as long as the pool, and walking the chunks finds every fiber, wherever it is.
+//
+// Each worker keeps a short stack of free blocks of its own; the pool is the reserve behind them, behind a lock.
+//
+//   B1  A block's `fiber` is constructed once, when its chunk is, and reset on each use: its wait word counts on for
+//       ever (F2).
+//   B2  A future may outlive its runtime. The pool therefore lives until the runtime has let go of it and every block
+//       is home.
+
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+struct fiber_chunk;
+
+struct fiber_pool {
+ public:
+  explicit fiber_pool(scheduler* owner) noexcept : owner_(owner) {}
+  fiber_pool(const fiber_pool&) = delete;
+  fiber_pool& operator=(const fiber_pool&) = delete;
+
+  // Up to `count` blocks, linked through `next`; fewer only when memory is exhausted.
+  fiber* take(std::size_t count) noexcept;
+  // A list linked through `next`. May delete the pool, when it was abandoned and these were the last (B2).
+  void give_back(fiber* list) noexcept;
+  // The runtime is gone. Deletes the pool now, or leaves that to the last give_back.
+  void abandon() noexcept;
+  // Calls use(owner, argument) if the runtime is still there, and keeps it there meanwhile.
+  void with_owner(void (*use)(scheduler*, void*), void* argument) noexcept;
+
+  // Calls look(f, argument) for each block, free ones included, while no chunk can come or go.
+  void walk(void (*look)(fiber*, void*), void* argument) noexcept;
+
+ private:
+  ~fiber_pool();
+  bool grow() noexcept;
+
+  spin_lock lock_;
+  fiber_chunk* chunks_ = nullptr;
+  fiber* free_ = nullptr;
+  std::size_t taken_count_ = 0;
+  scheduler* owner_;  // null: abandoned
+};
+
+// A worker's own free blocks. Owned by one thread.
+class fiber_cache {
+ public:
+  fiber* take(fiber_pool& pool) noexcept {
+    fiber* f = free_;
+    if (CONCUR_UNLIKELY(f == nullptr)) {
+      f = pool.take(batch_blocks);
+      if (f == nullptr) return nullptr;
+      count_ = batch_blocks;
+    }
+    free_ = f->next;
+    --count_;
+    return f;
+  }
+
+  void give_back(fiber_pool& pool, fiber* f) noexcept {
+    f->next = free_;
+    free_ = f;
+    if (CONCUR_UNLIKELY(++count_ >= 2 * batch_blocks)) shrink(pool);
+  }
+
+  void clear(fiber_pool& pool) noexcept;
+
+ private:
+  static constexpr int batch_blocks = 64;
+  void shrink(fiber_pool& pool) noexcept;
+
+  fiber* free_ = nullptr;
+  int count_ = 0;  // at most one too many after a short take; only used to decide when to shrink
+};
+
+}  // namespace detail
+CONCUR_NAMESPACE_END
+
+#if CONCUR_BODIES
+
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+// The header takes the room of one block, so that all blocks lie on their own cache lines.
+struct fiber_chunk {
+  static constexpr std::size_t bytes = 64 * 1024;
+  static constexpr std::size_t blocks = bytes / fiber_block_bytes - 1;
+
+  fiber_chunk* next;
+  fiber* block(std::size_t i) noexcept {
+    return reinterpret_cast<fiber*>(reinterpret_cast<char*>(this) + (i + 1) * fiber_block_bytes);
+  }
+};
+
+CONCUR_INLINE bool fiber_pool::grow() noexcept {
+  void* memory = std::aligned_alloc(cache_line_bytes, fiber_chunk::bytes);
+  if (memory == nullptr) return false;
+  fiber_chunk* chunk = ::new (memory) fiber_chunk{chunks_};
+  for (std::size_t i = fiber_chunk::blocks; i-- > 0;) {
+    fiber* f = ::new (static_cast<void*>(chunk->block(i))) fiber();
+    f->pool = this;
+    f->next = free_;
+    free_ = f;
+  }
+  chunks_ = chunk;
+  return true;
+}
+
+CONCUR_INLINE fiber* fiber_pool::take(std::size_t count) noexcept {
+  lock_scope<spin_lock> held(lock_);
+  fiber* list = nullptr;
+  for (std::size_t i = 0; i < count; ++i) {
+    if (free_ == nullptr && !grow()) break;
+    fiber* f = free_;
+    free_ = f->next;
+    f->next = list;
+    list = f;
+    ++taken_count_;
+  }
+  return list;
+}
+
+CONCUR_INLINE void fiber_pool::give_back(fiber* list) noexcept {
+  bool is_last = false;
+  {
+    lock_scope<spin_lock> held(lock_);
+    while (list != nullptr) {
+      fiber* f = list;
+      list = f->next;
+      f->next = free_;
+      free_ = f;
+      --taken_count_;
+    }
+    is_last = owner_ == nullptr && taken_count_ == 0;
+  }
+  if (is_last) delete this;
+}
+
+CONCUR_INLINE void fiber_pool::abandon() noexcept {
+  bool is_last = false;
+  {
+    lock_scope<spin_lock> held(lock_);
+    owner_ = nullptr;
+    is_last = taken_count_ == 0;
+  }
+  if (is_last) delete this;
+}
+
+CONCUR_INLINE void fiber_pool::with_owner(void (*use)(scheduler*, void*), void* argument) noexcept {
+  lock_scope<spin_lock> held(lock_);
+  if (owner_ != nullptr) use(owner_, argument);
+}
+
+CONCUR_INLINE void fiber_pool::walk(void (*look)(fiber*, void*), void* argument) noexcept {
+  lock_scope<spin_lock> held(lock_);
+  for (fiber_chunk* chunk = chunks_; chunk != nullptr; chunk = chunk->next) {
+    for (std::size_t i = 0; i < fiber_chunk::blocks; ++i) look(chunk->block(i), argument);
+  }
+}
+
+CONCUR_INLINE fiber_pool::~fiber_pool() {
+  while (chunks_ != nullptr) {
+    fiber_chunk* chunk = chunks_;
+    chunks_ = chunk->next;
+    for (std::size_t i = 0; i < fiber_chunk::blocks; ++i) chunk->block(i)->~fiber();
+    std::free(chunk);
+  }
+}
+
+CONCUR_INLINE void fiber_cache::shrink(fiber_pool& pool) noexcept {
+  fiber* keep = free_;
+  for (int i = 1; i < batch_blocks && keep->next != nullptr; ++i) keep = keep->next;
+  fiber* surplus = keep->next;
+  keep->next = nullptr;
+  count_ = batch_blocks;
+  if (surplus != nullptr) pool.give_back(surplus);
+}
+
+CONCUR_INLINE void fiber_cache::clear(fiber_pool& pool) noexcept {
+  if (free_ != nullptr) pool.give_back(free_);
+  free_ = nullptr;
+  count_ = 0;
+}
+
+}  // namespace detail
+CONCUR_NAMESPACE_END
+
+#endif  // CONCUR_BODIES
+
+// runtime/run_queue.hpp - one worker's ready fibers: its own in order, the last one woken first, half of it free to
+// be stolen.
+//
+// The owner pushes and pops at every switch, a thief comes when it has nothing to do. A compare-exchange for each pop
+// would cost the owner more than the switch itself, so the owner takes part in a lock that is free for it: it marks
+// itself inside with a plain store and looks whether a thief is there; a thief marks itself, makes every thread pass
+// a fence (fence.hpp), and looks whether the owner is inside. At least one sees the other, and whoever comes second
+// steps back.
+//
+//     owner                             thief
+//     owner_inside_ = 1                 thief_inside_: 0 -> 1 by compare-exchange (one thief at a time)
+//     light_fence                       heavy_fence
+//     thief_inside_ != 0 ? step back    owner_inside_ != 0 ? wait a little, then give up
+//
+//   Q1  The ring, its indices, `recent_` and the pinned list are touched only inside.
+//   Q2  Inside lasts a few instructions and never runs foreign code: a thief that waits, waits for those, or gives up.
+//   Q3  Indices are 32 bits wide and only their difference counts; the ring's size divides 2^32.
+//   Q4  A fiber that was just woken goes to `recent_` and runs next: its data is in this core's cache. Three in a row
+//       at most, then the ring gets a turn, or two fibers that wake each other would keep the rest out for ever.
+//   Q5  Pinned fibers are in a list of their own that thieves do not look at, and take turns with the ring.
+//
+// Sources: the steal-half ring is the one of Go's scheduler (proc.go, runqgrab); the lock is Dekker's, made
+// asymmetric as in Dice, Huang and Yang, "Asymmetric Dekker Synchronization" (2001).
+
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+class run_queue {
+ public:
+  // Fibers; the rest goes to the shared queue. A ring that is too small for a program's ready fibers moves them all
+  // through that queue's lock, again and again; this one costs 8 KiB a worker.
+  static constexpr std::uint32_t capacity = sizeof(void*) == 8 ? 1024 : 256;
+  static constexpr std::uint32_t batch = 128;  // how many move at once, to a thief or to the shared queue
+
+  // Tests begin near the wrap (Q3).
+  explicit run_queue(std::uint32_t first_index = 0) noexcept : head_(first_index), tail_(first_index) {}
+
+  // --- the owner ---
+
+  // Behind all others. False: the ring is full, and `f` is not in it.
+  CONCUR_FORCE_INLINE bool push(fiber* f) noexcept {
+    enter();
+    const bool done = push_inside(f);
+    leave();
+    return done;
+  }
+
+  // Before all others (Q4). The one that was there goes behind the ring; false: the ring is full and `displaced` is
+  // left over.
+  CONCUR_FORCE_INLINE bool push_recent(fiber* f, fiber*& displaced) noexcept {
+    enter();
+    displaced = recent_.load(std::memory_order_relaxed);  // relaxed: inside (Q1)
+    recent_.store(f, std::memory_order_relaxed);          // relaxed: inside
+    const bool done = displaced == nullptr || push_inside(displaced);
+    leave();
+    return done;
+  }
+
+  void push_pinned(fiber* f) noexcept {
+    enter();
+    pinned_.push(f);
+    // relaxed: a hint for whoever decides whether to look.
+    pinned_count_.store(pinned_count_.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
+    leave();
+  }
+
+  CONCUR_FORCE_INLINE fiber* pop() noexcept {
+    enter();
+    fiber* f = pop_inside();
+    leave();
+    return f;
+  }
+
+  // Takes the oldest out of a full ring, to be given to the shared queue in one go.
+  std::uint32_t pop_batch(fiber** out) noexcept {
+    enter();
+    const std::uint32_t n = take_from_ring(out, batch);
+    leave();
+    return n;
+  }
+
+  // --- anybody ---
+
+  // How many fibers a thief may find; exact only for the owner.
+  std::uint32_t stealable_count() const noexcept {
+    // relaxed: a hint. The fences of the sleep protocol (idle.hpp) make it exact where that counts.
+    return tail_.load(std::memory_order_relaxed) - head_.load(std::memory_order_relaxed);
+  }
+  // Changes whenever the owner takes from the ring: a thief's way to see whether what is there is only passing through.
+  std::uint32_t progress_mark() const noexcept { return head_.load(std::memory_order_relaxed); }  // relaxed: a hint
+  bool has_any() const noexcept {
+    // relaxed: as above.
+    return stealable_count() != 0 || recent_.load(std::memory_order_relaxed) != nullptr ||
+           pinned_count_.load(std::memory_order_relaxed) != 0;  // relaxed: as above
+  }
+  bool has_recent() const noexcept { return recent_.load(std::memory_order_relaxed) != nullptr; }  // relaxed: a hint
+
+  // Half of the ring, rounded up, but `batch` at most, into `out`; with an empty ring and take_recent, the
+  // recent one. 0: there is nothing, or the owner is inside, or another thief is.
+  std::uint32_t steal(fiber** out, bool take_recent) noexcept;
+
+ private:
+  CONCUR_FORCE_INLINE void enter() noexcept {
+    for (;;) {
+#if CONCUR_TSAN
+      // seq_cst, both: the tool sees no fence; with these two accesses and the thief's the pattern holds without one.
+      owner_inside_.store(1, std::memory_order_seq_cst);
+      if (CONCUR_LIKELY(thief_inside_.load(std::memory_order_seq_cst) == 0)) return;  // seq_cst: as above
+#else
+      owner_inside_.store(1, std::memory_order_relaxed);  // relaxed: light_fence orders it
+      light_fence();
+      // acquire: pairs with the release with which the last thief left.
+      if (CONCUR_LIKELY(thief_inside_.load(std::memory_order_acquire) == 0)) return;
+#endif
+      step_back();
+    }
+  }
+  CONCUR_FORCE_INLINE void leave() noexcept {
+    owner_inside_.store(0, std::memory_order_release);  // release: publishes the ring to the next thief
+  }
+  void step_back() noexcept;
+
+  CONCUR_FORCE_INLINE bool push_inside(fiber* f) noexcept {
+    const std::uint32_t tail = tail_.load(std::memory_order_relaxed);  // relaxed: inside (Q1)
+    if (CONCUR_UNLIKELY(tail - head_.load(std::memory_order_relaxed) == capacity)) return false;  // relaxed: inside
+    ring_[tail % capacity] = f;
+    tail_.store(tail + 1, std::memory_order_relaxed);  // relaxed: inside; leave() publishes
+    return true;
+  }
+  CONCUR_FORCE_INLINE fiber* pop_inside() noexcept {
+    fiber* f = recent_.load(std::memory_order_relaxed);  // relaxed: inside (Q1)
+    if (f != nullptr && recent_in_a_row_ < recent_in_a_row_limit) {
+      ++recent_in_a_row_;
+      recent_.store(nullptr, std::memory_order_relaxed);  // relaxed: inside
+      return f;
+    }
+    recent_in_a_row_ = 0;
+    const std::uint32_t head = head_.load(std::memory_order_relaxed);          // relaxed: inside
+    const bool is_ring_empty = head == tail_.load(std::memory_order_relaxed);  // relaxed: inside
+    if (CONCUR_UNLIKELY(!pinned_.is_empty()) && (is_ring_empty || (turn_ ^= 1) != 0)) return pop_pinned();
+    if (!is_ring_empty) {
+      head_.store(head + 1, std::memory_order_relaxed);  // relaxed: inside
+      return ring_[head % capacity];
+    }
+    recent_.store(nullptr, std::memory_order_relaxed);  // relaxed: inside
+    return f;
+  }
+  fiber* pop_pinned() noexcept {
+    // relaxed: a hint, see has_any.
+    pinned_count_.store(pinned_count_.load(std::memory_order_relaxed) - 1, std::memory_order_relaxed);
+    return pinned_.pop();
+  }
+  std::uint32_t take_from_ring(fiber** out, std::uint32_t wanted) noexcept {
+    const std::uint32_t head = head_.load(std::memory_order_relaxed);          // relaxed: inside
+    const std::uint32_t count = tail_.load(std::memory_order_relaxed) - head;  // relaxed: inside
+    const std::uint32_t n = wanted < count ? wanted : count;
+    for (std::uint32_t i = 0; i < n; ++i) out[i] = ring_[(head + i) % capacity];
+    head_.store(head + n, std::memory_order_relaxed);  // relaxed: inside
+    return n;
+  }
+
+  static constexpr unsigned recent_in_a_row_limit = CONCUR_MUTANT_IS(14) ? ~0u : 3;
+  std::atomic<std::uint32_t> owner_inside_{0};  // 0, 1; written by the owner
+  std::atomic<std::uint32_t> thief_inside_{0};  // 0, 1; written by the thief that won it
+  std::atomic<std::uint32_t> head_;
+  std::atomic<std::uint32_t> tail_;
+  std::atomic<fiber*> recent_{nullptr};
+  std::atomic<std::uint32_t> pinned_count_{0};
+  unsigned recent_in_a_row_ = 0;
+  unsigned turn_ = 0;
+  intrusive_queue<fiber> pinned_;
+  fiber* ring_[capacity];
+};
+
+}  // namespace detail
+CONCUR_NAMESPACE_END
+
+#if CONCUR_BODIES
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+CONCUR_NOINLINE CONCUR_INLINE void run_queue::step_back() noexcept {
+  owner_inside_.store(0, std::memory_order_release);  // release: lets the thief in, with the ring as it is
+  unsigned round = 0;
+  // acquire: pairs with the thief's leaving.
+  while (thief_inside_.load(std::memory_order_acquire) != 0) spin_wait(round);
+}
+
+CONCUR_INLINE std::uint32_t run_queue::steal(fiber** out, bool take_recent) noexcept {
+  if (stealable_count() == 0 && !(take_recent && has_recent())) return 0;
+  std::uint32_t expected = 0;
+  // seq_cst: the rare side of the pattern at the top. relaxed on failure: another thief is there, and we leave.
+  if (!thief_inside_.compare_exchange_strong(expected, 1, std::memory_order_seq_cst, std::memory_order_relaxed))
+    return 0;
+  heavy_fence();
+  // The owner is inside for some ten instructions; if it stays, it was pre-empted there, and somebody else may be
+  // robbed.
+  constexpr int patience = 200;
+  // seq_cst: the load of the pattern; also acquires what the owner published as it left.
+  bool is_free = CONCUR_MUTANT_IS(12) || owner_inside_.load(std::memory_order_seq_cst) == 0;
+  for (int i = 0; !is_free && i < patience; ++i) {
+    cpu_relax();
+    is_free = owner_inside_.load(std::memory_order_seq_cst) == 0;  // seq_cst: as above
+  }
+  std::uint32_t n = 0;
+  if (is_free) {
+    const std::uint32_t half = (stealable_count() + 1) / 2;
+    n = take_from_ring(out, half < batch ? half : batch);
+    if (n == 0 && take_recent) {
+      fiber* f = recent_.load(std::memory_order_relaxed);  // relaxed: inside (Q1)
+      if (f != nullptr) {
+        recent_.store(nullptr, std::memory_order_relaxed);  // relaxed: inside
+        out[n++] = f;
+      }
+    }
+  }
+  thief_inside_.store(0, std::memory_order_release);  // release: publishes the ring to the owner
+  return n;
+}
+
+}  // namespace detail
+CONCUR_NAMESPACE_END
+#endif  // CONCUR_BODIES
+
+// runtime/timers.hpp - deadlines of parked fibers: cheap to set, cheaper to call off.
+//
+// Most deadlines never pass: a read with a time limit usually reads. So setting and calling off must cost next to
+// nothing, and passing may cost a little more. A hierarchical wheel does that: seven rings of 64 slots, each slot of
+// a ring as wide as the whole ring below. A timer goes into the ring where its tick first differs from the present
+// one; as time reaches its slot it moves down a ring, and from the lowest it fires. Setting and calling off touch one
+// slot.
+//
+//     ring    0          1          2         ...   6
+//     slot    65.5 us    4.2 ms     268 ms          52 days
+//
+//   D1  A timer never fires early: its deadline is rounded up to a tick, and a slot is opened only when its tick has
+//       passed.
+//   D2  Firing claims the party under the wheel's lock; calling off takes the same lock. After either, the entry may
+//       go.
+//   D3  next_ns() is never later than the earliest deadline. It may be earlier: then a look finds nothing, and costs
+//       no more.
+//
+// Source: Varghese and Lauck, "Hashed and Hierarchical Timing Wheels" (1987), scheme 7.
+
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+class timer_wheel;
+
+// Lives in the frame of the fiber that waits.
+struct timer_entry {
+  timer_entry* next = nullptr;
+  timer_entry* prev = nullptr;
+  nanoseconds_t deadline_ns = never;
+  party* who = nullptr;
+  std::uint32_t ticket = 0;
+  unsigned char ring = 0;
+  unsigned char slot = 0;
+  timer_wheel* wheel = nullptr;  // where it was set; null: never set
+};
+
+class timer_wheel {
+ public:
+  timer_wheel() noexcept : next_ns_(never) {}
+  timer_wheel(const timer_wheel&) = delete;
+  timer_wheel& operator=(const timer_wheel&) = delete;
+
+  // Time zero of the wheel. Once, before the first set.
+  void start(nanoseconds_t now) noexcept { elapsed_ = to_tick(now); }
+
+  void set(timer_entry& entry) noexcept;
+  // From any thread. Afterwards the entry is in no ring, and nobody looks at it any more.
+  void call_off(timer_entry& entry) noexcept;
+  // Ends the wait of every party whose deadline has passed. Returns how many waits it ended. From any thread.
+  std::size_t fire(nanoseconds_t now) noexcept;
+
+  // D3. never: no timer is set.
+  nanoseconds_t next_ns() const noexcept { return next_ns_.read(); }
+  std::size_t size() const noexcept { return count_.load(std::memory_order_relaxed); }  // relaxed: a figure to show
+
+ private:
+  using tick_t = std::uint64_t;
+  static constexpr unsigned ring_count = 7;
+  static constexpr unsigned slot_bits = 6;
+  static constexpr unsigned slot_count = 1u << slot_bits;
+  static constexpr unsigned tick_shift =
+      16;  // a tick is 2^16 ns: a late wake-up of 33 us on average, invisible beside a switch of core
+  static constexpr tick_t span = tick_t{1} << (slot_bits * ring_count);
+
+  static tick_t to_tick(nanoseconds_t ns) noexcept { return ns <= 0 ? 0 : static_cast<tick_t>(ns) >> tick_shift; }
+  static tick_t to_tick_up(nanoseconds_t ns) noexcept {
+    return ns <= 0 ? 0 : (static_cast<tick_t>(ns) + ((tick_t{1} << tick_shift) - 1)) >> tick_shift;
+  }
+  static nanoseconds_t to_ns_of(tick_t tick) noexcept {
+    return tick > (static_cast<tick_t>(never) >> tick_shift) ? never : static_cast<nanoseconds_t>(tick << tick_shift);
+  }
+
+  void place(timer_entry& entry) noexcept;
+  void unlink(timer_entry& entry) noexcept;
+  // The earliest occupied slot: its ring, its number, the tick at which it opens. False: the wheel is empty.
+  bool find_next(unsigned& ring, unsigned& slot, tick_t& opens) const noexcept;
+  timer_entry* open_slot(unsigned ring, unsigned slot, nanoseconds_t now, timer_entry* fired) noexcept;
+
+  spin_lock lock_;
+  tick_t elapsed_ = 0;
+  std::atomic<std::uint32_t> count_{0};
+  shared_moment next_ns_;  // written under the lock
+  std::uint64_t occupied_[ring_count] = {};
+  intrusive_list<timer_entry> rings_[ring_count][slot_count];
+};
+
+}  // namespace detail
+CONCUR_NAMESPACE_END
+
+#if CONCUR_BODIES
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+// Puts the entry where its tick first differs from the present one, counted in groups of slot_bits from the top.
+CONCUR_INLINE void timer_wheel::place(timer_entry& entry) noexcept {
+  tick_t when = to_tick_up(entry.deadline_ns);
+  if (when <= elapsed_) when = elapsed_ + 1;
+  if (when - elapsed_ >= span) when = elapsed_ + span - 1;  // beyond the wheel: looked at again when that slot opens
+  const tick_t differs = (when ^ elapsed_) | (slot_count - 1);
+  unsigned ring = static_cast<unsigned>(63 - __builtin_clzll(differs)) / slot_bits;
+  if (ring >= ring_count) ring = ring_count - 1;
+  const unsigned slot = static_cast<unsigned>(when >> (ring * slot_bits)) % slot_count;
+  entry.ring = static_cast<unsigned char>(ring);
+  entry.slot = static_cast<unsigned char>(slot);
+  rings_[ring][slot].push_back(&entry);
+  occupied_[ring] |= std::uint64_t{1} << slot;
+}
+
+CONCUR_INLINE void timer_wheel::unlink(timer_entry& entry) noexcept {
+  rings_[entry.ring][entry.slot].erase(&entry);
+  if (rings_[entry.ring][entry.slot].is_empty()) occupied_[entry.ring] &= ~(std::uint64_t{1} << entry.slot);
+}
+
+CONCUR_INLINE void timer_wheel::set(timer_entry& entry) noexcept {
+  lock_scope<spin_lock> held(lock_);
+  entry.wheel = this;
+  place(entry);
+  // relaxed: a figure, and the lock is held.
+  count_.store(count_.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
+  if (entry.deadline_ns < next_ns_.read()) next_ns_.write(entry.deadline_ns);
+}
+
+CONCUR_INLINE void timer_wheel::call_off(timer_entry& entry) noexcept {
+  lock_scope<spin_lock> held(lock_);
+  if (!intrusive_list<timer_entry>::is_linked(&entry)) return;
+  unlink(entry);
+  // relaxed: a figure, and the lock is held.
+  const std::uint32_t left = count_.load(std::memory_order_relaxed) - 1;
+  count_.store(left, std::memory_order_relaxed);  // relaxed: as above
+  if (left == 0 && !CONCUR_MUTANT_IS(54)) next_ns_.write(never);
+}
+
+CONCUR_INLINE bool timer_wheel::find_next(unsigned& ring, unsigned& slot, tick_t& opens) const noexcept {
+  for (ring = 0; ring < ring_count; ++ring) {
+    if (occupied_[ring] == 0) continue;
+    const unsigned shift = ring * slot_bits;
+    const unsigned here = static_cast<unsigned>(elapsed_ >> shift) % slot_count;
+    // From the slot behind the present one, all the way round: in the present slot of the top ring lies what is a whole
+    // turn away.
+    const unsigned first = (here + (CONCUR_MUTANT_IS(69) ? 0 : 1)) % slot_count;
+    const std::uint64_t ahead =
+        first == 0 ? occupied_[ring] : (occupied_[ring] >> first) | (occupied_[ring] << (slot_count - first));
+    slot = (first + static_cast<unsigned>(__builtin_ctzll(ahead))) % slot_count;
+    const tick_t ring_start = elapsed_ & ~((tick_t{1} << (shift + slot_bits)) - 1);
+    opens = ring_start + (static_cast<tick_t>(slot) << shift);
+    if (slot <= here) opens += tick_t{1} << (shift + slot_bits);  // only the top ring wraps
+    return true;
+  }
+  return false;
+}
+
+// Empties one slot: what is due is claimed and chained before `fired`, the rest goes down the rings.
+CONCUR_INLINE timer_entry* timer_wheel::open_slot(unsigned ring, unsigned slot, nanoseconds_t now,
+                                                  timer_entry* fired) noexcept {
+  intrusive_list<timer_entry> list = rings_[ring][slot];
+  rings_[ring][slot] = intrusive_list<timer_entry>();
+  occupied_[ring] &= ~(std::uint64_t{1} << slot);
+  while (timer_entry* entry = list.pop_front()) {
+    // acquire: pairs with the publishing of the wait. Even: the fiber is still leaving; the next tick finds it gone
+    // (suspend.hpp, S2).
+    const bool is_leaving = entry->who->word.load(std::memory_order_acquire) == entry->ticket - 1;
+    if (entry->deadline_ns > now || (is_leaving && !CONCUR_MUTANT_IS(70))) {
+      place(*entry);
+      continue;
+    }
+    // relaxed: a figure, and the lock is held.
+    count_.store(count_.load(std::memory_order_relaxed) - 1, std::memory_order_relaxed);
+    if (!claim(*entry->who, entry->ticket))
+      continue;  // somebody else ended the wait; its party waits for our lock (D2)
+    entry->who->result = outcome::timed_out;
+    entry->prev = fired;  // claimed: the party cannot leave, so its frame carries the chain
+    fired = entry;
+  }
+  return fired;
+}
+
+CONCUR_INLINE std::size_t timer_wheel::fire(nanoseconds_t now) noexcept {
+  if (now < next_ns_.read()) return 0;
+  timer_entry* fired = nullptr;
+  {
+    lock_scope<spin_lock> held(lock_);
+    const tick_t now_tick = to_tick(now);
+    unsigned ring = 0;
+    unsigned slot = 0;
+    tick_t opens = 0;
+    nanoseconds_t next = never;
+    while (find_next(ring, slot, opens)) {
+      if (opens > now_tick) {
+        next = to_ns_of(opens);
+        break;
+      }
+      if (opens > elapsed_) elapsed_ = opens;
+      fired = open_slot(ring, slot, now, fired);
+    }
+    if (now_tick > elapsed_ && next == never) elapsed_ = now_tick;
+    next_ns_.write(next);
+  }
+  // Latest first in the chain: turned round, so that they become ready in the order in which their slots opened.
+  timer_entry* in_order = nullptr;
+  while (fired != nullptr) {
+    timer_entry* before = fired->prev;
+    fired->prev = in_order;
+    in_order = fired;
+    fired = before;
+  }
+  std::size_t count = 0;
+  while (in_order != nullptr) {
+    party* who = in_order->who;
+    in_order = in_order->prev;  // read before the resume: the entry goes with its party (W2)
+    resume(who);
+    ++count;
+  }
+  return count;
+}
+
+}  // namespace detail
+CONCUR_NAMESPACE_END
+#endif  // CONCUR_BODIES
+
+// runtime/worker.hpp - what one thread that runs fibers needs, and how code finds out on which worker it is.
+//
+// Everything a worker does often, it does with its own things: its queue, its free blocks and stacks, its timers, its
+// counters. Others reach in at three places only: they rob the queue, they put pinned fibers into the inbox, they
+// wake it.
+//
+//   T1  Which worker a thread is, is asked through this_worker() and nowhere else: it holds the library's only
+//       thread_local. A compiler keeps the address of a thread_local over what it takes for a call, and after a
+//       switch that address is another thread's. The function is never inlined, and its barrier keeps two calls of it
+//       from being merged.
+//   T2  A worker pointer found before a switch is wrong after it. The switch itself brings the right one back
+//       (suspend.hpp).
+//   T3  Counters have one writer, the worker; readers add them up and take what they see.
+
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+// How the fiber that just left is made known to others, by whoever runs next (F1).
+enum class departure : unsigned char {
+  none,      // nobody left: the worker's own loop did
+  parked,    // it waits; then the site's lock, if any, is dropped
+  yielded,   // it is ready, behind the others
+  finished,  // its stack is free
+};
+
+// A count that its worker adds to and others read.
+class worker_counter {
+ public:
+  void add(std::size_t n = 1) noexcept {
+    value_.store(value_.load(std::memory_order_relaxed) + n, std::memory_order_relaxed);  // relaxed: one writer (T3)
+  }
+  std::size_t get() const noexcept { return value_.load(std::memory_order_relaxed); }  // relaxed: a figure (T3)
+
+ private:
+  std::atomic<std::size_t> value_{0};
+};
+
+struct alignas(cache_line_bytes) worker {
+  explicit worker(std::uint64_t seed) noexcept : random(seed) {}
+
+  // --- touched at every switch ---
+  fiber* current = nullptr;  // null while the worker's own loop runs
+  scheduler* sched = nullptr;
+  departure how = departure::none;
+  fiber* leaving = nullptr;
+  std::uint32_t leaving_ticket = 0;
+  spin_lock* leaving_lock = nullptr;
+  timer_entry* leaving_timer = nullptr;
+  stack* dead_stack = nullptr;                 // of the fiber that finished
+  unsigned picks_to_upkeep = upkeep_interval;  // 0: due, in the loop
+  fiber* stackless = nullptr;  // picked, but there was no stack for it; the loop tries again, or refuses it
+  unsigned budget = operations_per_slice;
+  exception_globals* exceptions = nullptr;  // this thread's (exception_state.hpp)
+  worker_counter switches;
+
+  run_queue queue;
+
+  // --- its own stores ---
+  fiber_cache blocks;
+  stack* free_stacks = nullptr;
+  unsigned free_stack_count = 0;
+  std::uint64_t next_id = 0;  // fibers are numbered in runs, so that numbering touches nothing shared
+  std::uint64_t last_id = 0;
+  timer_wheel timers;
+  random_source random;
+  context loop{};  // where the thread's own stack stopped
+  stack_notice loop_notice{};
+  nanoseconds_t last_upkeep_ns = 0;
+
+  worker_counter spawned, finished, steals, stolen_fibers, parks, polls;
+
+  // --- where others reach in ---
+  alignas(cache_line_bytes) std::atomic<fiber*> inbox{nullptr};  // pinned fibers that became ready elsewhere; a stack
+  std::atomic<bool> may_take_recent{false};  // set by the monitor when `recent` lay for long, cleared by the robber
+  parker idle_parker;
+  worker* idle_next = nullptr;  // the idle list's links; under its lock
+  worker* idle_prev = nullptr;
+  bool is_idle = false;       // linked there; under its lock
+  bool is_polling = false;    // it sleeps in the poller, not on its parker; written before it is linked
+  bool is_searching = false;  // it holds one of the search tokens (idle.hpp)
+  unsigned index = 0;
+
+  static constexpr unsigned upkeep_interval = 61;        // prime, so that it falls in step with no program
+  static constexpr unsigned operations_per_slice = 256;  // then a fiber that never has to wait yields all the same
+};
+
+// Where the calling thread's worker is written (T1).
+worker** this_worker_cell() noexcept;
+
+// The calling thread's worker; null on a thread that is none.
+inline worker* this_worker() noexcept { return *this_worker_cell(); }
+
+}  // namespace detail
+CONCUR_NAMESPACE_END
+
+#if CONCUR_BODIES
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+// The address of the one thread_local, hidden from the optimiser (T1).
+CONCUR_NOINLINE CONCUR_INLINE worker** this_worker_cell() noexcept {
+  static thread_local worker* cell = nullptr;
+  worker** address = &cell;
+  asm volatile("" : "+r"(address) : : "memory");
+  return address;
+}
+
+}  // namespace detail
+CONCUR_NAMESPACE_END
+#endif  // CONCUR_BODIES
+
+// runtime/idle.hpp - falling asleep without losing a wake-up, and waking no more workers than there is work for.
+//
+//     submitter (announce)                 worker going idle (sleep)
+//     W1  push the fiber                   W2  link itself into the idle list, count_ + 1
+//     F1  fence(seq_cst)                   F2  fence(seq_cst)
+//     R1  count_ != 0 ? wake one           R2  any work anywhere ? leave the list, go on
+//
+// Each side writes its own word, then reads the other's. With acquire and release alone both reads may miss both
+// writes: the fiber lies in a queue and every worker sleeps. The two fences forbid that one outcome: R1 sees W2, or
+// R2 sees W1. Both may; then one wake-up is spurious and costs a system call.
+//
+// Waking a sleeping core costs a thousand times what a switch costs, so the second question is when not to:
+//
+//   I1  announce() is for work that only another worker can do; it must reach one. suggest() is for work that the
+//       caller will come to itself; it is skipped while a searcher is under way, and needs no fence.
+//   I2  A woken worker is a searcher until it has found work or sleeps again, and holds a search token. At most half
+//       of the workers hold one: more would only rob each other. A worker that gives up its token does so before it
+//       looks a last time (R2), so that a submitter that saw the token need not wake anybody.
+//   I3  The last searcher that finds work wakes another if there is more of it: work spreads by a chain, not by a
+//       stampede. A worker whose last look (R2) finds work is a searcher again, for submitters saw its token until then.
+//   I4  One idle worker sleeps in the poller, until the next timer of any worker; all others sleep on their parkers,
+//       without limit. They are woken first, since a wake-up of the poller costs most.
+//   I5  The sleeper in the poller says until when it sleeps, then looks at all timers once more; a worker that goes
+//       to sleep with a timer of its own looks whether that is soon enough, and wakes the poller if not. The same two
+//       fences, the same pattern.
+//   I6  A worker leaves the idle list by its own hand or by a waker's, under the lock; a waker that took it owes it a
+//       wake-up.
+//
+// The monitor (monitor.hpp) covers what remains: work that waits behind a fiber that does not let go.
+
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+// Waits for the moment when all workers are idle and no fiber lives. On the stack of a plain thread.
+struct quiet_watch {
+  quiet_watch* next = nullptr;
+  parker thread;
+};
+
+class idle_set {
+ public:
+  // R1: wakes a worker unless one is searching already. The work was pushed before.
+  void announce(scheduler& s) noexcept;
+  // The same for work that only `home` can do.
+  void announce_to(scheduler& s, worker& home) noexcept;
+  // Speed only (I1): no fence, and mostly one load.
+  CONCUR_FORCE_INLINE void suggest(scheduler& s) noexcept {
+    // relaxed: missing a sleeper here costs speed, never liveness.
+    if (CONCUR_UNLIKELY(count_.load(std::memory_order_relaxed) != 0)) suggest_slow(s);
+  }
+
+  // W2 to the wake-up. Returns when there may be work; the worker may then hold a search token. has_searched: it gave
+  // one up just now, so work on other workers' queues counts at R2 (I2).
+  void sleep(scheduler& s, worker* w, bool has_searched) noexcept;
+
+  bool begin_search(scheduler& s, worker* w) noexcept;
+  void end_search(scheduler& s, worker* w, bool has_found) noexcept;
+
+  void wake_all(scheduler& s) noexcept;
+  // Some idle worker, as a searcher; nobody when none is idle.
+  void wake_one(scheduler& s) noexcept;
+  unsigned count() const noexcept { return count_.load(std::memory_order_relaxed); }  // relaxed: a figure
+
+  // Waits on `watch` until all workers are idle and no fiber lives.
+  void wait_quiet(scheduler& s, quiet_watch& watch) noexcept;
+
+ private:
+  void suggest_slow(scheduler& s) noexcept;
+  void link(worker* w) noexcept;
+  bool unlink(worker* w) noexcept;
+  void report_quiet(scheduler& s) noexcept;
+  int sleep_in_poller(scheduler& s, poll_event* events) noexcept;
+
+  shared_moment poll_until_ns_{long_ago};  // written by the sleeper in the poller; long ago: nobody sleeps there (I5)
+  spin_lock lock_;
+  worker* first_ = nullptr;  // parker sleepers, last come first; then the poller's
+  quiet_watch* watches_ = nullptr;
+  std::atomic<std::uint32_t> count_{0};
+  std::atomic<std::uint32_t> searchers_{0};
+};
+
+}  // namespace detail
+CONCUR_NAMESPACE_END
+
+// runtime/monitor.hpp - a thread that looks after work nobody comes to.
+//
+// Workers look at their queues whenever a fiber lets go. One that does not let go, for want of a reason to, keeps
+// what is queued behind it: fibers that an idle worker could run, sockets that nobody polls. The monitor looks every
+// few milliseconds while any worker is busy, and wakes an idle one when the same worker is seen twice at the same
+// switch with work behind it. It also lets thieves take the fiber in that worker's `recent` slot, which is otherwise
+// the owner's.
+//
+// Every second of such looking it also lets the stack pool give back pages that nobody has used for seconds: on this
+// thread it costs no fiber's time.
+//
+//   M1  While all workers are idle the monitor sleeps without limit: it goes to sleep after one whole period of
+//       idleness, and the first worker to leave idleness wakes it (nudge). So a program that waits makes no wake-ups
+//       at all.
+//   M2  The monitor runs no fiber and holds no lock for longer than a wake-up takes.
+//
+// With one worker there is nobody to wake, and no monitor is started.
+
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+class scheduler;
+
+class monitor {
+ public:
+  // A worker has just left idleness. A fence, and mostly one load.
+  void nudge(scheduler& s) noexcept;
+  // The body of the monitor's thread; returns after stop().
+  void run(scheduler& s) noexcept;
+  void stop() noexcept;
+
+ private:
+  static constexpr std::int64_t period_ns = 10'000'000;
+  static constexpr unsigned periods_to_trim = 100;
+
+  bool is_all_idle(const scheduler& s) const noexcept;
+  void look(scheduler& s, std::size_t* last_switches) noexcept;
+
+  parker thread_;
+  std::atomic<bool> is_asleep_{
+      false};  // written by the monitor before it sleeps without limit, taken back by who wakes it
+  std::atomic<bool> is_stopping_{false};
+};
+
+}  // namespace detail
+CONCUR_NAMESPACE_END
+
+// runtime/scheduler.hpp - the workers of one runtime, and the few ways a fiber comes to be ready.
+//
+// A fiber becomes ready by being spawned, by its wait being ended, or by yielding, and on three kinds of thread: on a
+// worker of its own runtime, on a worker of another, or on a thread that is none. All of that comes together here,
+// and each ready fiber ends on exactly one queue:
+//
+//     who makes it ready           not pinned                              pinned to worker h
+//     a worker of its runtime      that worker's own queue                 h's pinned list if it is h, else h's inbox
+//     any other thread             the shared queue                        h's inbox
+//
+//   R1  Work that only others can run (shared queue, an inbox, a full ring's surplus) is announced by the sleep
+//       protocol in idle.hpp: never lost. Work on a worker's own queue needs no announcement: its owner is awake and
+//       looks there before it sleeps; waking another worker for it is only a matter of speed.
+//   R2  The shared queue gets a look every upkeep_interval picks, so that a busy local queue cannot starve it.
+//   R3  No shared counter is touched by spawn or exit: fibers alive are the sum of `spawned` less the sum of
+//       `finished`, exact when all workers are idle, which is when it is asked.
+//   R4  A thread from outside that makes a fiber ready may still be announcing it when that fiber has ended, and its
+//       runtime with it. It counts itself into `visitors` before anybody can run the fiber, and the end of the runtime
+//       waits until nobody is left in there.
+
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+// What ended runtimes left behind; touched when one begins or ends, never in between.
+struct ledger {
+  std::atomic<std::size_t> runtimes{0}, fibers{0}, timers{0}, descriptors{0}, stacks{0};
+};
+inline ledger process_ledger;
+
+// The block goes home, which may have outlived its runtime; the payload is gone already.
+CONCUR_INLINE void free_fiber(fiber* f) noexcept;
+
+class scheduler {
+ public:
+  // Starts the threads. Throws std::invalid_argument for bad options, std::system_error when the system refuses; then
+  // nothing is left behind.
+  explicit scheduler(const options& wanted);
+  // Every fiber must have finished (see quiesce, cancel_all).
+  ~scheduler();
+  scheduler(const scheduler&) = delete;
+  scheduler& operator=(const scheduler&) = delete;
+
+  // --- fibers in and out ---
+
+  // A block with an id, ready to be given a payload and an entry; null when memory is exhausted. w: the calling
+  // thread's worker if that is one of ours, else null.
+  fiber* new_fiber(worker* w) noexcept;
+  // Makes a new fiber ready for the first time.
+  void launch(worker* w, fiber* f) noexcept;
+
+  // The claimed fiber goes on. From any thread.
+  void make_ready(fiber* f) noexcept;
+  CONCUR_FORCE_INLINE void make_ready_here(worker* w, fiber* f) noexcept;
+  void queue_behind(worker* w, fiber* f) noexcept;
+  // Another worker may be worth its waking when more waits here than what this worker turns to next (idle.hpp, I1).
+  CONCUR_FORCE_INLINE void suggest_help(worker* w) noexcept {
+    if (w->queue.stealable_count() > 1) idle.suggest(*this);
+  }
+
+  // --- what a worker runs next (loop.hpp) ---
+
+  fiber* upkeep(worker* w) noexcept;  // every upkeep_interval picks: timers, poller, shared queue; may return a fiber
+  fiber* find_work(worker* w) noexcept;              // blocks; null: the runtime stops
+  void run_worker(worker* w) noexcept;               // the body of a worker's thread
+  bool give_stack_to(worker* w, fiber* f) noexcept;  // false: there is none
+  void refuse_stackless(worker* w, fiber* f) noexcept;
+  void recycle_stack(worker* w, stack* s) noexcept;
+
+  // --- the end ---
+
+  void quiesce() noexcept;     // returns when every fiber has finished; from a plain thread
+  void cancel_all() noexcept;  // every parked fiber is woken with `cancelled`, every later wait ends at once
+  void keep_exception(std::exception_ptr error) noexcept;  // nobody took it; the first one is kept
+  std::exception_ptr take_exception() noexcept;
+
+  std::size_t live_fiber_count() const noexcept;
+  // Anything that w could do, seen without a lock. with_others: also what it would have to rob.
+  bool has_work_for(const worker* w, bool with_others) const noexcept;
+  nanoseconds_t next_timer_ns() const noexcept;  // of all workers
+  std::size_t fire_timers() noexcept;            // of all workers
+  static constexpr int events_at_once = 128;
+  int wait_events(poll_event* events, nanoseconds_t timeout_ns) noexcept;
+  void dispatch_events(const poll_event* events, int count) noexcept;
+
+  options settings;
+  unsigned worker_count = 0;
+  worker* workers = nullptr;
+  fiber_pool* blocks = nullptr;
+  stack_pool stacks;
+  poller watcher;
+  scope root_scope;
+  idle_set idle;
+  monitor watch;
+  std::atomic<bool> is_stopping{false};
+  std::atomic<std::uint32_t> poll_owner{0};  // 1 while some thread is in, or about to be in, watcher.wait
+  std::atomic<std::uint32_t> foreign_spawned{0};
+  std::atomic<std::uint32_t> visitors{0};       // threads from outside that are making a fiber ready (R4)
+  std::atomic<std::uint32_t> watched_count{0};  // descriptors registered with watcher
+
+ private:
+  friend class idle_set;
+  void spill(worker* w, fiber* f) noexcept;
+  void push_shared(fiber** list, std::uint32_t count) noexcept;
+  fiber* pop_shared(worker* w) noexcept;
+  void send_home(fiber* f) noexcept;
+  void empty_inbox(worker* w) noexcept;
+  fiber* look_around(worker* w) noexcept;
+  bool rob(worker* w, worker& victim) noexcept;
+  bool search(worker* w) noexcept;
+  void free_memory() noexcept;
+  void close_ledger() noexcept;
+  void start_threads();
+  void stop_threads() noexcept;
+  std::uint64_t new_id(worker* w) noexcept;
+
+  alignas(cache_line_bytes) spin_lock shared_lock_;
+  intrusive_queue<fiber> shared_;
+  std::atomic<std::uint32_t> shared_count_{0};
+  std::uint64_t next_id_ = 1;  // under shared_lock_
+  spin_lock exception_lock_;
+  std::exception_ptr exception_;  // under exception_lock_
+  void* threads_ = nullptr;       // pthread_t of each worker that was started
+  unsigned started_count_ = 0;
+};
+
+CONCUR_FORCE_INLINE void scheduler::make_ready_here(worker* w, fiber* f) noexcept {
+  f->set_state(fiber_state::ready);
+  if (CONCUR_UNLIKELY(f->home != nullptr)) {
+    send_home(f);
+    return;
+  }
+  fiber* displaced = nullptr;
+  if (CONCUR_LIKELY(w->queue.push_recent(f, displaced))) {
+    if (displaced != nullptr) suggest_help(w);
+    return;
+  }
+  queue_behind(w, displaced);
+}
+
+}  // namespace detail
+CONCUR_NAMESPACE_END
+
+#if CONCUR_BODIES
+
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+// --- ids and blocks ---
+
+CONCUR_INLINE std::uint64_t scheduler::new_id(worker* w) noexcept {
+  constexpr std::uint64_t run = 1024;
+  if (w != nullptr && w->next_id != w->last_id) return w->next_id++;
+  lock_scope<spin_lock> held(shared_lock_);
+  if (w == nullptr) return next_id_++;
+  w->next_id = next_id_;
+  next_id_ += run;
+  w->last_id = next_id_;
+  return w->next_id++;
+}
+
+CONCUR_INLINE fiber* scheduler::new_fiber(worker* w) noexcept {
+  fiber* f = w != nullptr ? w->blocks.take(*blocks) : blocks->take(1);
+  if (f == nullptr) return nullptr;
+  f->owner = this;
+  f->current_scope = &root_scope;
+  f->is_started = false;
+  f->shield_depth = 0;
+  f->home = nullptr;
+  f->pin_depth = 0;
+  f->memory = nullptr;
+  f->exceptions = exception_state{};
+  f->id = new_id(w);
+  f->set_reason(wait_reason::none);
+  return f;
+}
+
+CONCUR_INLINE void free_fiber(fiber* f) noexcept {
+  delete[] f->name;
+  f->name = nullptr;
+  f->set_state(fiber_state::idle);
+  worker* w = this_worker();
+  if (w != nullptr && w->sched->blocks == f->pool) {
+    w->blocks.give_back(*f->pool, f);
+  } else {
+    f->next = nullptr;
+    f->pool->give_back(f);
+  }
+}
+
+// --- becoming ready ---
+
+CONCUR_INLINE void scheduler::launch(worker* w, fiber* f) noexcept {
+  if (w == nullptr) {
+    foreign_spawned.fetch_add(1, std::memory_order_relaxed);  // relaxed: push_shared's lock publishes it
+    make_ready(f);
+    return;
+  }
+  w->spawned.add();
+  f->set_state(fiber_state::ready);
+  queue_behind(w, f);
+  suggest_help(w);
+}
+
+CONCUR_INLINE void scheduler::make_ready(fiber* f) noexcept {
+  worker* w = this_worker();
+  if (w != nullptr && w->sched == this) {
+    make_ready_here(w, f);
+    return;
+  }
+  f->set_state(fiber_state::ready);
+  visitors.fetch_add(1, std::memory_order_relaxed);  // relaxed: the lock or exchange that publishes the fiber orders it
+  if (f->home != nullptr) {
+    send_home(f);
+  } else {
+    push_shared(&f, 1);
+    idle.announce(*this);
+  }
+  visitors.fetch_sub(1, std::memory_order_release);  // release: the last touch; pairs with the end's acquire (R4)
+}
+
+// Behind everything on w's own queue; when that is full, its oldest move to the shared queue.
+CONCUR_INLINE void scheduler::queue_behind(worker* w, fiber* f) noexcept {
+  if (f->home != nullptr) {
+    send_home(f);
+    return;
+  }
+  if (CONCUR_UNLIKELY(!w->queue.push(f))) spill(w, f);
+}
+
+// A function of its own: its array must not stand in the frame of every fiber that parks.
+CONCUR_NOINLINE CONCUR_INLINE void scheduler::spill(worker* w, fiber* f) noexcept {
+  fiber* surplus[run_queue::batch + 1];
+  std::uint32_t count = w->queue.pop_batch(surplus);
+  surplus[count++] = f;
+  push_shared(surplus, count);
+  idle.announce(*this);
+}
+
+CONCUR_INLINE void scheduler::push_shared(fiber** list, std::uint32_t count) noexcept {
+  lock_scope<spin_lock> held(shared_lock_);
+  for (std::uint32_t i = 0; i < count; ++i) shared_.push(list[i]);
+  // relaxed: the lock orders it for takers, the announcement's fence for sleepers.
+  shared_count_.store(shared_count_.load(std::memory_order_relaxed) + count, std::memory_order_relaxed);
+}
+
+// One to run, and a fair share of the rest for w's own queue.
+CONCUR_INLINE fiber* scheduler::pop_shared(worker* w) noexcept {
+  // relaxed: a hint; sleepers look behind a fence.
+  if (shared_count_.load(std::memory_order_relaxed) == 0) return nullptr;
+  fiber* taken[run_queue::batch];
+  std::uint32_t n = 0;
+  {
+    lock_scope<spin_lock> held(shared_lock_);
+    const std::uint32_t count = shared_count_.load(std::memory_order_relaxed);  // relaxed: under the lock
+    if (count == 0) return nullptr;
+    const std::uint32_t share = count / worker_count + 1;
+    const std::uint32_t room = run_queue::capacity - w->queue.stealable_count();
+    while (n < share && n < count && n < run_queue::batch && (n == 0 || n < room)) taken[n++] = shared_.pop();
+    shared_count_.store(count - n, std::memory_order_relaxed);  // relaxed: under the lock
+  }
+  for (std::uint32_t i = 1; i < n; ++i) queue_behind(w, taken[i]);
+  return taken[0];
+}
+
+// To the one worker that may run it.
+CONCUR_INLINE void scheduler::send_home(fiber* f) noexcept {
+  worker* home = f->home;
+  if (home == this_worker()) {
+    home->queue.push_pinned(f);
+    return;
+  }
+  fiber* head = home->inbox.load(std::memory_order_relaxed);  // relaxed: the exchange below decides
+  do {
+    f->next = head;
+    // release: publishes the fiber to its worker. relaxed on failure: only the pointer is used again.
+  } while (!home->inbox.compare_exchange_weak(head, f, std::memory_order_release, std::memory_order_relaxed));
+  idle.announce_to(*this, *home);
+}
+
+// Oldest first into the pinned list.
+CONCUR_INLINE void scheduler::empty_inbox(worker* w) noexcept {
+  if (w->inbox.load(std::memory_order_relaxed) == nullptr) return;  // relaxed: a hint; the exchange acquires
+  fiber* newest_first = w->inbox.exchange(nullptr, std::memory_order_acquire);  // acquire: pairs with send_home
+  fiber* oldest_first = nullptr;
+  while (newest_first != nullptr) {
+    fiber* f = newest_first;
+    newest_first = f->next;
+    f->next = oldest_first;
+    oldest_first = f;
+  }
+  while (oldest_first != nullptr) {
+    fiber* f = oldest_first;
+    oldest_first = f->next;
+    w->queue.push_pinned(f);
+  }
+}
+
+CONCUR_INLINE void resume(party* who) noexcept {
+  if (who->kind == party_kind::fiber) {
+    fiber* f = static_cast<fiber*>(who);
+    f->owner->make_ready(f);
+  } else {
+    resume_thread(who);
+  }
+}
+
+// --- the end ---
+
+CONCUR_INLINE std::size_t scheduler::live_fiber_count() const noexcept {
+  // The finished are counted first: a fiber spawned and finished meanwhile then counts as live, never as minus one.
+  std::size_t finished = 0;
+  for (unsigned i = 0; i < worker_count; ++i) finished += workers[i].finished.get();
+  std::size_t spawned = foreign_spawned.load(std::memory_order_relaxed);  // relaxed: exact only when all are idle (R3)
+  for (unsigned i = 0; i < worker_count; ++i) spawned += workers[i].spawned.get();
+  return spawned - finished;
+}
+
+CONCUR_INLINE void scheduler::cancel_all() noexcept {
+  root_scope.is_cancelled.store(true,
+                                std::memory_order_relaxed);  // relaxed: the fence below orders it against the waits
+  heavy_fence();
+  // A fiber that parks looks at the flag after it wrote its wait word (suspend.hpp, S5); one that wrote it before is
+  // seen here.
+  blocks->walk(
+      [](fiber* f, void* self) {
+        const std::uint32_t word = f->word.load(std::memory_order_acquire);  // acquire: pairs with the fiber's parking
+        if ((word & 1) == 0 || f->owner != self) return;
+
+        // relaxed: the claim proves that it belonged to this wait.
+        if (f->is_deaf.load(std::memory_order_relaxed)) return;
+        end_wait(*f, word, outcome::cancelled);
+      },
+      this);
+}
+
+CONCUR_INLINE void scheduler::keep_exception(std::exception_ptr error) noexcept {
+  lock_scope<spin_lock> held(exception_lock_);
+  if (exception_ == nullptr) exception_ = error;
+}
+
+CONCUR_INLINE std::exception_ptr scheduler::take_exception() noexcept {
+  lock_scope<spin_lock> held(exception_lock_);
+  std::exception_ptr taken = exception_;
+  exception_ = nullptr;
+  return taken;
+}
+
+}  // namespace detail
+CONCUR_NAMESPACE_END
+#endif  // CONCUR_BODIES
+
+// runtime/suspend.hpp - the one way a fiber stops running.
+//
+// Locking, receiving, sleeping and reading are the same act: leave a note where the waker will look, leave the
+// processor, and come back exactly once. This file is that act. Everything above it decides only who may wake whom.
+//
+// The race it exists for: the note is visible before we have left. A waker on another worker may find it at once and
+// resume us there, while our registers are still in use here: two threads on one stack. Hence a site keeps its lock
+// over the switch, and whoever runs next on this worker, on its own stack, publishes the one that left
+// (publish_departed) and only then drops that lock.
+//
+//   S1  A wait ends by one claim (waiter.hpp, W1), and only the claimer makes the fiber ready.
+//   S2  After the switch, the context that runs next sets the timer, makes the wait word odd and drops the site's
+//       lock, in this order. Once the word is odd the fiber may run again: nothing of its frame is touched after
+//       that. (A timer that fires before finds the word even, and comes again a tick later.)
+//   S3  Publishing may not park, throw, or take a lock that is held around make_ready, except the timers'.
+//   S4  The switch brings the worker that the fiber goes on at. No other way of knowing it is valid over the switch.
+//   S5  Publishing looks at the scope's cancellation after it wrote the wait word, and cancel_all looks at wait words
+//       after it wrote the cancellation, with a light and a heavy fence between: one of them sees the other.
+//   S6  A fiber whose function returned takes the next one in line, if that has not started, onto its own stack
+//       without any switch: that is what makes short fibers cheap.
+//
+// Rejected: dropping the lock first and letting wakers spin on a `switching` flag. Correct, but each remote wake then
+// waits for the slowest switch, and a pre-empted worker stalls its wakers.
+
+#include <new>
+#include <utility>
+
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+// The rarer halves of leaving: the next one has not started (needs a stack), or there is none (the loop looks for one).
+worker* leave_for_new(worker* w, fiber* self, fiber* next) noexcept;
+CONCUR_INLINE void publish_timer(worker* w) noexcept;
+CONCUR_INLINE void publish_finished(worker* w) noexcept;
+CONCUR_INLINE void cancel_departed(fiber* f, std::uint32_t ticket) noexcept;
+
+// First thing after every switch, on the stack of whoever goes on (S2).
+CONCUR_FORCE_INLINE void publish_departed(worker* w) noexcept {
+  fiber* f = w->leaving;
+  if (CONCUR_LIKELY(w->how == departure::parked)) {
+    w->how = departure::none;
+    const std::uint32_t ticket = w->leaving_ticket;
+    spin_lock* lock = w->leaving_lock;
+    scope* const wait_scope = f->current_scope;
+    const bool is_deaf = f->shield_depth != 0 || is_unwinding(f->exceptions);
+    f->is_deaf.store(is_deaf, std::memory_order_relaxed);  // relaxed: published with the wait word
+    f->set_state(fiber_state::parked);
+    if (CONCUR_UNLIKELY(w->leaving_timer != nullptr)) publish_timer(w);
+    f->word.store(ticket, std::memory_order_release);  // release: publishes the stopped context to whoever claims
+    light_fence();
+    // relaxed: behind the fence of S5.
+    if (CONCUR_UNLIKELY(wait_scope->is_cancelled.load(std::memory_order_relaxed)) && !is_deaf && !CONCUR_MUTANT_IS(55))
+      cancel_departed(f, ticket);
+    if (lock != nullptr) lock->unlock();
+    return;
+  }
+  if (w->how == departure::yielded) {
+    w->how = departure::none;
+    f->set_state(fiber_state::ready);
+    w->sched->queue_behind(w, f);
+  } else if (w->how == departure::finished) {
+    w->how = departure::none;
+    publish_finished(w);
+  }
+}
+
+// Null: nothing local is ready, or upkeep is due; either is for the loop. Upkeep ends waits and takes the locks of
+// sites, one of which the fiber that leaves may hold.
+CONCUR_FORCE_INLINE fiber* pick_next(worker* w) noexcept {
+  w->budget = worker::operations_per_slice;
+  w->switches.add();
+  if (CONCUR_UNLIKELY(--w->picks_to_upkeep == 0)) return CONCUR_MUTANT_IS(52) ? w->sched->upkeep(w) : nullptr;
+  return w->queue.pop();
+}
+
+// Switches to whatever is next, and returns, perhaps on another worker, when the fiber is resumed.
+CONCUR_FORCE_INLINE worker* leave(worker* w, fiber* self) noexcept {
+  fiber* next = pick_next(w);
+  self->exceptions.save_from(w->exceptions);
+  w->leaving = self;
+  if (CONCUR_LIKELY(next != nullptr && next->is_started)) {
+    next->exceptions.load_into(w->exceptions);
+    next->set_state(fiber_state::running);
+    w->current = next;
+    w = static_cast<worker*>(switch_fiber_context(self->ctx, next->ctx, w, notice_of(self), notice_of(next)));
+  } else {
+    w = leave_for_new(w, self, next);
+  }
+  publish_departed(w);
+  return w;
+}
+
+// Behind every other ready fiber of this worker.
+CONCUR_FORCE_INLINE worker* yield_fiber(worker* w) noexcept {
+  fiber* self = w->current;
+  if (!w->queue.has_any() && w->picks_to_upkeep > 1) {
+    --w->picks_to_upkeep;
+    w->budget = worker::operations_per_slice;
+    return w;
+  }
+  w->how = departure::yielded;
+  return leave(w, self);
+}
+
+// Parks the running fiber, until its note is claimed or the deadline passes. `lock`, the site's, is held by the
+// caller and dropped once the fiber may be found; null when only time or cancellation can end the wait. The result
+// says what ended it. A note in a queue, unless granted or closed, is still there: the site unlinks it.
+CONCUR_FORCE_INLINE outcome park_fiber(worker*& w, spin_lock* lock, nanoseconds_t deadline_ns,
+                                       wait_reason reason) noexcept {
+  fiber* self = w->current;
+  const std::uint32_t ticket = self->next_ticket();
+  timer_entry timer;
+  w->leaving_timer = nullptr;
+  if (CONCUR_UNLIKELY(deadline_ns != never)) {
+    timer.deadline_ns = deadline_ns;
+    timer.who = self;
+    timer.ticket = ticket;
+    w->leaving_timer = &timer;
+  }
+  if (CONCUR_MUTANT_IS(63) && lock != nullptr) {
+    lock->unlock();
+    for (unsigned round = 0; round < 12;) spin_wait(round);
+    lock = nullptr;
+  }
+  w->leaving_ticket = ticket;
+  w->leaving_lock = lock;
+  w->how = departure::parked;
+  self->set_reason(reason);
+  w = leave(w, self);
+  self->set_reason(wait_reason::none);
+  if (CONCUR_UNLIKELY(timer.wheel != nullptr) && self->result != outcome::timed_out) timer.wheel->call_off(timer);
+  return self->result;
+}
+
+// A thread inside a blocking call. On that thread's stack.
+struct thread_party : party {
+  thread_party() noexcept : party(party_kind::thread) {}
+  parker thread;
+};
+
+CONCUR_INLINE outcome park_thread(thread_party& self, spin_lock* lock, nanoseconds_t deadline_ns) noexcept;
+
+// Who makes a blocking call: the fiber of this worker, or this thread.
+class caller {
+ public:
+  // w: the calling thread's worker, as this_worker() or checkpoint() gave it.
+  explicit caller(worker* w) noexcept : worker_(w) {
+    if (CONCUR_UNLIKELY(worker_ == nullptr || worker_->current == nullptr)) {
+      worker_ = nullptr;
+      ::new (static_cast<void*>(room_)) thread_party();
+    }
+  }
+  ~caller() {
+    if (CONCUR_UNLIKELY(worker_ == nullptr)) as_thread()->~thread_party();
+  }
+  caller(const caller&) = delete;
+  caller& operator=(const caller&) = delete;
+
+  party* who() noexcept { return worker_ != nullptr ? static_cast<party*>(worker_->current) : as_thread(); }
+
+  CONCUR_FORCE_INLINE outcome park(spin_lock* lock, nanoseconds_t deadline_ns, wait_reason reason) noexcept {
+    if (CONCUR_LIKELY(worker_ != nullptr)) return park_fiber(worker_, lock, deadline_ns, reason);
+    return park_thread(*as_thread(), lock, deadline_ns);
+  }
+
+ private:
+  thread_party* as_thread() noexcept { return std::launder(reinterpret_cast<thread_party*>(room_)); }
+
+  worker* worker_;
+  alignas(thread_party) unsigned char room_[sizeof(thread_party)];
+};
+
+// Every parking operation begins with this: it raises a cancellation, and makes a fiber that never has to wait yield
+// now and then. Throws `cancelled`. Not while the stack unwinds: destructors finish their work.
+// Returns the worker that the caller goes on at; null on a plain thread.
+worker* checkpoint_slow(worker* w);
+CONCUR_FORCE_INLINE worker* checkpoint() {
+  worker* w = this_worker();
+  if (CONCUR_UNLIKELY(w == nullptr || w->current == nullptr)) return nullptr;
+  const bool is_spent = --w->budget == 0 && !CONCUR_MUTANT_IS(77);
+  if (CONCUR_UNLIKELY(is_spent) || CONCUR_UNLIKELY(w->current->should_cancel())) return checkpoint_slow(w);
+  return w;
+}
+
+// How a site reports an end that is none of its own.
+[[noreturn]] inline void fail_outcome(outcome result, const char* what) {
+  if (result == outcome::cancelled) fail_cancelled();
+  fail_timed_out(what);
+}
+
+// Switches from a worker's loop to a fiber, and returns when the loop is wanted again.
+CONCUR_INLINE void enter_fiber(worker* w, fiber* f) noexcept;
+CONCUR_INLINE void bind_stack(worker* w, fiber* f, stack* s) noexcept;
+
+}  // namespace detail
+CONCUR_NAMESPACE_END
+
+#if CONCUR_BODIES
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+CONCUR_INLINE void publish_timer(worker* w) noexcept {
+  timer_entry* timer = w->leaving_timer;
+  w->leaving_timer = nullptr;
+  w->timers.set(*timer);
+}
+
+CONCUR_INLINE void cancel_departed(fiber* f, std::uint32_t ticket) noexcept {
+  end_wait(*f, ticket, outcome::cancelled);
+}
+
+CONCUR_INLINE void publish_finished(worker* w) noexcept {
+  stack* s = w->dead_stack;
+#  if CONCUR_ASAN || CONCUR_TSAN
+  std::launder(reinterpret_cast<stack_notice*>(s->low + s->size - sizeof(stack_notice)))->release();
+#  endif
+  w->sched->recycle_stack(w, s);
+}
+
+// Runs fibers on one stack, one after another, until the next in line has a stack of its own (S6).
+[[noreturn]] CONCUR_NOINLINE inline void fiber_main(worker* w) noexcept {
+  stack* const own = w->current->memory;
+  stack_notice& own_notice = notice_of(w->current);  // at the top of this stack: it outlives the fiber's block
+  publish_departed(w);
+  for (;;) {
+    fiber* self = w->current;
+    self->entry(self);  // the block may be free, and another fiber's, when this returns
+    w = this_worker();
+    w->finished.add();
+    fiber* next = pick_next(w);
+    if (next != nullptr && !next->is_started) {
+#  if CONCUR_TSAN
+      // A fiber of its own for the tool, or it would take two fibers on one stack for one after the other by right.
+      if (!w->sched->give_stack_to(w, next)) w->stackless = std::exchange(next, nullptr);
+#  else
+      next->memory = own;
+      next->is_started = true;
+#    if defined(CONCUR_SAVE_FPU)
+      fpu_control{}.apply();
+#    endif
+#    if CONCUR_ASAN
+      next->notice = &own_notice;
+#    endif
+      if (w->sched->settings.migration == migration::at_start) next->home = w;
+      next->set_state(fiber_state::running);
+      w->current = next;
+      continue;
+#  endif
+    }
+    w->how = departure::finished;
+    w->dead_stack = own;
+    context end;
+    if (next != nullptr) {
+      next->exceptions.load_into(w->exceptions);
+      next->set_state(fiber_state::running);
+      w->current = next;
+      leave_fiber_context(end, next->ctx, w, own_notice, notice_of(next));
+    }
+    w->current = nullptr;
+    leave_fiber_context(end, w->loop, w, own_notice, w->loop_notice);
+  }
+}
+
+// The first function on a stack. Not instrumented: a sanitizer must hear of the new stack before it sees a frame there.
+[[noreturn]] CONCUR_UNINSTRUMENTED inline void fiber_entry(void* raw) noexcept {
+  fiber_main(static_cast<worker*>(enter_fiber_context(raw, notice_of(this_worker()->current))));
+}
+
+CONCUR_INLINE void bind_stack([[maybe_unused]] worker* w, fiber* f, stack* s) noexcept {
+  f->memory = s;
+  f->is_started = true;
+  if (w->sched->settings.migration == migration::at_start) f->home = w;
+  std::size_t size = s->size;
+#  if CONCUR_ASAN || CONCUR_TSAN
+  sanitizer::unpoison(s->low, s->size);
+  size -= sizeof(stack_notice);
+  f->notice = ::new (static_cast<void*>(s->low + size)) stack_notice();
+  size &= ~std::size_t{15};
+  f->notice->bind_stack(s->low, size);
+#  endif
+  prepare_context(f->ctx, s->low, size, &fiber_entry);
+}
+
+CONCUR_NOINLINE CONCUR_INLINE worker* leave_for_new(worker* w, fiber* self, fiber* next) noexcept {
+  if (next != nullptr && !next->is_started && !w->sched->give_stack_to(w, next))
+    w->stackless = std::exchange(next, nullptr);
+  void* back = nullptr;
+  if (next != nullptr) {
+    next->exceptions.load_into(w->exceptions);
+    next->set_state(fiber_state::running);
+    w->current = next;
+    back = switch_fiber_context(self->ctx, next->ctx, w, notice_of(self), notice_of(next));
+  } else {
+    exception_state{}.load_into(w->exceptions);
+    w->current = nullptr;
+    back = switch_fiber_context(self->ctx, w->loop, w, notice_of(self), w->loop_notice);
+  }
+  return static_cast<worker*>(back);
+}
+
+CONCUR_INLINE void enter_fiber(worker* w, fiber* f) noexcept {
+  if (!f->is_started && !w->sched->give_stack_to(w, f)) {
+    w->sched->refuse_stackless(w, f);
+    return;
+  }
+  f->exceptions.load_into(w->exceptions);
+  f->set_state(fiber_state::running);
+  w->current = f;
+  switch_fiber_context(w->loop, f->ctx, w, w->loop_notice, notice_of(f));
+  publish_departed(w);
+}
+
+CONCUR_INLINE outcome park_thread(thread_party& self, spin_lock* lock, nanoseconds_t deadline_ns) noexcept {
+  const std::uint32_t ticket = self.next_ticket();
+  self.word.store(ticket, std::memory_order_release);  // release: publishes the note's fields to whoever claims
+  if (lock != nullptr) lock->unlock();
+  if (deadline_ns == never) {
+    self.thread.park();
+    return self.result;
+  }
+  if (self.thread.park_until(deadline_ns)) return self.result;
+  if (claim(self, ticket)) return outcome::timed_out;
+  self.thread.park();  // somebody claimed in the same moment, and its wake-up is on the way
+  return self.result;
+}
+
+CONCUR_INLINE void resume_thread(party* who) noexcept { static_cast<thread_party*>(who)->thread.unpark(); }
+
+CONCUR_NOINLINE CONCUR_INLINE worker* checkpoint_slow(worker* w) {
+  if (w->current->should_cancel()) {
+    w->budget = worker::operations_per_slice;
+#  if CONCUR_EXCEPTIONS
+    if (std::uncaught_exceptions() == 0) fail_cancelled();
+#  endif
+    return w;
+  }
+  w->picks_to_upkeep = 1;  // a whole slice without a wait is long enough to have missed timers and events
+  return yield_fiber(w);
+}
+
+}  // namespace detail
+CONCUR_NAMESPACE_END
+#endif  // CONCUR_BODIES
+
+// runtime/idle_sleep.hpp - the bodies of idle.hpp, which need to know the scheduler they serve.
+
+#if CONCUR_BODIES
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+// --- the list; under lock_ ---
+
+CONCUR_INLINE void idle_set::link(worker* w) noexcept {
+  worker* before = nullptr;
+  worker* after = first_;
+  if (w->is_polling) {
+    for (; after != nullptr; after = after->idle_next) before = after;
+  }
+  w->idle_prev = before;
+  w->idle_next = after;
+  if (before != nullptr)
+    before->idle_next = w;
+  else
+    first_ = w;
+  if (after != nullptr) after->idle_prev = w;
+  w->is_idle = true;
+  // relaxed: the fence that follows in sleep() orders it (F2).
+  count_.store(count_.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
+}
+
+// False: a waker took it out before, and its wake-up is under way (I6).
+CONCUR_INLINE bool idle_set::unlink(worker* w) noexcept {
+  if (!w->is_idle) return false;
+  if (w->idle_prev != nullptr)
+    w->idle_prev->idle_next = w->idle_next;
+  else
+    first_ = w->idle_next;
+  if (w->idle_next != nullptr) w->idle_next->idle_prev = w->idle_prev;
+  w->is_idle = false;
+  // relaxed: a submitter that still sees the old count takes the lock and finds the list shorter.
+  count_.store(count_.load(std::memory_order_relaxed) - 1, std::memory_order_relaxed);
+  return true;
+}
+
+// --- waking ---
+
+// The worker left the list, and sleeps in the poller or on its parker, or notices by itself that it need not sleep. A
+// wake-up that is then not needed ends some later sleep early. Outside the lock, since it may cost a system call.
+inline void wake_unlinked(scheduler& s, worker* w, bool is_polling) noexcept {
+  if (is_polling)
+    s.watcher.wake();
+  else
+    w->idle_parker.unpark();
+}
+
+CONCUR_INLINE void idle_set::wake_one(scheduler& s) noexcept {
+  worker* w = nullptr;
+  bool is_polling = false;
+  {
+    lock_scope<spin_lock> held(lock_);
+    w = first_;
+    if (w == nullptr) return;
+    unlink(w);
+    is_polling = w->is_polling;
+    w->is_searching = true;
+    searchers_.fetch_add(1,
+                         std::memory_order_relaxed);  // relaxed: the token's order is made by its return (end_search)
+  }
+  wake_unlinked(s, w, is_polling);
+}
+
+CONCUR_INLINE void idle_set::wake_all(scheduler& s) noexcept {
+  for (;;) {
+    worker* w = nullptr;
+    bool is_polling = false;
+    {
+      lock_scope<spin_lock> held(lock_);
+      w = first_;
+      if (w == nullptr) return;
+      unlink(w);
+      is_polling = w->is_polling;
+    }
+    wake_unlinked(s, w, is_polling);
+  }
+}
+
+CONCUR_INLINE void idle_set::announce(scheduler& s) noexcept {
+  if (!CONCUR_MUTANT_IS(3)) {
+    std::atomic_thread_fence(std::memory_order_seq_cst);  // seq_cst: F1; forbids that R1 and R2 both miss
+  }
+  // relaxed: behind F1.
+  if (count_.load(std::memory_order_relaxed) != 0 && searchers_.load(std::memory_order_relaxed) == 0) wake_one(s);
+}
+
+CONCUR_INLINE void idle_set::announce_to(scheduler& s, worker& home) noexcept {
+  std::atomic_thread_fence(std::memory_order_seq_cst);      // seq_cst: F1
+  if (count_.load(std::memory_order_relaxed) == 0) return;  // relaxed: behind F1
+  bool is_polling = false;
+  {
+    lock_scope<spin_lock> held(lock_);
+    if (!unlink(&home)) return;
+    is_polling = home.is_polling;
+  }
+  wake_unlinked(s, &home, is_polling);
+}
+
+CONCUR_NOINLINE CONCUR_INLINE void idle_set::suggest_slow(scheduler& s) noexcept {
+  if (searchers_.load(std::memory_order_relaxed) == 0) wake_one(s);  // relaxed: speed only (I1)
+}
+
+// --- searching ---
+
+CONCUR_INLINE bool idle_set::begin_search(scheduler& s, worker* w) noexcept {
+  if (w->is_searching) return true;
+  // relaxed: a limit that is passed by one now and then does no harm.
+  if (2 * searchers_.load(std::memory_order_relaxed) >= s.worker_count) return false;
+  searchers_.fetch_add(1, std::memory_order_relaxed);  // relaxed: see wake_one
+  w->is_searching = true;
+  return true;
+}
+
+CONCUR_INLINE void idle_set::end_search(scheduler& s, worker* w, bool has_found) noexcept {
+  if (!w->is_searching) return;
+  w->is_searching = false;
+  // seq_cst: comes before the last look (R2) in the one order that F1 takes part in (I2).
+  const bool was_last = searchers_.fetch_sub(1, std::memory_order_seq_cst) == 1;
+  if (!has_found || !was_last) return;
+  std::atomic_thread_fence(std::memory_order_seq_cst);  // seq_cst: as F2, for the look of I3
+  if (s.has_work_for(w, true)) announce(s);
+}
+
+// --- sleeping ---
+
+CONCUR_INLINE int idle_set::sleep_in_poller(scheduler& s, poll_event* events) noexcept {
+  poll_until_ns_.write(s.next_timer_ns());
+  if (!CONCUR_MUTANT_IS(57)) {
+    // seq_cst: I5; either we see the timer, or its worker sees how long we sleep
+    std::atomic_thread_fence(std::memory_order_seq_cst);
+  }
+  const nanoseconds_t until = s.next_timer_ns();
+  const nanoseconds_t now = until == never ? 0 : seam_now();
+  const int count = s.wait_events(events, until == never ? -1 : (until > now ? until - now : 0));
+  poll_until_ns_.write(long_ago);
+  return count;
+}
+
+CONCUR_INLINE void idle_set::sleep(scheduler& s, worker* w, bool has_searched) noexcept {
+  std::uint32_t nobody = 0;
+  // acquire: what the last poller left is seen. relaxed on failure: another one polls, and we need nothing of it.
+  const bool polls =
+      s.poll_owner.compare_exchange_strong(nobody, 1, std::memory_order_acquire, std::memory_order_relaxed);
+  {
+    lock_scope<spin_lock> held(lock_);
+    w->is_polling = polls;
+    link(w);
+    if (count_.load(std::memory_order_relaxed) == s.worker_count) report_quiet(s);  // relaxed: under the lock
+  }
+  if (!CONCUR_MUTANT_IS(4)) {
+    std::atomic_thread_fence(std::memory_order_seq_cst);  // seq_cst: F2; forbids that R1 and R2 both miss
+  }
+  poll_event events[scheduler::events_at_once];
+  int event_count = 0;
+  const bool has_work = s.has_work_for(w, has_searched);
+  if (!has_work) {
+    w->parks.add();
+    if (polls) {
+      event_count = sleep_in_poller(s, events);
+    } else {
+      if (w->timers.next_ns() < poll_until_ns_.read()) s.watcher.wake();  // I5
+      w->idle_parker.park();
+    }
+  }
+  {
+    lock_scope<spin_lock> held(lock_);
+    unlink(w);
+  }
+  if (has_work && s.worker_count > 1) begin_search(s, w);  // there may be more than one fiber's worth: I3
+  s.watch.nudge(s);
+  if (!polls) return;
+  s.poll_owner.store(0, std::memory_order_release);  // release: pairs with the next poller's acquire
+  s.dispatch_events(events, event_count);
+  s.fire_timers();
+}
+
+// Under lock_, with all workers linked: none of them runs a fiber, and their counters stand still.
+CONCUR_INLINE void idle_set::report_quiet(scheduler& s) noexcept {
+  if (watches_ == nullptr || s.live_fiber_count() != 0) return;
+  while (quiet_watch* watch = watches_) {
+    watches_ = watch->next;
+    watch->thread.unpark();
+  }
+}
+
+CONCUR_INLINE void idle_set::wait_quiet(scheduler& s, quiet_watch& watch) noexcept {
+  {
+    lock_scope<spin_lock> held(lock_);
+    watch.next = watches_;
+    watches_ = &watch;
+    if (count_.load(std::memory_order_relaxed) == s.worker_count) report_quiet(s);  // relaxed: under the lock
+  }
+  watch.thread.park();
+}
+
+}  // namespace detail
+CONCUR_NAMESPACE_END
+#endif  // CONCUR_BODIES
+
+// runtime/monitor_look.hpp - the bodies of monitor.hpp, which need to know the scheduler they watch.
+
+#if CONCUR_BODIES
+
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+CONCUR_INLINE bool monitor::is_all_idle(const scheduler& s) const noexcept { return s.idle.count() == s.worker_count; }
+
+CONCUR_INLINE void monitor::nudge(scheduler&) noexcept {
+  std::atomic_thread_fence(std::memory_order_seq_cst);  // seq_cst: with the one in run, forbids that both looks miss
+  if (!is_asleep_.load(std::memory_order_relaxed)) return;                      // relaxed: behind the fence
+  if (is_asleep_.exchange(false, std::memory_order_relaxed)) thread_.unpark();  // relaxed: unpark orders
+}
+
+CONCUR_INLINE void monitor::stop() noexcept {
+  is_stopping_.store(true, std::memory_order_relaxed);  // relaxed: unpark publishes it
+  thread_.unpark();
+}
+
+// Work behind a fiber that has not let go for a whole period goes to an idle worker.
+CONCUR_INLINE void monitor::look(scheduler& s, std::size_t* last_switches) noexcept {
+  bool wants_worker = false;
+  bool has_stuck = false;
+  for (unsigned i = 0; i < s.worker_count; ++i) {
+    worker& w = s.workers[i];
+    const std::size_t switches = w.switches.get();
+    const bool is_stuck = switches == last_switches[i] && w.queue.has_any();
+    last_switches[i] = switches;
+    if (w.queue.stealable_count() != 0) wants_worker = true;
+    if (!is_stuck) continue;
+    has_stuck = true;
+    if (w.queue.has_recent()) w.may_take_recent.store(true, std::memory_order_relaxed);  // relaxed: a permission
+  }
+  // relaxed: a look; a poll that starts now is as good.
+  const bool is_unwatched = s.poll_owner.load(std::memory_order_relaxed) == 0;
+  // Set on a worker that computes since then, while the sleeper in the poller knows only of later ones.
+  const bool has_overdue = s.next_timer_ns() <= seam_now() && !CONCUR_MUTANT_IS(71);
+  if ((wants_worker || has_stuck || is_unwatched || has_overdue) && s.idle.count() != 0) s.idle.wake_one(s);
+}
+
+CONCUR_INLINE void monitor::run(scheduler& s) noexcept {
+  std::size_t* last_switches = new (std::nothrow) std::size_t[s.worker_count]();
+  bool was_idle = false;
+  unsigned periods = 0;
+  // relaxed: the parker orders it.
+  while (last_switches != nullptr && !is_stopping_.load(std::memory_order_relaxed)) {
+    const bool is_idle = is_all_idle(s);
+    if (is_idle && was_idle && !CONCUR_MUTANT_IS(53)) {
+      is_asleep_.store(true, std::memory_order_relaxed);    // relaxed: the fence orders it
+      std::atomic_thread_fence(std::memory_order_seq_cst);  // seq_cst: see nudge
+      if (is_all_idle(s)) thread_.park();
+      is_asleep_.store(false, std::memory_order_relaxed);  // relaxed: only a hint to wakers
+      was_idle = false;
+      continue;
+    }
+    was_idle = is_idle;
+    if (!is_idle) look(s, last_switches);
+    if (++periods % periods_to_trim == 0) s.stacks.trim();
+    thread_.park_until(saturating_add(now_ns(), period_ns));
+  }
+  delete[] last_switches;
+}
+
+}  // namespace detail
+CONCUR_NAMESPACE_END
+#endif  // CONCUR_BODIES
+
+// runtime/overflow.hpp - whose stack was it that overflowed: the answer to the fault handler's question.
+//
+// The handler runs on the worker that faulted, on that thread's signal stack, while the fiber that ran too deep is still
+// the worker's current one. So nothing is searched: the worker knows its fiber, and the fiber knows its stack.
+//
+//   O1  Only what the faulting thread itself writes is read, and slabs, which never go while their fibers live. No lock is taken.
+//   O2  An address in the guard of another fiber's stack is a stray pointer, not an overflow; nothing is said about it.
+
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+// A fault_lookup (fault.hpp). Runs in a signal handler.
+CONCUR_INLINE bool describe_overflow(const void* address, char* text, std::size_t bytes) noexcept;
+
+}  // namespace detail
+CONCUR_NAMESPACE_END
+
+#if CONCUR_BODIES
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+CONCUR_INLINE bool describe_overflow(const void* address, char* text, std::size_t bytes) noexcept {
+  const worker* w = this_worker();
+  const fiber* f = w != nullptr ? w->current : nullptr;
+  if (f == nullptr || f->memory == nullptr) return false;
+  const stack* hit = nullptr;
+  if (!w->sched->stacks.guard_holds(address, &hit) || hit != f->memory) return false;
+  signal_safe_text out(text, bytes);
+  out.add("stack overflow in fiber ").add_number(f->id);
+  if (f->name != nullptr) out.add(" \"").add(f->name).add("\"");
+  out.add(": its ").add_number(w->sched->settings.stack_size);
+  out.add(" bytes are used up; set options.stack_size higher or recurse less");
+  return true;
+}
+
+}  // namespace detail
+CONCUR_NAMESPACE_END
+#endif  // CONCUR_BODIES
+
+// runtime/loop.hpp - how a worker finds the next fiber, and what its thread does when there is none.
+//
+// A worker that switches from fiber to fiber seldom comes here: the fiber that leaves picks the next one itself
+// (suspend.hpp). The thread's own stack, the loop, runs only while there is nothing local to run, and looks in this
+// order:
+//
+//     1  the inbox           pinned fibers that only this worker may run
+//     2  its own queue
+//     3  timers, also those of workers that sleep
+//     4  the shared queue    with a share for the own queue
+//     5  other workers       half of a random one's ring, if few enough are searching
+//     6  sleep               in the poller or on the parker (idle.hpp), and from the start
+//
+// A busy worker comes here every upkeep_interval picks, looks at the shared queue, and when 50 us have passed since the
+// last time, also at the timers and, without blocking, at the poller. Here and not in the fiber that leaves: events
+// and timers end waits and take the locks of sites, of which that fiber may hold one (suspend.hpp).
+
+#if CONCUR_BODIES
+
+#  include <cerrno>
+#  include <csignal>
+#  include <pthread.h>
+
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+CONCUR_INLINE void dispatch_event(const poll_event& event) noexcept;  // the reactor's (reactor.hpp)
+CONCUR_INLINE void forget_scheduler(scheduler& s) noexcept;           // as well
+
+// --- timers and events ---
+
+CONCUR_INLINE nanoseconds_t scheduler::next_timer_ns() const noexcept {
+  nanoseconds_t next = never;
+  for (unsigned i = 0; i < worker_count; ++i) {
+    const nanoseconds_t own = workers[i].timers.next_ns();
+    if (own < next) next = own;
+  }
+  return next;
+}
+
+CONCUR_INLINE std::size_t scheduler::fire_timers() noexcept {
+  if (next_timer_ns() == never) return 0;
+  const nanoseconds_t now = seam_now();
+  std::size_t count = 0;
+  for (unsigned i = 0; i < worker_count; ++i) count += workers[i].timers.fire(now);
+  return count;
+}
+
+CONCUR_INLINE int scheduler::wait_events(poll_event* events, nanoseconds_t timeout_ns) noexcept {
+  const int count = watcher.wait(events, events_at_once, timeout_ns);
+  return count > 0 ? count : 0;
+}
+
+CONCUR_INLINE void scheduler::dispatch_events(const poll_event* events, int count) noexcept {
+  for (int i = 0; i < count; ++i) dispatch_event(events[i]);
+}
+
+// --- looking for work ---
+
+CONCUR_INLINE bool scheduler::has_work_for(const worker* w, bool with_others) const noexcept {
+  // relaxed, all: hints, or behind the fence of the sleep protocol.
+  if (is_stopping.load(std::memory_order_relaxed) || shared_count_.load(std::memory_order_relaxed) != 0) return true;
+  if (w->inbox.load(std::memory_order_relaxed) != nullptr || w->queue.has_any()) return true;  // relaxed: as above
+  if (!with_others) return false;
+  for (unsigned i = 0; i < worker_count; ++i) {
+    if (workers[i].queue.stealable_count() > 1) return true;
+    // relaxed: as above.
+    if (workers[i].may_take_recent.load(std::memory_order_relaxed) && workers[i].queue.has_recent()) return true;
+  }
+  return false;
+}
+
+// Takes from `victim` what a thief may have.
+CONCUR_INLINE bool scheduler::rob(worker* w, worker& victim) noexcept {
+  fiber* loot[run_queue::batch];
+  // relaxed: a permission, not a message.
+  const bool takes_recent = victim.may_take_recent.load(std::memory_order_relaxed);
+  const std::uint32_t count = victim.queue.steal(loot, takes_recent);
+  if (count == 0) return false;
+  if (takes_recent) victim.may_take_recent.store(false, std::memory_order_relaxed);  // relaxed: as above
+  w->steals.add();
+  w->stolen_fibers.add(count);
+  for (std::uint32_t k = 0; k < count; ++k) queue_behind(w, loot[k]);
+  return true;
+}
+
+// A single fiber in a queue is mostly one that its worker is about to run; taking it away costs both workers more
+// than it gains. It is taken only if it is still the same one, `patience` rounds of looking later.
+CONCUR_INLINE bool scheduler::search(worker* w) noexcept {
+  constexpr int rounds = 24;
+  constexpr int patience = 12;
+  constexpr int pauses = 16;
+  worker* lone = nullptr;  // whose single fiber is being watched, since when, and at which mark
+  std::uint32_t lone_mark = 0;
+  int lone_since = 0;
+  for (int round = 0; round < rounds; ++round) {
+    const std::uint32_t first = seam_choose(w->random, choice::victim, worker_count);
+    for (unsigned i = 0; i < worker_count; ++i) {
+      worker& victim = workers[(first + i) % worker_count];
+      if (&victim == w) continue;
+      const std::uint32_t count = victim.queue.stealable_count();
+      // relaxed: a permission.
+      const bool is_stuck = victim.may_take_recent.load(std::memory_order_relaxed) && victim.queue.has_recent();
+      if ((count > 1 || is_stuck) && rob(w, victim)) return true;
+      if (count != 1) continue;
+      const std::uint32_t mark = victim.queue.progress_mark();
+      if (lone != &victim || lone_mark != mark) {
+        lone = &victim;
+        lone_mark = mark;
+        lone_since = round;
+      } else if (round - lone_since >= patience && rob(w, victim)) {
+        return true;
+      }
+    }
+    if (has_work_for(w, false)) return true;
+    for (int i = 0; i < pauses; ++i) cpu_relax();
+  }
+  return false;
+}
+
+CONCUR_INLINE fiber* scheduler::look_around(worker* w) noexcept {
+  empty_inbox(w);
+  if (fiber* f = w->queue.pop()) return f;
+  if (fire_timers() != 0) {
+    if (fiber* f = w->queue.pop()) return f;
+  }
+  return pop_shared(w);
+}
+
+CONCUR_INLINE fiber* scheduler::find_work(worker* w) noexcept {
+  for (;;) {
+    fiber* f = std::exchange(w->stackless, nullptr);
+    if (f == nullptr && w->picks_to_upkeep == 0) f = upkeep(w);
+    if (f == nullptr) f = look_around(w);
+    if (f != nullptr) {
+      idle.end_search(*this, w, true);
+      return f;
+    }
+    if (is_stopping.load(std::memory_order_acquire)) return nullptr;  // acquire: pairs with stop_threads
+    const bool searches = worker_count > 1 && idle.begin_search(*this, w);
+    if (searches && search(w)) continue;
+    idle.end_search(*this, w, false);
+    idle.sleep(*this, w, searches);
+  }
+}
+
+CONCUR_INLINE fiber* scheduler::upkeep(worker* w) noexcept {
+  constexpr nanoseconds_t interval_ns = 50'000;
+  w->picks_to_upkeep = worker::upkeep_interval;
+  empty_inbox(w);
+  const nanoseconds_t now = seam_now();
+  if (now - w->last_upkeep_ns >= interval_ns) {
+    w->last_upkeep_ns = now;
+    fire_timers();
+    std::uint32_t nobody = 0;
+    // relaxed: a look only; the next upkeep sees what this one misses.
+    if (watched_count.load(std::memory_order_relaxed) != 0 &&
+        // acquire: pairs with the last poller's release. relaxed on failure: another one polls.
+        poll_owner.compare_exchange_strong(nobody, 1, std::memory_order_acquire, std::memory_order_relaxed)) {
+      poll_event events[events_at_once];
+      const int count = wait_events(events, 0);
+      poll_owner.store(0, std::memory_order_release);  // release: pairs with the next poller's acquire
+      w->polls.add();
+      dispatch_events(events, count);
+    }
+  }
+  return pop_shared(w);
+}
+
+// --- stacks ---
+
+CONCUR_INLINE bool scheduler::give_stack_to(worker* w, fiber* f) noexcept {
+  constexpr std::size_t batch = 16;
+  if (w->free_stacks == nullptr) {
+    stack* fresh[batch];
+    int error = 0;
+    const std::size_t count = stacks.acquire_many(fresh, batch, error);
+    if (count == 0) return false;
+    for (std::size_t i = count; i-- > 0;) {
+      fresh[i]->next = w->free_stacks;
+      w->free_stacks = fresh[i];
+    }
+    w->free_stack_count += static_cast<unsigned>(count);
+  }
+  stack* s = w->free_stacks;
+  w->free_stacks = s->next;
+  --w->free_stack_count;
+  bind_stack(w, f, s);
+  return true;
+}
+
+// Only from the loop: the closure is destroyed here, and whoever waits for the fiber is woken.
+CONCUR_INLINE void scheduler::refuse_stackless(worker* w, fiber* f) noexcept {
+  f->refuse(f, ENOMEM);
+  w->finished.add();
+}
+
+CONCUR_INLINE void scheduler::recycle_stack(worker* w, stack* s) noexcept {
+  constexpr unsigned kept = 64;
+  s->next = w->free_stacks;
+  w->free_stacks = s;
+  if (++w->free_stack_count <= kept) return;
+  stack* keep = w->free_stacks;
+  for (unsigned i = 1; i < kept / 2; ++i) keep = keep->next;
+  stack* surplus = keep->next;
+  keep->next = nullptr;
+  w->free_stack_count = kept / 2;
+  stacks.release_many(surplus);
+}
+
+// --- threads ---
+
+CONCUR_INLINE void scheduler::run_worker(worker* w) noexcept {
+  const thread_signal_stack for_overflows;
+  *this_worker_cell() = w;
+  w->exceptions = exception_globals::of_this_thread();
+  w->loop_notice.bind_thread();
+  while (fiber* f = find_work(w)) enter_fiber(w, f);
+  w->blocks.clear(*blocks);
+  *this_worker_cell() = nullptr;
+}
+
+// Signals are for the program's own threads. Those that a fault raises stay open: blocked, they would kill without a
+// word.
+inline void block_signals(sigset_t* before) noexcept {
+  sigset_t all;
+  sigfillset(&all);
+  for (int fault : {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGABRT, SIGSYS, SIGPROF}) sigdelset(&all, fault);
+  pthread_sigmask(SIG_SETMASK, &all, before);
+}
+
+CONCUR_INLINE void scheduler::start_threads() {
+  const unsigned count = worker_count > 1 ? worker_count + 1 : 1;  // the last one is the monitor
+  pthread_t* handles = new (std::nothrow) pthread_t[count];
+  if (handles == nullptr) fail_system(ENOMEM, "concur::runtime: no memory for its threads");
+  threads_ = handles;
+  sigset_t before;
+  block_signals(&before);
+  int error = 0;
+  for (unsigned i = 0; i < count && error == 0; ++i) {
+    using body = void* (*)(void*);
+    const body of_worker = [](void* raw) -> void* {
+      worker* w = static_cast<worker*>(raw);
+      w->sched->run_worker(w);
+      return nullptr;
+    };
+    const body of_monitor = [](void* raw) -> void* {
+      scheduler* s = static_cast<scheduler*>(raw);
+      s->watch.run(*s);
+      return nullptr;
+    };
+    error = i < worker_count ? pthread_create(&handles[i], nullptr, of_worker, &workers[i])
+                             : pthread_create(&handles[i], nullptr, of_monitor, this);
+    if (error == 0) ++started_count_;
+  }
+  pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  if (error == 0) return;
+  const std::string which = std::to_string(started_count_ + 1) + " of " + std::to_string(count);
+  stop_threads();
+  fail_system(error,
+              "concur::runtime: could not start thread " + which + "; ask for fewer workers or raise the thread limit");
+}
+
+CONCUR_INLINE void scheduler::stop_threads() noexcept {
+  is_stopping.store(true, std::memory_order_seq_cst);  // seq_cst: ordered like F1 of idle.hpp against the last looks
+  watch.stop();
+  pthread_t* handles = static_cast<pthread_t*>(threads_);
+  // A worker that was about to sleep may miss one waking, and then sees is_stopping in its last look.
+  idle.wake_all(*this);
+  for (unsigned i = 0; i < started_count_; ++i) pthread_join(handles[i], nullptr);
+  delete[] handles;
+  threads_ = nullptr;
+}
+
+CONCUR_INLINE scheduler::scheduler(const options& wanted)
+    : settings(resolve_options(wanted)), stacks(settings.stack_size) {
+  if (shadow_stack_is_live())
+    fail_logic(
+        "concur::runtime: this process runs with a hardware shadow stack, which fibers cannot use yet; start it with "
+        "GLIBC_TUNABLES=glibc.cpu.x86_shstk=off or link with -z noshstk");
+  register_asymmetric_fence();
+  set_fault_lookup(&describe_overflow);
+  if (const int error = watcher.open())
+    fail_system(error, "concur::runtime: could not open the poller; are there descriptors left?");
+  worker_count = settings.workers;
+  void* memory = ::operator new(sizeof(worker) * worker_count, std::align_val_t(alignof(worker)), std::nothrow);
+  blocks = new (std::nothrow) fiber_pool(this);
+  if (memory == nullptr || blocks == nullptr) {
+    ::operator delete(memory, std::align_val_t(alignof(worker)));
+    if (blocks != nullptr) blocks->abandon();
+    fail_system(ENOMEM, "concur::runtime: no memory for " + std::to_string(worker_count) + " workers");
+  }
+  workers = static_cast<worker*>(memory);
+  const nanoseconds_t now = seam_now();
+  for (unsigned i = 0; i < worker_count; ++i) {
+    worker* w = ::new (static_cast<void*>(&workers[i])) worker(0x9E3779B97F4A7C15u * (i + 1));
+    w->sched = this;
+    w->index = i;
+    w->timers.start(now);
+  }
+#  if CONCUR_EXCEPTIONS
+  try {
+    start_threads();
+  } catch (...) {
+    free_memory();
+    throw;
+  }
+#  else
+  start_threads();
+#  endif
+  process_ledger.runtimes.fetch_add(1, std::memory_order_relaxed);  // relaxed: a figure
+}
+
+CONCUR_INLINE scheduler::~scheduler() {
+  stop_threads();
+  // acquire: pairs with the release of the last visitor.
+  for (unsigned round = 0; visitors.load(std::memory_order_acquire) != 0 && !CONCUR_MUTANT_IS(5);) spin_wait(round);
+  forget_scheduler(*this);
+  close_ledger();
+  free_memory();
+}
+
+// With the threads gone: what should be 0 by now.
+CONCUR_INLINE void scheduler::close_ledger() noexcept {
+  std::size_t timers = 0;
+  for (unsigned i = 0; i < worker_count; ++i) {
+    timers += workers[i].timers.size();
+    stacks.release_many(workers[i].free_stacks);
+    workers[i].free_stacks = nullptr;
+  }
+  // relaxed, all: figures.
+  process_ledger.timers.fetch_add(timers, std::memory_order_relaxed);
+  process_ledger.fibers.fetch_add(live_fiber_count(), std::memory_order_relaxed);  // relaxed
+  process_ledger.descriptors.fetch_add(watched_count.load(std::memory_order_relaxed),
+                                       std::memory_order_relaxed);                  // relaxed
+  process_ledger.stacks.fetch_add(stacks.live_count(), std::memory_order_relaxed);  // relaxed
+  process_ledger.runtimes.fetch_sub(1, std::memory_order_relaxed);                  // relaxed
+}
+
+CONCUR_INLINE void scheduler::free_memory() noexcept {
+  for (unsigned i = 0; i < worker_count; ++i) workers[i].~worker();
+  ::operator delete(static_cast<void*>(workers), std::align_val_t(alignof(worker)));
+  blocks->abandon();
+}
+
+CONCUR_INLINE void scheduler::quiesce() noexcept {
+  quiet_watch watch_here;
+  idle.wait_quiet(*this, watch_here);
+}
+
+}  // namespace detail
+CONCUR_NAMESPACE_END
+#endif  // CONCUR_BODIES
+
+// runtime/reactor.hpp - fibers that wait for descriptors, and the memory that keeps old news from new owners.
+//
+// Blocking calls try the system call first; when it says "not now", the fiber waits here. Each descriptor number has
+// a slot, made on first use and kept for ever, with two sides, reading and writing. The poller reports when a side
+// becomes ready, once; the slot remembers that until somebody found out by a system call that it is over.
+//
+//     side      is_ready  waiting     what happens
+//     news      any       empty       is_ready = true
+//     news      any       somebody    the first one is woken and has the turn
+//     "not now" true      any         is_ready = false, and the system call is tried again: the news came after it
+//     "not now" false     any         the caller waits: behind the others, or before them if it had the turn
+//
+//   G1  One registration per descriptor and runtime, made when a fiber first has to wait, removed before the
+//       descriptor is closed.
+//   G2  `generation` names one use of a number. News carries the generation it was registered with; news of another
+//       is dropped.
+//   G3  Waiters of one side go one at a time, in order: the one that was woken has the turn until its call is
+//       through, and then passes it on (leave_turn). Who comes meanwhile queues behind. So a burst of connections
+//       wakes one acceptor after another, and nobody is overtaken.
+//   G4  Closing wakes every waiter of both sides with `closed` before the number can be used again.
+//   G5  What a wake-up announced is taken as read by the one it wakes. And a stream that gave less than was asked for
+//       is empty until there is news, unless its end was announced, which is not announced twice. Both save a system
+//       call that could only say "not now".
+//
+// The slots belong to the process, as descriptors do. A descriptor that fibers of two runtimes wait for is registered
+// with the first; waiters know themselves where they resume.
+
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+enum class direction : unsigned char { reading, writing };
+
+// What a descriptor is, as far as the way of calling it goes.
+enum class descriptor_kind : unsigned char {
+  unknown,
+  socket,  // asked not to block by a flag of each call
+  stream,  // pipe, terminal and the like: O_NONBLOCK was set on it
+  file,    // always ready; calls block
+};
+
+struct descriptor_side {
+  intrusive_list<waiter> waiting;
+  std::atomic<bool> is_busy{false};  // somebody waits or has the turn; written under the slot's lock
+  bool is_ready = false;
+  bool has_turn = false;  // somebody was woken and is not through (G3)
+};
+
+struct descriptor_slot {
+  spin_lock lock;
+  std::uint32_t generation = 1;
+  scheduler* watched_by = nullptr;  // whose poller it is registered with
+  std::atomic<descriptor_kind> kind{descriptor_kind::unknown};
+  // How often there was news to read, twice, plus one: never 0. Written under the lock.
+  std::atomic<std::uint32_t> read_news{1};
+  // The value that read_news had before a read of a stream which gave less than it was asked for. While both are the same
+  // the next read need not try (G5). Written by readers, who may be late: then it is old, and means nothing.
+  std::atomic<std::uint32_t> drained_at{0};
+  std::atomic<bool> has_ended{false};  // the end of the stream was announced; written under the lock
+  descriptor_side sides[2];
+
+  descriptor_side& side(direction d) noexcept { return sides[static_cast<unsigned>(d)]; }
+};
+
+// The slot of a number; null when it is no open descriptor and never was one, or memory is exhausted. Two loads when it exists.
+CONCUR_INLINE descriptor_slot* slot_of(int fd) noexcept;
+
+// Waits until `fd` may be ready, after a system call said that it is not. `granted`: try again, and call leave_turn
+// when through; it sets has_turn. error: errno when the descriptor cannot be waited for (EPERM: always ready, EBADF,
+// ENOMEM), and then no wait took place. skipped_at: not 0 when the system call was not made, because read_news was this
+// and the stream drained; it is looked at again under the lock. Only on a fiber.
+CONCUR_INLINE outcome wait_ready(descriptor_slot& slot, int fd, direction d, nanoseconds_t deadline_ns, bool& has_turn,
+                                 std::uint32_t skipped_at, int& error) noexcept;
+// Waits until those that came before are through; like wait_ready otherwise.
+CONCUR_INLINE outcome wait_turn(descriptor_slot& slot, direction d, nanoseconds_t deadline_ns, bool& has_turn) noexcept;
+CONCUR_INLINE void leave_turn(descriptor_slot& slot, direction d) noexcept;
+
+// The number was just given out by the kernel: whatever the slot remembers is of a former owner.
+CONCUR_INLINE void adopt_descriptor(int fd, descriptor_kind kind) noexcept;
+// The number is about to be closed (G4).
+CONCUR_INLINE void forget_descriptor(int fd) noexcept;
+
+}  // namespace detail
+CONCUR_NAMESPACE_END
+
+#if CONCUR_BODIES
+
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+// Block k holds the slots of 64 << k numbers: no number moves when the table grows, and none is out of reach.
+inline constexpr unsigned slot_blocks = 25;
+inline std::atomic<descriptor_slot*> slot_table[slot_blocks] = {};
+
+CONCUR_NOINLINE inline descriptor_slot* grow_slots(unsigned block) noexcept {
+  descriptor_slot* fresh = new (std::nothrow) descriptor_slot[std::size_t{64} << block];
+  if (fresh == nullptr) return nullptr;
+  descriptor_slot* present = nullptr;
+  // acq_rel: publishes the fresh block, or acquires the one another thread made first.
+  if (slot_table[block].compare_exchange_strong(present, fresh, std::memory_order_acq_rel, std::memory_order_acquire))
+    return fresh;
+  delete[] fresh;
+  return present;
+}
+
+// A number that is no descriptor must not cost the memory of all the slots below it.
+CONCUR_NOINLINE inline bool is_open(int fd) noexcept { return ::fcntl(fd, F_GETFD) >= 0; }
+
+CONCUR_INLINE descriptor_slot* slot_of(int fd) noexcept {
+  if (fd < 0) return nullptr;
+  const std::uint32_t from_64 = static_cast<std::uint32_t>(fd) + 64;
+  const unsigned block = 31 - static_cast<unsigned>(__builtin_clz(from_64)) - 6;
+  descriptor_slot* first = slot_table[block].load(std::memory_order_acquire);  // acquire: pairs with grow_slots
+  if (CONCUR_UNLIKELY(first == nullptr) && is_open(fd)) first = grow_slots(block);
+  if (CONCUR_UNLIKELY(first == nullptr)) return nullptr;
+  return &first[from_64 - (64u << block)];
+}
+
+inline void note_busy(descriptor_side& side) noexcept {
+  // relaxed: who looks without the lock takes it afterwards, or does no more than try its system call a little early.
+  side.is_busy.store(side.has_turn || !side.waiting.is_empty(), std::memory_order_relaxed);
+}
+
+// Under the slot's lock: gives the turn to the first waiter that is still to be had. Returns it, to be resumed
+// without the lock.
+inline party* pass_turn(descriptor_side& side) noexcept {
+  party* chosen = nullptr;
+  while (chosen == nullptr && !side.waiting.is_empty()) {
+    waiter* note = side.waiting.pop_front();
+    if (!note->claim()) continue;
+    chosen = note->who;
+    chosen->result = outcome::granted;
+  }
+  side.has_turn = chosen != nullptr;
+  note_busy(side);
+  return chosen;
+}
+
+// Under the slot's lock.
+inline void note_read_news(descriptor_slot& slot) noexcept {
+  const std::uint32_t news = slot.read_news.load(std::memory_order_relaxed);  // relaxed: the lock is held
+  slot.read_news.store(news + 2,
+                       std::memory_order_release);  // release: publishes has_ended to readers that see the news
+}
+
+inline void resume_if(party* who) noexcept {
+  if (who != nullptr) resume(who);
+}
+
+CONCUR_INLINE void dispatch_event(const poll_event& event) noexcept {
+  descriptor_slot* slot = slot_of(static_cast<int>(event.slot));
+  if (slot == nullptr) return;
+  party* chosen[2] = {nullptr, nullptr};
+  {
+    lock_scope<spin_lock> held(slot->lock);
+    if (slot->generation != event.generation && !CONCUR_MUTANT_IS(9)) return;  // G2
+    const unsigned bits[2] = {bit(readiness::readable) | bit(readiness::failed),
+                              bit(readiness::writable) | bit(readiness::failed)};
+    for (unsigned i = 0; i < 2; ++i) {
+      if ((event.ready & bits[i]) == 0) continue;
+      descriptor_side& side = slot->sides[i];
+      side.is_ready = true;
+      if (side.has_turn) continue;
+      chosen[i] = pass_turn(side);
+      if (chosen[i] != nullptr) side.is_ready = false;
+    }
+    // relaxed: published by the next store.
+    if ((event.ready & bit(readiness::ended)) != 0) slot->has_ended.store(true, std::memory_order_relaxed);
+    if ((event.ready & bits[0]) != 0) note_read_news(*slot);
+  }
+  resume_if(chosen[0]);
+  resume_if(chosen[1]);
+}
+
+// Under the slot's lock. 0, or errno.
+inline int watch_descriptor(descriptor_slot& slot, int fd, scheduler& s) noexcept {
+  if (slot.watched_by != nullptr) return 0;
+  const int error = s.watcher.add(fd, static_cast<std::uint32_t>(fd), slot.generation);
+  if (error != 0) return error;
+  slot.watched_by = &s;
+  s.watched_count.fetch_add(1, std::memory_order_relaxed);  // relaxed: a hint for upkeep
+  return 0;
+}
+
+// Under the slot's lock, with nobody waiting.
+inline void unwatch_descriptor(descriptor_slot& slot, int fd, bool is_in_poller) noexcept {
+  scheduler* s = slot.watched_by;
+  if (s == nullptr) return;
+  if (is_in_poller) s->watcher.remove(fd, static_cast<std::uint32_t>(fd));
+  s->watched_count.fetch_sub(1, std::memory_order_relaxed);  // relaxed: a hint for upkeep
+  slot.watched_by = nullptr;
+}
+
+// The common part of waiting: the lock is held, and park drops it. Afterwards the note is in no queue.
+inline outcome wait_on_side(descriptor_slot& slot, direction d, nanoseconds_t deadline_ns, bool is_first,
+                            bool& has_turn) noexcept {
+  descriptor_side& side = slot.side(d);
+  worker* w = this_worker();
+  waiter note(w->current, nullptr);
+  if (is_first)
+    side.waiting.push_front(&note);
+  else
+    side.waiting.push_back(&note);
+  note_busy(side);
+  const outcome result =
+      park_fiber(w, &slot.lock, deadline_ns, d == direction::reading ? wait_reason::readable : wait_reason::writable);
+  has_turn = result == outcome::granted;
+  if (result == outcome::timed_out || result == outcome::cancelled) {
+    lock_scope<spin_lock> held(slot.lock);
+    if (intrusive_list<waiter>::is_linked(&note)) side.waiting.erase(&note);
+    note_busy(side);
+  }
+  return result;
+}
+
+CONCUR_INLINE outcome wait_ready(descriptor_slot& slot, int fd, direction d, nanoseconds_t deadline_ns, bool& has_turn,
+                                 std::uint32_t skipped_at, int& error) noexcept {
+  error = 0;
+  slot.lock.lock();
+  descriptor_side& side = slot.side(d);
+  const bool had_turn = has_turn;
+  has_turn = false;
+  // relaxed: the lock is held. Another reader may have taken the news, and left bytes.
+  const bool has_news = skipped_at != 0 && slot.read_news.load(std::memory_order_relaxed) != skipped_at;
+  if (side.is_ready || has_news) {
+    side.is_ready = false;
+    has_turn = had_turn;
+    slot.lock.unlock();
+    return outcome::granted;
+  }
+  if (had_turn) side.has_turn = false;
+  scheduler* own = this_worker()->sched;
+  error = watch_descriptor(slot, fd, *own);
+  if (error != 0) {
+    note_busy(side);
+    slot.lock.unlock();
+    return outcome::granted;
+  }
+  slot.watched_by->watcher.arm(fd, static_cast<std::uint32_t>(fd), d == direction::reading, d == direction::writing);
+  return wait_on_side(slot, d, deadline_ns, had_turn, has_turn);
+}
+
+CONCUR_INLINE outcome wait_turn(descriptor_slot& slot, direction d, nanoseconds_t deadline_ns,
+                                bool& has_turn) noexcept {
+  slot.lock.lock();
+  descriptor_side& side = slot.side(d);
+  if (!side.has_turn && side.waiting.is_empty()) {
+    slot.lock.unlock();
+    return outcome::granted;
+  }
+  return wait_on_side(slot, d, deadline_ns, false, has_turn);
+}
+
+CONCUR_INLINE void leave_turn(descriptor_slot& slot, direction d) noexcept {
+  party* next = nullptr;
+  {
+    lock_scope<spin_lock> held(slot.lock);
+    next = pass_turn(slot.side(d));
+  }
+  resume_if(next);
+}
+
+// Wakes everybody with `closed` and begins a new generation.
+inline void retire_slot(descriptor_slot& slot, int fd, descriptor_kind kind, bool is_in_poller) noexcept {
+  waiter* woken = nullptr;
+  {
+    lock_scope<spin_lock> held(slot.lock);
+    unwatch_descriptor(slot, fd, is_in_poller);
+    ++slot.generation;
+    slot.has_ended.store(false, std::memory_order_relaxed);  // relaxed: the owner of the number orders its uses
+    slot.kind.store(kind, std::memory_order_relaxed);        // relaxed: as above
+    note_read_news(slot);
+    for (descriptor_side& side : slot.sides) {
+      side.is_ready = false;
+      side.has_turn = false;
+      while (waiter* note = side.waiting.pop_front()) {
+        if (!note->claim()) continue;
+        note->who->result = outcome::closed;
+        note->next = woken;
+        woken = note;
+      }
+      note_busy(side);
+    }
+  }
+  while (woken != nullptr) {
+    party* who = woken->who;
+    woken = woken->next;
+    resume(who);
+  }
+}
+
+CONCUR_INLINE void adopt_descriptor(int fd, descriptor_kind kind) noexcept {
+  descriptor_slot* slot = slot_of(fd);
+  if (slot != nullptr) retire_slot(*slot, fd, kind, false);
+}
+
+CONCUR_INLINE void forget_descriptor(int fd) noexcept {
+  descriptor_slot* slot = slot_of(fd);
+  if (slot != nullptr) retire_slot(*slot, fd, descriptor_kind::unknown, true);
+}
+
+// Waiters of other runtimes are woken: they find "not now" again, and register with their own.
+inline void forget_watch(descriptor_slot& slot, int fd, scheduler& s) noexcept {
+  party* chosen[2] = {nullptr, nullptr};
+  {
+    lock_scope<spin_lock> held(slot.lock);
+    if (slot.watched_by != &s) return;
+    unwatch_descriptor(slot, fd, true);
+    for (unsigned i = 0; i < 2; ++i) chosen[i] = pass_turn(slot.sides[i]);
+  }
+  resume_if(chosen[0]);
+  resume_if(chosen[1]);
+}
+
+CONCUR_INLINE void forget_scheduler(scheduler& s) noexcept {
+  for (unsigned block = 0; block < slot_blocks; ++block) {
+    descriptor_slot* first = slot_table[block].load(std::memory_order_acquire);  // acquire: pairs with grow_slots
+    if (first == nullptr) continue;
+    for (std::uint32_t i = 0; i < (64u << block); ++i)
+      forget_watch(first[i], static_cast<int>((64u << block) + i - 64), s);
+  }
+}
+
+}  // namespace detail
+CONCUR_NAMESPACE_END
+#endif  // CONCUR_BODIES
+
+// runtime/snapshot.hpp - figures about a running runtime, and a list of its fibers.
+//
+// Both are read without stopping anybody: counters have one writer each and are added up here, states are looked at
+// as they pass. Figures of one snapshot may therefore be some nanoseconds apart; with all workers idle they are exact.
+
+#include <cstdio>
+
+CONCUR_NAMESPACE_BEGIN
+
+enum class stack_guard : unsigned char {
+  none_yet,  // no stack has been made
+  madvise,   // guard pages without a mapping of their own (Linux 6.13 and later)
+  mprotect,  // guard pages that cost a mapping each
+  canary,    // no guard page: the lowest words are checked when a stack comes back
+};
+
+struct stats {
+  unsigned workers = 0;
+  unsigned idle_workers = 0;
+  std::size_t fibers_live = 0;  // spawned and not finished
+  std::size_t fibers_spawned = 0;
+  std::size_t fibers_finished = 0;
+  std::size_t switches = 0;  // times a worker chose what to run next
+  std::size_t steals = 0;    // times one worker took fibers from another, and how many it took
+  std::size_t fibers_stolen = 0;
+  std::size_t sleeps = 0;       // times a worker found nothing to do
+  std::size_t timers = 0;       // deadlines of parked fibers that are set
+  std::size_t descriptors = 0;  // watched by the poller
+  std::size_t stacks_live = 0;  // in use, or kept by a worker for the next fiber
+  std::size_t stacks_made = 0;
+  std::size_t stack_bytes_reserved = 0;  // address space, not memory
+  stack_guard guard = stack_guard::none_yet;
+};
+
+// What ended runtimes of this process left behind, and how many are alive. A test asks that all of it is 0.
+struct leftovers {
+  std::size_t runtimes = 0;
+  std::size_t fibers = 0;
+  std::size_t timers = 0;
+  std::size_t descriptors = 0;
+  std::size_t stacks = 0;
+};
+CONCUR_INLINE leftovers process_leftovers() noexcept;
+
+namespace detail {
+CONCUR_INLINE stats take_snapshot(const scheduler& s) noexcept;
+CONCUR_INLINE void dump_fibers(scheduler& s, std::FILE* out) noexcept;
+}  // namespace detail
+CONCUR_NAMESPACE_END
+
+#if CONCUR_BODIES
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+CONCUR_INLINE stats take_snapshot(const scheduler& s) noexcept {
+  stats all;
+  all.workers = s.worker_count;
+  all.idle_workers = s.idle.count();
+  for (unsigned i = 0; i < s.worker_count; ++i) all.fibers_finished += s.workers[i].finished.get();
+  all.fibers_spawned = s.foreign_spawned.load(std::memory_order_relaxed);  // relaxed: a figure
+  for (unsigned i = 0; i < s.worker_count; ++i) {
+    const worker& w = s.workers[i];
+    all.fibers_spawned += w.spawned.get();
+    all.switches += w.switches.get();
+    all.steals += w.steals.get();
+    all.fibers_stolen += w.stolen_fibers.get();
+    all.sleeps += w.parks.get();
+    all.timers += w.timers.size();
+  }
+  all.fibers_live = all.fibers_spawned - all.fibers_finished;
+  all.descriptors = s.watched_count.load(std::memory_order_relaxed);  // relaxed: a figure
+  all.stacks_live = s.stacks.live_count();
+  all.stacks_made = s.stacks.mapped_count();
+  all.stack_bytes_reserved = s.stacks.reserved_bytes();
+  all.guard = static_cast<stack_guard>(s.stacks.guard());
+  return all;
+}
+
+inline const char* to_string(fiber_state state) noexcept {
+  switch (state) {
+    case fiber_state::idle:
+      return "idle";
+    case fiber_state::ready:
+      return "ready";
+    case fiber_state::running:
+      return "running";
+    case fiber_state::parked:
+      return "parked";
+    case fiber_state::finished:
+      return "finished";
+  }
+  return "unknown";
+}
+
+CONCUR_INLINE void dump_fibers(scheduler& s, std::FILE* out) noexcept {
+  const stats all = take_snapshot(s);
+  std::fprintf(out, "concur: %zu fibers on %u workers (%u idle)\n", all.fibers_live, all.workers, all.idle_workers);
+  s.blocks->walk(
+      [](fiber* f, void* file) {
+        // relaxed, both: a look in passing; the fiber may be elsewhere when the line is read.
+        const fiber_state state = f->state.load(std::memory_order_relaxed);
+        const wait_reason reason = f->reason.load(std::memory_order_relaxed);  // relaxed: as above
+        if (state == fiber_state::idle || state == fiber_state::finished) return;
+        std::fprintf(static_cast<std::FILE*>(file), "  fiber %llu %s%s\n", static_cast<unsigned long long>(f->id),
+                     to_string(state),
+                     state == fiber_state::parked ? (std::string(" in ") + to_string(reason)).c_str() : "");
+      },
+      out);
+}
+
+}  // namespace detail
+
+CONCUR_INLINE leftovers process_leftovers() noexcept {
+  // relaxed, all: figures, asked when nothing is under way.
+  leftovers all;
+  all.runtimes = detail::process_ledger.runtimes.load(std::memory_order_relaxed);
+  all.fibers = detail::process_ledger.fibers.load(std::memory_order_relaxed);            // relaxed: as above
+  all.timers = detail::process_ledger.timers.load(std::memory_order_relaxed);            // relaxed: as above
+  all.descriptors = detail::process_ledger.descriptors.load(std::memory_order_relaxed);  // relaxed: as above
+  all.stacks = detail::process_ledger.stacks.load(std::memory_order_relaxed);            // relaxed: as above
+  return all;
+}
+
+CONCUR_NAMESPACE_END
+#endif  // CONCUR_BODIES
+
+// sync/mutex.hpp - mutual exclusion for fibers and threads alike; waiting parks the fiber and leaves the worker to
+// others.
+//
+// One word says whether the mutex is held and whether somebody waits, so that an uncontended lock or unlock is one
+// compare-exchange. The queue of waiters has a small lock of its own and is touched only when there is contention.
+//
+//     word    meaning                         next, by
+//     0       free, nobody waits              1 lock
+//     1       held, nobody waits              0 unlock · 3 a waiter queues
+//     3       held, somebody waits            2 unlock, which wakes the first · 3 unlock, which hands over (M3)
+//     2       free, and one was just woken    3 lock, by the woken one or by who came first
+//
+//   M1  `waiting` is set and cleared under the queue's lock, and set whenever the queue is not empty.
+//   M2  A woken waiter competes with whoever runs: the lock may be taken before it gets there (barging). That keeps
+//       the mutex from being held by a fiber that is not running yet.
+//   M3  A waiter that has been passed over for 1 ms is handed the mutex directly at the next unlock: nobody starves.
+//       (The rule, and the millisecond, are those of Go's sync.Mutex.)
+//   M4  `owner_` names the holder; only the holder writes it. Unlocking by anybody else is reported.
+
+CONCUR_NAMESPACE_BEGIN
+
+// Not recursive. Works with std::lock_guard, std::unique_lock and std::scoped_lock. An unlock happens before the next
+// lock.
+class mutex {
+ public:
+  constexpr mutex() noexcept = default;
+  mutex(const mutex&) = delete;
+  mutex& operator=(const mutex&) = delete;
+
+  // Waits until the mutex is free, and takes it. Throws `cancelled` without taking it, std::logic_error when the
+  // caller holds it.
+  void lock() {
+    detail::worker* w = detail::checkpoint();
+    std::uint32_t expected = 0;
+    // acquire: pairs with unlock. relaxed on failure: the slow path looks again.
+    if (CONCUR_LIKELY(
+            word_.compare_exchange_strong(expected, held, std::memory_order_acquire, std::memory_order_relaxed))) {
+      set_owner(identity(w));
+      return;
+    }
+    lock_slow();
+  }
+
+  // Takes the mutex if that needs no waiting.
+  bool try_lock() noexcept {
+    std::uint32_t word = word_.load(std::memory_order_relaxed);  // relaxed: the exchange decides
+    while ((word & held) == 0) {
+      // acquire: pairs with unlock.
+      if (word_.compare_exchange_weak(word, word | held, std::memory_order_acquire, std::memory_order_relaxed)) {
+        set_owner(identity(detail::this_worker()));
+        return true;
+      }
+    }
+    return false;
+  }
+
+  // Throws std::logic_error when the caller does not hold the mutex, and changes nothing then.
+  void unlock() {
+    // relaxed: only the holder finds itself here, and it wrote the value.
+    if (CONCUR_UNLIKELY(owner_.load(std::memory_order_relaxed) != identity(detail::this_worker())) &&
+        !CONCUR_MUTANT_IS(68))
+      fail_stranger();
+    set_owner(nullptr);
+    std::uint32_t expected = held;
+    // release: publishes what was done under the mutex. relaxed on failure: somebody waits, and the slow path takes a
+    // lock.
+    if (CONCUR_LIKELY(word_.compare_exchange_strong(expected, 0, std::memory_order_release, std::memory_order_relaxed)))
+      return;
+    unlock_slow();
+  }
+
+ private:
+  static constexpr std::uint32_t held = 1;
+  static constexpr std::uint32_t waiting = 2;
+
+  // Who holds: the fiber, or the thread, by the address of something that is its own.
+  static const void* identity(detail::worker* w) noexcept {
+    if (CONCUR_LIKELY(w != nullptr && w->current != nullptr)) return w->current;
+    return detail::this_worker_cell();
+  }
+  void set_owner(const void* who) noexcept {
+    owner_.store(who, std::memory_order_relaxed);  // relaxed: compared by the holder with itself only (M4)
+  }
+  void lock_slow();
+  void unlock_slow() noexcept;
+  [[noreturn]] static void fail_stranger();
+
+  std::atomic<std::uint32_t> word_{0};
+  detail::spin_lock queue_lock_;
+  std::atomic<const void*> owner_{nullptr};
+  detail::intrusive_list<detail::waiter> queue_;
+};
+
+CONCUR_NAMESPACE_END
+
+#if CONCUR_BODIES
+CONCUR_NAMESPACE_BEGIN
+
+CONCUR_INLINE void mutex::fail_stranger() {
+  detail::fail_logic(
+      "concur::mutex::unlock: the caller does not hold this mutex; unlock it where it was locked, on the same fiber");
+}
+
+CONCUR_INLINE void mutex::lock_slow() {
+  constexpr detail::nanoseconds_t patience_ns = 1'000'000;
+  detail::caller me(detail::this_worker());
+  const void* const self = identity(detail::this_worker());
+  // relaxed: a holder sees its own write, and nobody else's value is equal to it.
+  if (owner_.load(std::memory_order_relaxed) == self)
+    detail::fail_logic("concur::mutex::lock: the caller holds this mutex already, and would wait for itself for ever");
+  detail::nanoseconds_t since = 0;
+  bool wants_handover = false;
+  for (;;) {
+    if (try_lock()) return;
+    queue_lock_.lock();
+    // M1: from here on an unlock comes to the queue. relaxed: the exchange in try_lock, or the queue's lock, orders it.
+    if ((word_.fetch_or(waiting, std::memory_order_relaxed) & held) == 0) {
+      if (queue_.is_empty()) word_.fetch_and(~waiting, std::memory_order_relaxed);  // relaxed: as above
+      queue_lock_.unlock();
+      continue;
+    }
+    detail::waiter note(me.who(), &wants_handover);
+    if (since == 0)
+      queue_.push_back(&note);
+    else
+      queue_.push_front(&note);
+    const detail::outcome result = me.park(&queue_lock_, detail::never, detail::wait_reason::mutex_lock);
+    if (result == detail::outcome::granted) {  // handed over: it is ours already (M3)
+      set_owner(identity(detail::this_worker()));
+      return;
+    }
+    if (result == detail::outcome::cancelled) {
+      {
+        detail::lock_scope<detail::spin_lock> in(queue_lock_);
+        if (detail::intrusive_list<detail::waiter>::is_linked(&note)) queue_.erase(&note);
+        if (queue_.is_empty())
+          word_.fetch_and(~waiting, std::memory_order_relaxed);  // relaxed: under the queue's lock (M1)
+      }
+      detail::fail_cancelled();
+    }
+    const detail::nanoseconds_t now = detail::seam_now();
+    if (since == 0)
+      since = now;
+    else if (now - since >= patience_ns)
+      wants_handover = !CONCUR_MUTANT_IS(67);
+  }
+}
+
+CONCUR_INLINE void mutex::unlock_slow() noexcept {
+  detail::party* next = nullptr;
+  {
+    detail::lock_scope<detail::spin_lock> in(queue_lock_);
+    bool is_handover = false;
+    while (next == nullptr && !queue_.is_empty()) {
+      detail::waiter* note = queue_.pop_front();
+      if (!note->claim()) continue;
+      next = note->who;
+      is_handover = *static_cast<bool*>(note->value);
+      next->result = is_handover ? detail::outcome::granted : detail::outcome::retry;
+    }
+    const std::uint32_t rest = queue_.is_empty() ? 0 : waiting;
+    // release: publishes what was done under the mutex, to the heir or to whoever comes first.
+    word_.store(is_handover ? held | rest : rest, std::memory_order_release);
+  }
+  if (next != nullptr) detail::resume(next);
+}
+
+CONCUR_NAMESPACE_END
+#endif  // CONCUR_BODIES
+
+// sync/wait_group.hpp - waits until a number of things are done.
+//
+// Add what you start, call done() where it ends, and wait() for zero. For fibers whose lives nest, a nursery says the
+// same with less to forget; a wait_group is for counts that do not.
+//
+//   Z1  The count is changed under the lock; reaching zero takes all waiters off in the same step.
+//   Z2  wait() returns only for a zero that came after the waiter did, or that it found.
+
+CONCUR_NAMESPACE_BEGIN
+
+// Every done() happens before the return of the wait() it lets go.
+class wait_group {
+ public:
+  constexpr wait_group() noexcept = default;
+  wait_group(const wait_group&) = delete;
+  wait_group& operator=(const wait_group&) = delete;
+
+  // Raises the count by n, or lowers it if n is negative. Throws std::logic_error, and changes nothing, when the
+  // count would fall below zero, would overflow, or would leave zero again while waiters of the former round have not
+  // all gone.
+  void add(std::ptrdiff_t n = 1);
+  void done() { add(-1); }
+
+  // Parks until the count is zero. Throws `cancelled`.
+  void wait();
+  // The same with a limit; false when that passed first.
+  template <class Rep, class Period>
+  bool wait_for(std::chrono::duration<Rep, Period> d) {
+    return wait_deadline(detail::deadline_after(d));
+  }
+  template <class Clock, class Duration>
+  bool wait_until(const std::chrono::time_point<Clock, Duration>& tp) {
+    return wait_deadline(detail::deadline_at(tp));
+  }
+  // Whether the count is zero now.
+  bool try_wait() noexcept;
+
+ private:
+  bool wait_deadline(detail::nanoseconds_t deadline_ns);
+
+  detail::spin_lock lock_;
+  std::ptrdiff_t count_ = 0;
+  std::ptrdiff_t leaving_ = 0;  // waiters that were let go and have not returned yet
+  detail::intrusive_list<detail::waiter> queue_;
+};
+
+CONCUR_NAMESPACE_END
+
+#if CONCUR_BODIES
+CONCUR_NAMESPACE_BEGIN
+
+CONCUR_INLINE void wait_group::add(std::ptrdiff_t n) {
+  detail::waiter* woken = nullptr;
+  const char* misuse = nullptr;
+  {
+    detail::lock_scope<detail::spin_lock> held(lock_);
+    std::ptrdiff_t sum = 0;
+    if (__builtin_add_overflow(count_, n, &sum))
+      misuse = "concur::wait_group::add: the count would overflow";
+    else if (sum < 0)
+      misuse = "concur::wait_group: the count would fall below zero; there are more done() than add()";
+    else if (count_ == 0 && n > 0 && leaving_ != 0 && !CONCUR_MUTANT_IS(66))
+      misuse = "concur::wait_group::add: the group is used again before every wait() of the last round has returned";
+    if (misuse == nullptr) {
+      count_ = sum;
+      while (count_ == 0 && !queue_.is_empty()) {
+        detail::waiter* note = queue_.pop_front();
+        if (!note->claim()) continue;
+        note->who->result = detail::outcome::granted;
+        ++leaving_;
+        note->next = woken;
+        woken = note;
+      }
+    }
+  }
+  if (misuse != nullptr) detail::fail_logic(misuse);
+  while (woken != nullptr) {
+    detail::party* who = woken->who;
+    woken = woken->next;
+    detail::resume(who);
+  }
+}
+
+CONCUR_INLINE bool wait_group::try_wait() noexcept {
+  detail::lock_scope<detail::spin_lock> held(lock_);
+  return count_ == 0;
+}
+
+CONCUR_INLINE void wait_group::wait() { wait_deadline(detail::never); }
+
+CONCUR_INLINE bool wait_group::wait_deadline(detail::nanoseconds_t deadline_ns) {
+  detail::caller me(detail::checkpoint());
+  lock_.lock();
+  if (count_ == 0) {
+    lock_.unlock();
+    return true;
+  }
+  detail::waiter note(me.who(), nullptr);
+  queue_.push_back(&note);
+  const detail::outcome result = me.park(&lock_, deadline_ns, detail::wait_reason::wait_group_wait);
+  {
+    detail::lock_scope<detail::spin_lock> held(lock_);
+    if (result == detail::outcome::granted)
+      --leaving_;
+    else if (detail::intrusive_list<detail::waiter>::is_linked(&note))
+      queue_.erase(&note);
+  }
+  if (result == detail::outcome::cancelled) detail::fail_cancelled();
+  return result == detail::outcome::granted;
+}
+
+CONCUR_NAMESPACE_END
+#endif  // CONCUR_BODIES
+
+// channel/channel_core.hpp - what the handles of one channel share: the ring, the two queues, and the operations on
+// them.
+//
+// A channel is a lock, a ring of at most `capacity` values, and two queues: receivers that found it empty, and
+// senders that found it full. Whoever comes when the other side waits serves it directly: the value goes from frame
+// to frame and never through the ring, and the one served runs next on this worker.
+//
+//   H1  Receivers wait only while the ring is empty and no sender waits; senders only while the ring is full and no
+//       receiver waits.
+//   H2  A value is moved under the lock, after the claim of the waiter it goes to or comes from (waiter.hpp, W4). So
+//       a receive that was cancelled or timed out has lost nothing, and a send that was has its value still.
+//   H3  When a receiver makes room in a full ring, the longest waiting sender's value moves into it in the same step:
+//       the order is that of the sends.
+//   H4  Closing takes all waiters off at once: receivers find the ring empty (H1), senders keep their values.
+//   H5  A move that throws in the middle of a hand-off gives the claimed waiter back with `retry`; it then tries by
+//       itself, and the exception goes to whose value it was.
+//
+// The shape (direct hand-off, one lock, two queues) is that of Go's chan.go, and goes back to Hoare's rendezvous.
+
+#include <optional>
+#include <type_traits>
+
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+// As a deadline: do not park, and be no checkpoint.
+inline constexpr nanoseconds_t without_parking = long_ago;
+
+template <class T>
+class channel_core {
+ public:
+  // Null when memory is exhausted.
+  static channel_core* make(std::size_t capacity) noexcept {
+    if (capacity > static_cast<std::size_t>(-1) / sizeof(T) / 2) return nullptr;
+    T* ring = nullptr;
+    if (capacity != 0) {
+      ring = static_cast<T*>(::operator new(capacity * sizeof(T), std::align_val_t(alignof(T)), std::nothrow));
+      if (ring == nullptr) return nullptr;
+    }
+    channel_core* made = new (std::nothrow) channel_core(ring, capacity);
+    if (made == nullptr) ::operator delete(static_cast<void*>(ring), std::align_val_t(alignof(T)));
+    return made;
+  }
+
+  void hold() noexcept {
+    handles_.fetch_add(1, std::memory_order_relaxed);  // relaxed: the holder of a handle makes another
+  }
+  void release() noexcept {
+    // acq_rel: what any handle did happens before the end.
+    if (handles_.fetch_sub(1, std::memory_order_acq_rel) == 1) delete this;
+  }
+
+  // Moves from `value` exactly when it returns granted. closed, timed_out or cancelled otherwise.
+  outcome send(T& value, nanoseconds_t deadline_ns) {
+    for (;;) {
+      caller me(deadline_ns == without_parking ? this_worker() : checkpoint());
+      lock_.lock();
+      if (CONCUR_UNLIKELY(is_closed_)) {
+        lock_.unlock();
+        return outcome::closed;
+      }
+      if (waiter* receiver = pop_claimed(receivers_)) {
+        party* who = receiver->who;
+        if constexpr (moves_quietly) {
+          static_cast<std::optional<T>*>(receiver->value)->emplace(std::move(value));
+          who->result = outcome::granted;
+          lock_.unlock();
+        } else {
+          hand_over_or_give_back(*receiver, value);
+        }
+        resume(who);
+        return outcome::granted;
+      }
+      if (count_ < capacity_) {
+        put(value);
+        return outcome::granted;
+      }
+      if (has_no_time(deadline_ns)) return outcome::timed_out;
+      waiter note(me.who(), &value);
+      senders_.push_back(&note);
+      const outcome result = me.park(&lock_, deadline_ns, wait_reason::channel_send);
+      if (CONCUR_LIKELY(result == outcome::granted)) return result;
+      if (result != outcome::retry) return withdraw(senders_, note, result);
+    }
+  }
+
+  // Fills the slot exactly when it returns granted. closed (and drained), timed_out or cancelled otherwise.
+  outcome receive(std::optional<T>& slot, nanoseconds_t deadline_ns) {
+    for (;;) {
+      caller me(deadline_ns == without_parking ? this_worker() : checkpoint());
+      lock_.lock();
+      if (count_ != 0) {
+        take(slot);
+        return outcome::granted;
+      }
+      if (waiter* sender = pop_claimed(senders_)) {
+        if (take_from(*sender, slot)) return outcome::granted;
+        continue;
+      }
+      if (CONCUR_UNLIKELY(is_closed_)) {
+        lock_.unlock();
+        return outcome::closed;
+      }
+      if (has_no_time(deadline_ns)) return outcome::timed_out;
+      waiter note(me.who(), &slot);
+      receivers_.push_back(&note);
+      const outcome result = me.park(&lock_, deadline_ns, wait_reason::channel_recv);
+      if (CONCUR_LIKELY(result == outcome::granted)) return result;
+      if (result != outcome::retry) return withdraw(receivers_, note, result);
+    }
+  }
+
+  // False: it was closed before.
+  bool close() noexcept {
+    waiter* woken = nullptr;
+    {
+      lock_scope<spin_lock> held(lock_);
+      if (is_closed_) return false;
+      is_closed_ = true;
+      for (intrusive_list<waiter>* queue : {&receivers_, &senders_}) {
+        if (CONCUR_MUTANT_IS(60) && queue == &senders_) break;
+        waiter** end = &woken;
+        while (*end != nullptr) end = &(*end)->next;
+        while (waiter* note = pop_claimed(*queue)) {
+          note->who->result = outcome::closed;
+          *end = note;
+          end = &note->next;
+        }
+      }
+    }
+    while (woken != nullptr) {
+      party* who = woken->who;
+      woken = woken->next;
+      resume(who);
+    }
+    return true;
+  }
+
+  bool is_closed() noexcept {
+    lock_scope<spin_lock> held(lock_);
+    return is_closed_;
+  }
+  std::size_t size() noexcept {
+    lock_scope<spin_lock> held(lock_);
+    return count_;
+  }
+  std::size_t capacity() const noexcept { return capacity_; }
+
+ private:
+  static constexpr bool moves_quietly = std::is_nothrow_move_constructible<T>::value;
+
+  channel_core(T* ring, std::size_t capacity) noexcept : ring_(ring), capacity_(capacity) {}
+  ~channel_core() {
+    for (; count_ != 0; --count_) {
+      ring_[first_].~T();
+      first_ = after(first_, 1);
+    }
+    ::operator delete(static_cast<void*>(ring_), std::align_val_t(alignof(T)));
+  }
+
+  std::size_t after(std::size_t index, std::size_t n) const noexcept {
+    const std::size_t sum = index + n;
+    return sum < capacity_ ? sum : sum - capacity_;
+  }
+
+  // The first waiter whose wait nobody else has ended; unlinked. Under the lock.
+  static waiter* pop_claimed(intrusive_list<waiter>& queue) noexcept {
+    while (waiter* note = queue.pop_front()) {
+      if (CONCUR_LIKELY(note->claim())) return note;
+    }
+    return nullptr;
+  }
+
+  // With the lock held; drops it when the answer is yes.
+  bool has_no_time(nanoseconds_t deadline_ns) noexcept {
+    if (CONCUR_LIKELY(deadline_ns == never)) return false;
+    if (deadline_ns != without_parking && deadline_ns > seam_now()) return false;
+    lock_.unlock();
+    return true;
+  }
+
+  // A wait that somebody else ended (closed: the note is off already).
+  outcome withdraw(intrusive_list<waiter>& queue, waiter& note, outcome result) noexcept {
+    if (result == outcome::closed) return result;
+    lock_scope<spin_lock> held(lock_);
+    if (intrusive_list<waiter>::is_linked(&note) && !CONCUR_MUTANT_IS(62)) queue.erase(&note);
+    return result;
+  }
+
+  // Into the ring, which has room. Drops the lock, also by an exception.
+  void put(T& value) noexcept(moves_quietly) {
+    lock_drop held(lock_);
+    ::new (static_cast<void*>(&ring_[after(first_, count_)])) T(std::move(value));
+    ++count_;
+  }
+
+  // The oldest out of the ring, and the longest waiting sender's value in (H3). Drops the lock.
+  void take(std::optional<T>& slot) noexcept(moves_quietly) {
+    party* served = nullptr;
+    {
+      lock_drop held(lock_);
+      slot.emplace(std::move(ring_[first_]));
+      ring_[first_].~T();
+      first_ = after(first_, 1);
+      --count_;
+      if (CONCUR_MUTANT_IS(61)) {
+        if (waiter* sender = pop_claimed(senders_)) (served = sender->who)->result = outcome::retry;
+      } else if (waiter* sender = pop_claimed(senders_)) {
+        served = sender->who;
+        served->result = move_quietly(&ring_[after(first_, count_)], *static_cast<T*>(sender->value)) ? outcome::granted
+                                                                                                      : outcome::retry;
+        if (served->result == outcome::granted) ++count_;
+      }
+    }
+    if (served != nullptr) resume(served);
+  }
+
+  // From the frame of a claimed sender. False: the move threw, and the sender will find out by itself (H5). Drops the
+  // lock.
+  bool take_from(waiter& sender, std::optional<T>& slot) noexcept {
+    party* who = sender.who;
+    bool is_moved = true;
+    T& value = *static_cast<T*>(sender.value);
+    if constexpr (moves_quietly) {
+      slot.emplace(std::move(value));
+    } else {
+      is_moved = emplace_quietly(slot, value);
+    }
+    who->result = is_moved ? outcome::granted : outcome::retry;
+    lock_.unlock();
+    resume(who);
+    return is_moved;
+  }
+
+  // To a claimed receiver, of a type whose move may throw: then the receiver goes back to wait, and the exception to
+  // the sender.
+  void hand_over_or_give_back(waiter& receiver, T& value) {
+    party* who = receiver.who;
+#if CONCUR_EXCEPTIONS
+    try {
+      static_cast<std::optional<T>*>(receiver.value)->emplace(std::move(value));
+    } catch (...) {
+      who->result = outcome::retry;
+      lock_.unlock();
+      resume(who);
+      throw;
+    }
+#else
+    static_cast<std::optional<T>*>(receiver.value)->emplace(std::move(value));
+#endif
+    who->result = outcome::granted;
+    lock_.unlock();
+  }
+
+  static bool move_quietly(T* to, T& from) noexcept {
+#if CONCUR_EXCEPTIONS
+    if constexpr (!moves_quietly) {
+      try {
+        ::new (static_cast<void*>(to)) T(std::move(from));
+        return true;
+      } catch (...) {
+        return false;
+      }
+    }
+#endif
+    ::new (static_cast<void*>(to)) T(std::move(from));
+    return true;
+  }
+  static bool emplace_quietly(std::optional<T>& to, T& from) noexcept {
+#if CONCUR_EXCEPTIONS
+    try {
+      to.emplace(std::move(from));
+      return true;
+    } catch (...) {
+      return false;
+    }
+#else
+    to.emplace(std::move(from));
+    return true;
+#endif
+  }
+
+  // Drops a lock that is held already.
+  struct lock_drop {
+    explicit lock_drop(spin_lock& lock) noexcept : lock_(lock) {}
+    ~lock_drop() { lock_.unlock(); }
+    lock_drop(const lock_drop&) = delete;
+    lock_drop& operator=(const lock_drop&) = delete;
+    spin_lock& lock_;
+  };
+
+  spin_lock lock_;
+  bool is_closed_ = false;
+  std::atomic<std::uint32_t> handles_{1};
+  T* ring_;
+  std::size_t capacity_;
+  std::size_t first_ = 0;
+  std::size_t count_ = 0;
+  intrusive_list<waiter> receivers_;
+  intrusive_list<waiter> senders_;
+};
+
+}  // namespace detail
+CONCUR_NAMESPACE_END
+
+// channel/channel.hpp - the handle: values handed from one fiber or thread to another, in order, with a bound.
+//
+// A channel is copied like a pointer, and copies are the same channel, as in Go. A bound of 0 makes it a rendezvous;
+// any other is how far the sender may run ahead. There is no unbounded one: a queue without a bound only hides that
+// somebody is too slow.
+//
+//     operation      nil            open, can go               open, cannot go    closed
+//     send           parks          passes the value on        parks              channel_closed, the value stays with the caller
+//     recv           parks          takes the oldest           parks              what is buffered, then nothing
+//     close          logic_error    wakes all who wait                            channel_closed
+
+#include <iterator>
+
+CONCUR_NAMESPACE_BEGIN
+
+// What a timed operation came to.
+enum class status : unsigned char { ok, closed, timeout };
+
+struct nil_t {
+  explicit constexpr nil_t() = default;
+};
+// The channel on which nothing ever happens: sends and receives park until they are cancelled.
+inline constexpr nil_t nil{};
+
+namespace detail {
+
+// What channel<T> and channel<void> share. Item is what is carried.
+template <class Item>
+class channel_handle {
+ public:
+  // Closes for good: parked receivers get nothing more, parked senders channel_closed. Throws channel_closed when it
+  // is closed already, std::logic_error for a nil channel.
+  void close() {
+    if (core_ == nullptr)
+      fail_logic("concur::channel::close: the channel is nil; only a channel with a capacity can be closed");
+    if (!core_->close()) fail_closed("concur::channel::close: the channel is closed already");
+  }
+  // The same without throwing: false when it was closed already, or is nil.
+  bool try_close() noexcept { return core_ != nullptr && core_->close(); }
+
+  bool closed() const noexcept { return core_ != nullptr && core_->is_closed(); }
+  std::size_t size() const noexcept { return core_ != nullptr ? core_->size() : 0; }
+  std::size_t capacity() const noexcept { return core_ != nullptr ? core_->capacity() : 0; }
+  // Whether two handles are the same channel.
+  friend bool operator==(const channel_handle& a, const channel_handle& b) noexcept { return a.core_ == b.core_; }
+  friend bool operator!=(const channel_handle& a, const channel_handle& b) noexcept { return a.core_ != b.core_; }
+
+ protected:
+  explicit channel_handle(std::size_t capacity) : core_(channel_core<Item>::make(capacity)) {
+    if (core_ == nullptr)
+      fail_argument("concur::channel", "capacity", std::to_string(capacity), "there is no memory for so many values");
+  }
+  explicit channel_handle(nil_t) noexcept {}
+  channel_handle(const channel_handle& other) noexcept : core_(other.core_) {
+    if (core_ != nullptr) core_->hold();
+  }
+  channel_handle(channel_handle&& other) noexcept : core_(std::exchange(other.core_, nullptr)) {}
+  channel_handle& operator=(const channel_handle& other) noexcept {
+    channel_core<Item>* before = core_;
+    core_ = other.core_;
+    if (core_ != nullptr) core_->hold();
+    if (before != nullptr) before->release();
+    return *this;
+  }
+  channel_handle& operator=(channel_handle&& other) noexcept {
+    channel_handle taken(std::move(other));
+    std::swap(core_, taken.core_);
+    return *this;
+  }
+  ~channel_handle() {
+    if (core_ != nullptr) core_->release();
+  }
+
+  outcome send_item(Item& item, nanoseconds_t deadline_ns) const {
+    if (CONCUR_UNLIKELY(core_ == nullptr)) return wait_on_nil(deadline_ns);
+    return core_->send(item, deadline_ns);
+  }
+  outcome receive_item(std::optional<Item>& slot, nanoseconds_t deadline_ns) const {
+    if (CONCUR_UNLIKELY(core_ == nullptr)) return wait_on_nil(deadline_ns);
+    return core_->receive(slot, deadline_ns);
+  }
+  void must_send(Item& item) const {
+    const outcome result = send_item(item, never);
+    if (CONCUR_LIKELY(result == outcome::granted)) return;
+    if (result == outcome::closed) fail_closed("concur::channel::send: the channel is closed");
+    fail_cancelled();
+  }
+  bool must_receive(std::optional<Item>& slot) const {
+    const outcome result = receive_item(slot, never);
+    if (CONCUR_UNLIKELY(result == outcome::cancelled)) fail_cancelled();
+    return result == outcome::granted;
+  }
+  static status to_status(outcome result) {
+    if (result == outcome::cancelled) fail_cancelled();
+    if (result == outcome::closed) return status::closed;
+    return result == outcome::granted ? status::ok : status::timeout;
+  }
+
+ private:
+  static outcome wait_on_nil(nanoseconds_t deadline_ns) {
+    if (deadline_ns == without_parking) return outcome::timed_out;
+    caller me(checkpoint());
+    return me.park(nullptr, deadline_ns, wait_reason::channel_recv);
+  }
+
+  channel_core<Item>* core_ = nullptr;
+};
+
+struct signal_item {};
+
+}  // namespace detail
+
+// All members may be called from any fiber and any thread at once (the handle itself, like any variable, is not to be
+// assigned while another uses it). A send happens before the receive that gets its value; the k-th receive on a
+// channel of capacity C happens before the (k+C)-th send completes; a close happens before the receive that sees it.
+// T is moved under a lock: its move constructor must not park.
+template <class T>
+class channel : public detail::channel_handle<T> {
+  using base = detail::channel_handle<T>;
+
+ public:
+  using value_type = T;
+
+  // capacity 0: a rendezvous, in which a send ends when a receive has taken the value.
+  explicit channel(std::size_t capacity = 0) : base(capacity) {}
+  channel(nil_t n) noexcept : base(n) {}
+
+  // Parks while the channel is full. Throws channel_closed or `cancelled`, and then has not moved from the value.
+  void send(T&& value) { this->must_send(value); }
+  void send(const T& value) {
+    T copy(value);
+    this->must_send(copy);
+  }
+  // Never parks. False: full, closed or nil, and the value is untouched.
+  bool try_send(T& value) { return this->send_item(value, detail::without_parking) == detail::outcome::granted; }
+  bool try_send(T&& value) { return try_send(value); }
+  // Parks until the deadline at most; the value is untouched unless it says ok. Throws `cancelled`.
+  template <class Rep, class Period>
+  status send_for(T& value, std::chrono::duration<Rep, Period> d) {
+    return base::to_status(this->send_item(value, detail::deadline_after(d)));
+  }
+  template <class Clock, class Duration>
+  status send_until(T& value, const std::chrono::time_point<Clock, Duration>& tp) {
+    return base::to_status(this->send_item(value, detail::deadline_at(tp)));
+  }
+
+  // Parks while the channel is empty. Nothing, once it is closed and drained. Throws `cancelled`, and then has taken
+  // no value.
+  std::optional<T> recv() {
+    std::optional<T> slot;
+    this->must_receive(slot);
+    return slot;
+  }
+  // Never parks. Nothing: it is empty, closed or not.
+  std::optional<T> try_recv() {
+    std::optional<T> slot;
+    this->receive_item(slot, detail::without_parking);
+    return slot;
+  }
+  // Parks until the deadline at most, and assigns to `value` when it says ok. Throws `cancelled`.
+  template <class Rep, class Period>
+  status recv_for(T& value, std::chrono::duration<Rep, Period> d) {
+    return recv_deadline(value, detail::deadline_after(d));
+  }
+  template <class Clock, class Duration>
+  status recv_until(T& value, const std::chrono::time_point<Clock, Duration>& tp) {
+    return recv_deadline(value, detail::deadline_at(tp));
+  }
+
+  // For `for (T v : ch)`: receives until the channel is closed and drained. Dereferencing moves the value out.
+  class iterator {
+   public:
+    using iterator_category = std::input_iterator_tag;
+    using value_type = T;
+    using difference_type = std::ptrdiff_t;
+    using pointer = T*;
+    using reference = T&&;
+
+    iterator() noexcept = default;
+    explicit iterator(channel* source) : source_(source) { ++*this; }
+    T&& operator*() { return std::move(*slot_); }
+    T* operator->() { return &*slot_; }
+    iterator& operator++() {
+      slot_.reset();
+      if (!source_->must_receive(slot_)) source_ = nullptr;
+      return *this;
+    }
+    void operator++(int) { ++*this; }
+    friend bool operator==(const iterator& a, const iterator& b) noexcept { return a.source_ == b.source_; }
+    friend bool operator!=(const iterator& a, const iterator& b) noexcept { return a.source_ != b.source_; }
+
+   private:
+    channel* source_ = nullptr;
+    std::optional<T> slot_;
+  };
+  iterator begin() { return iterator(this); }
+  iterator end() noexcept { return iterator(); }
+
+ private:
+  status recv_deadline(T& value, detail::nanoseconds_t deadline_ns) {
+    std::optional<T> slot;
+    const status result = base::to_status(this->receive_item(slot, deadline_ns));
+    if (slot) value = std::move(*slot);
+    return result;
+  }
+};
+
+// Signals: something happened, and nothing is carried.
+template <>
+class channel<void> : public detail::channel_handle<detail::signal_item> {
+  using base = detail::channel_handle<detail::signal_item>;
+
+ public:
+  using value_type = void;
+
+  explicit channel(std::size_t capacity = 0) : base(capacity) {}
+  channel(nil_t n) noexcept : base(n) {}
+
+  // As for values.
+  void send() {
+    detail::signal_item item;
+    this->must_send(item);
+  }
+  bool try_send() {
+    detail::signal_item item;
+    return this->send_item(item, detail::without_parking) == detail::outcome::granted;
+  }
+  template <class Rep, class Period>
+  status send_for(std::chrono::duration<Rep, Period> d) {
+    detail::signal_item item;
+    return base::to_status(this->send_item(item, detail::deadline_after(d)));
+  }
+  // True: a signal came. False: closed and drained.
+  bool recv() {
+    std::optional<detail::signal_item> slot;
+    return this->must_receive(slot);
+  }
+  bool try_recv() {
+    std::optional<detail::signal_item> slot;
+    return this->receive_item(slot, detail::without_parking) == detail::outcome::granted;
+  }
+  template <class Rep, class Period>
+  status recv_for(std::chrono::duration<Rep, Period> d) {
+    std::optional<detail::signal_item> slot;
+    return base::to_status(this->receive_item(slot, detail::deadline_after(d)));
+  }
+};
+
+CONCUR_NAMESPACE_END
+
+// structure/future.hpp - one result, made once, taken once; and where it is kept.
+//
+// A result is made in one place and wanted in another, and either may come first or never. The state both share is in
+// one of three stages, which are the ends of its lock (spin_lock.hpp, K3):
+//
+//     stage       meaning                        next
+//     pending     no result yet                  ready (complete) · dropped (the future went first)
+//     ready       value or exception is there    gone with the future
+//     dropped     nobody will ask                gone with the completion
+//
+//   U1  The last of the two sides to let go releases the memory: the future if the result is there, else the
+//       completion.
+//   U2  A waiter is a note in `waiting`; completing takes all of them off. What was written before completing happens
+//       before get().
+//   U3  An exception that no get() took is not lost: it goes to the runtime, and run() rethrows the first such.
+
+#include <memory>
+
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+[[noreturn]] CONCUR_INLINE void fail_no_state();  // std::future_error, no_state
+[[noreturn]] CONCUR_INLINE void rethrow(std::exception_ptr error);
+
+// The part that does not depend on the result's type.
+class future_state {
+ public:
+  future_state() noexcept = default;
+  future_state(const future_state&) = delete;
+  future_state& operator=(const future_state&) = delete;
+
+  bool is_ready() const noexcept { return lock_.peek() == ready; }
+
+  // Parks until there is a result or the deadline has passed. granted, timed_out or cancelled.
+  outcome wait(nanoseconds_t deadline_ns);
+
+  // The result, or error, is in place. False: nobody will ask, and the caller releases the memory (U1).
+  bool complete() noexcept;
+  // The future goes. False: the result is there, and the caller releases the memory (U1).
+  bool drop() noexcept;
+
+  std::exception_ptr error;  // set before complete, instead of a value
+  bool is_reported = true;   // whether an error that nobody takes is one (U3)
+  void (*release)(future_state*) noexcept =
+      nullptr;  // destroys what is in place, hands an untaken error on, frees the memory
+
+ private:
+  static constexpr std::uint32_t ready = 2;
+  static constexpr std::uint32_t dropped = 3;
+
+  spin_lock lock_;  // not retired: pending
+  intrusive_list<waiter> waiting_;
+};
+
+// With room for the result. A reference is kept as a pointer.
+template <class R>
+class result_state : public future_state {
+ public:
+  using stored = std::conditional_t<std::is_reference<R>::value, std::remove_reference_t<R>*, R>;
+
+  template <class... Args>
+  void set(Args&&... args) {
+    ::new (static_cast<void*>(room_)) stored(std::forward<Args>(args)...);
+    has_value_ = true;
+  }
+  stored& get() noexcept { return *std::launder(reinterpret_cast<stored*>(room_)); }
+  void destroy() noexcept {
+    if (has_value_) get().~stored();
+    has_value_ = false;
+  }
+
+ private:
+  alignas(stored) unsigned char room_[sizeof(stored)];
+  bool has_value_ = false;
+};
+template <>
+class result_state<void> : public future_state {
+ public:
+  void set() noexcept {}
+  void destroy() noexcept {}
+};
+
+}  // namespace detail
+
+// Where the one result of something under way will be. Move-only. Dropping it is allowed: the work goes on, and an
+// exception nobody took surfaces in run().
+template <class R>
+class future {
+ public:
+  future() noexcept = default;
+  explicit future(detail::result_state<R>* state) noexcept : state_(state) {}
+  future(future&& other) noexcept : state_(std::exchange(other.state_, nullptr)) {}
+  future& operator=(future&& other) noexcept {
+    future taken(std::move(other));
+    std::swap(state_, taken.state_);
+    return *this;
+  }
+  ~future() {
+    if (state_ != nullptr && !state_->drop()) state_->release(state_);
+  }
+
+  // Whether get() may be called: false for an empty future, and after get().
+  bool valid() const noexcept { return state_ != nullptr; }
+  // Whether get() would return at once.
+  bool ready() const noexcept { return state_ != nullptr && state_->is_ready(); }
+
+  // Parks until the result is there, and takes it; rethrows what its maker threw, as the type it was thrown with.
+  // Throws `cancelled`, and then the result can still be had; std::future_error (no_state) on an empty future.
+  R get();
+
+  // Parks until the result is there. Throws `cancelled`.
+  void wait() const { wait_deadline(detail::never); }
+  // The same with a limit: false when that passed first.
+  template <class Rep, class Period>
+  bool wait_for(std::chrono::duration<Rep, Period> d) const {
+    return wait_deadline(detail::deadline_after(d));
+  }
+  template <class Clock, class Duration>
+  bool wait_until(const std::chrono::time_point<Clock, Duration>& tp) const {
+    return wait_deadline(detail::deadline_at(tp));
+  }
+
+ private:
+  struct releaser {
+    void operator()(detail::result_state<R>* state) const noexcept { state->release(state); }
+  };
+
+  bool wait_deadline(detail::nanoseconds_t deadline_ns) const {
+    if (state_ == nullptr) detail::fail_no_state();
+    const detail::outcome result = state_->wait(deadline_ns);
+    if (result == detail::outcome::cancelled) detail::fail_cancelled();
+    return result == detail::outcome::granted;
+  }
+
+  detail::result_state<R>* state_ = nullptr;
+};
+
+template <class R>
+R future<R>::get() {
+  wait();
+  std::unique_ptr<detail::result_state<R>, releaser> state(std::exchange(state_, nullptr));
+  if (CONCUR_UNLIKELY(state->error != nullptr)) detail::rethrow(std::exchange(state->error, nullptr));
+  if constexpr (std::is_reference<R>::value) {
+    return static_cast<R>(*state->get());
+  } else if constexpr (!std::is_void<R>::value) {
+    return std::move(state->get());
+  }
+}
+
+CONCUR_NAMESPACE_END
+
+#if CONCUR_BODIES
+
+#  include <future>
+
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+CONCUR_INLINE outcome future_state::wait(nanoseconds_t deadline_ns) {
+  caller me(checkpoint());
+  if (lock_.lock_unless_retired() == ready) return outcome::granted;
+  waiter note(me.who(), nullptr);
+  waiting_.push_back(&note);
+  const outcome result = me.park(&lock_, deadline_ns, wait_reason::future_get);
+  if (result != outcome::granted && lock_.lock_unless_retired() == 0) {
+    if (intrusive_list<waiter>::is_linked(&note)) waiting_.erase(&note);
+    lock_.unlock();
+  }
+  return result;
+}
+
+CONCUR_INLINE bool future_state::complete() noexcept {
+  if (lock_.lock_unless_retired() == dropped) return false;
+  waiter* woken = nullptr;
+  if (CONCUR_MUTANT_IS(65)) {
+    lock_.retire(ready);
+    for (unsigned round = 0; round < 12;) spin_wait(round);
+  }
+  while (waiter* note = waiting_.pop_front()) {
+    if (!note->claim()) continue;
+    note->who->result = outcome::granted;
+    note->next = woken;
+    woken = note;
+  }
+  if (!CONCUR_MUTANT_IS(65)) lock_.retire(ready);  // the last touch: who finds the result may release it now
+  while (woken != nullptr) {
+    party* who = woken->who;
+    woken = woken->next;
+    resume(who);
+  }
+  return true;
+}
+
+CONCUR_INLINE bool future_state::drop() noexcept {
+  if (lock_.lock_unless_retired() == ready) return false;
+  lock_.retire(dropped);
+  return true;
+}
+
+[[noreturn]] CONCUR_INLINE void fail_no_state() {
+  raise(std::future_error(std::future_errc::no_state),
+        "concur::future: there is no result to wait for: it was taken, or never promised");
+}
+
+[[noreturn]] CONCUR_INLINE void rethrow([[maybe_unused]] std::exception_ptr error) {
+#  if CONCUR_EXCEPTIONS
+  std::rethrow_exception(std::move(error));
+#  else
+  on_fatal("an exception was to be rethrown, and exceptions are off");
+#  endif
+}
+
+}  // namespace detail
+CONCUR_NAMESPACE_END
+#endif  // CONCUR_BODIES
+
+// structure/spawn.hpp - a function becomes a fiber.
+//
+// The fiber's block has room for a small closure and its result; a large one gets memory of its own. The closure is
+// destroyed as soon as it has returned, before the result is published: who waits for the fiber may rely on what it
+// held being gone.
+
+#include <tuple>
+
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+// The error of a fiber for which there was no stack.
+CONCUR_INLINE std::exception_ptr no_stack_error(const fiber* f, int error) noexcept;
+// An exception that nobody took goes to the fiber's runtime, if that is still there.
+CONCUR_INLINE void hand_on_exception(fiber* f, std::exception_ptr error) noexcept;
+[[noreturn]] CONCUR_INLINE void fail_no_fiber();
+
+template <class F>
+using result_of = std::invoke_result_t<F>;
+
+// The payload of a fiber: closure and result.
+template <class F>
+class spawned : public result_state<result_of<F>> {
+  using R = result_of<F>;
+
+ public:
+  template <class G>
+  spawned(fiber* host, G&& function) : host_(host) {
+    this->release = &release_spawned;
+    ::new (static_cast<void*>(room_)) F(std::forward<G>(function));
+  }
+
+  static void run(fiber* f) noexcept {
+    spawned* self = static_cast<spawned*>(f->payload);
+#if CONCUR_EXCEPTIONS
+    try {
+      self->call();
+    } catch (const cancelled&) {
+      self->error = std::current_exception();
+      self->is_reported = false;
+    } catch (...) {
+      self->error = std::current_exception();
+    }
+#else
+    self->call();
+#endif
+    finish(self, f);
+  }
+
+  static void refuse(fiber* f, int reason) noexcept {
+    spawned* self = static_cast<spawned*>(f->payload);
+    self->function().~F();
+    self->error = no_stack_error(f, reason);
+    finish(self, f);
+  }
+
+ private:
+  struct closure_end {
+    F& function;
+    ~closure_end() { function.~F(); }
+  };
+
+  F& function() noexcept { return *std::launder(reinterpret_cast<F*>(room_)); }
+
+  void call() {
+    closure_end end{function()};
+    if constexpr (std::is_void<R>::value) {
+      std::move(end.function)();
+    } else if constexpr (std::is_reference<R>::value) {
+      R&& result = std::move(end.function)();
+      this->set(std::addressof(result));
+    } else {
+      this->set(std::move(end.function)());
+    }
+  }
+
+  static void finish(spawned* self, fiber* f) noexcept {
+    f->set_state(fiber_state::finished);
+    if (!self->complete()) release_spawned(self);
+  }
+
+  static void release_spawned(future_state* state) noexcept {
+    spawned* self = static_cast<spawned*>(state);
+    fiber* host = self->host_;
+    if (self->error != nullptr && self->is_reported) hand_on_exception(host, self->error);
+    self->destroy();
+    self->~spawned();
+    if (static_cast<void*>(self) != room_of(host))
+      ::operator delete(static_cast<void*>(self), std::align_val_t(alignof(spawned)));
+    free_fiber(host);
+  }
+
+  fiber* host_;
+  alignas(F) unsigned char room_[sizeof(F)];
+};
+
+// What the function's copy constructor throws must not cost the block.
+template <class Payload, class F>
+Payload* construct_payload(fiber* f, void* memory, F&& function) {
+#if CONCUR_EXCEPTIONS
+  try {
+    return ::new (memory) Payload(f, std::forward<F>(function));
+  } catch (...) {
+    if (memory != room_of(f)) ::operator delete(memory, std::align_val_t(alignof(Payload)));
+    free_fiber(f);
+    throw;
+  }
+#else
+  return ::new (memory) Payload(f, std::forward<F>(function));
+#endif
+}
+
+// Makes `function` a fiber of s, and returns where its result will be. w: the calling thread's worker if it is one of
+// s's, else null.
+template <class F>
+future<result_of<std::decay_t<F>>> spawn(scheduler& s, worker* w, F&& function) {
+  using payload = spawned<std::decay_t<F>>;
+  fiber* f = s.new_fiber(w);
+  if (CONCUR_UNLIKELY(f == nullptr)) fail_no_fiber();
+  void* memory = room_of(f);
+  if constexpr (sizeof(payload) > fiber_room_bytes || alignof(payload) > 16) {
+    memory = ::operator new(sizeof(payload), std::align_val_t(alignof(payload)), std::nothrow);
+    if (CONCUR_UNLIKELY(memory == nullptr)) {
+      free_fiber(f);
+      fail_no_fiber();
+    }
+  }
+  payload* state = construct_payload<payload>(f, memory, std::forward<F>(function));
+  f->payload = state;
+  f->entry = &payload::run;
+  f->refuse = &payload::refuse;
+  s.launch(w, f);
+  return future<result_of<std::decay_t<F>>>(state);
+}
+
+// A function with its arguments, kept as std::thread keeps them.
+template <class F, class... Args>
+auto bind_call(F&& function, Args&&... args) {
+  if constexpr (sizeof...(Args) == 0) {
+    return std::decay_t<F>(std::forward<F>(function));
+  } else {
+    return [call = std::decay_t<F>(std::forward<F>(function)),
+            kept = std::tuple<std::decay_t<Args>...>(std::forward<Args>(args)...)]() mutable -> decltype(auto) {
+      return std::apply(std::move(call), std::move(kept));
+    };
+  }
+}
+
+// The worker of the calling fiber. Throws std::logic_error on a thread that runs none.
+CONCUR_INLINE worker* must_be_worker(const char* what);
+
+}  // namespace detail
+
+// Runs f(args...) as a fiber of the calling fiber's runtime, and returns where its result will be. The future may be
+// dropped; run() waits for the fiber all the same, and rethrows an exception that nobody took. Arguments are copied
+// or moved, as by std::thread. What comes before go() happens before f; f's end happens before get(). Throws
+// std::logic_error outside a runtime, and std::system_error (not_enough_memory) when no block can be had; if no stack
+// can be had later, get() throws that.
+template <class F, class... Args>
+auto go(F&& f, Args&&... args) -> future<std::invoke_result_t<std::decay_t<F>, std::decay_t<Args>...>> {
+  detail::worker* w = detail::must_be_worker("concur::go");
+  return detail::spawn(*w->sched, w, detail::bind_call(std::forward<F>(f), std::forward<Args>(args)...));
+}
+
+CONCUR_NAMESPACE_END
+
+#if CONCUR_BODIES
+
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+CONCUR_INLINE std::exception_ptr no_stack_error([[maybe_unused]] const fiber* f, [[maybe_unused]] int error) noexcept {
+#  if CONCUR_EXCEPTIONS
+  try {
+    return std::make_exception_ptr(std::system_error(
+        error, std::system_category(),
+        "concur: no stack for fiber " + std::to_string(f->id) + " of " + std::to_string(f->owner->settings.stack_size) +
+            " bytes; it did not run. Use fewer parked fibers, smaller stacks, or raise the memory limit"));
+  } catch (...) {
+    return std::current_exception();
+  }
+#  else
+  on_fatal("there is no memory for the stack of another fiber");
+#  endif
+}
+
+CONCUR_INLINE void hand_on_exception(fiber* f, std::exception_ptr error) noexcept {
+  f->pool->with_owner([](scheduler* s, void* taken) { s->keep_exception(*static_cast<std::exception_ptr*>(taken)); },
+                      &error);
+}
+
+CONCUR_INLINE void fail_no_fiber() {
+  fail_system(ENOMEM, "concur::go: no memory for another fiber; the runtime goes on, try again when some have ended");
+}
+
+CONCUR_INLINE worker* must_be_worker(const char* what) {
+  worker* w = this_worker();
+  if (CONCUR_UNLIKELY(w == nullptr || w->current == nullptr))
+    fail_logic(std::string(what) +
+               ": this thread runs no fibers; call it inside concur::run, or use runtime::go from outside");
+  return w;
+}
+
+}  // namespace detail
+CONCUR_NAMESPACE_END
+#endif  // CONCUR_BODIES
+
+// structure/this_fiber.hpp - what a fiber may ask and do about itself. On a plain thread the same functions act on
+// the thread.
+
+#include <string_view>
+
+CONCUR_NAMESPACE_BEGIN
+
+// Names a fiber among all of its runtime, for as long as the runtime lives. The default names none.
+class fiber_id {
+ public:
+  constexpr fiber_id() noexcept = default;
+  explicit constexpr fiber_id(std::uint64_t value) noexcept : value_(value) {}
+  // The number that dumps and reports show; 0 for no fiber.
+  constexpr std::uint64_t value() const noexcept { return value_; }
+  explicit constexpr operator bool() const noexcept { return value_ != 0; }
+  friend constexpr bool operator==(fiber_id a, fiber_id b) noexcept { return a.value_ == b.value_; }
+  friend constexpr bool operator!=(fiber_id a, fiber_id b) noexcept { return a.value_ != b.value_; }
+  friend constexpr bool operator<(fiber_id a, fiber_id b) noexcept { return a.value_ < b.value_; }
+
+ private:
+  std::uint64_t value_ = 0;
+};
+
+namespace detail {
+CONCUR_INLINE void sleep_until_ns(nanoseconds_t deadline_ns);
+CONCUR_INLINE void yield_thread() noexcept;
+}  // namespace detail
+
+namespace this_fiber {
+
+// Lets every other ready fiber of this worker run first. No checkpoint: it does not throw.
+inline void(yield)() noexcept {
+  detail::worker* w = detail::this_worker();
+  if (CONCUR_LIKELY(w != nullptr && w->current != nullptr))
+    detail::yield_fiber(w);
+  else
+    detail::yield_thread();
+}
+
+// Parks until the time has come, never less; a time that has passed only lets others run. duration::max() sleeps
+// until cancelled. Throws `cancelled`.
+template <class Rep, class Period>
+void sleep_for(std::chrono::duration<Rep, Period> d) {
+  detail::sleep_until_ns(detail::deadline_after(d));
+}
+template <class Clock, class Duration>
+void sleep_until(const std::chrono::time_point<Clock, Duration>& tp) {
+  detail::sleep_until_ns(detail::deadline_at(tp));
+}
+
+CONCUR_INLINE fiber_id get_id() noexcept;
+// The name given, or an empty one. Valid until the fiber is renamed or ends.
+CONCUR_INLINE std::string_view name() noexcept;
+// Names the fiber for dumps and reports; the first 23 bytes are kept.
+CONCUR_INLINE void name(std::string_view new_name);
+// Whether the next parking operation will throw `cancelled`.
+CONCUR_INLINE bool cancelled() noexcept;
+// For loops that compute: throws `cancelled` if the fiber is, and lets others run when its slice is used up.
+inline void checkpoint() { detail::checkpoint(); }
+
+}  // namespace this_fiber
+CONCUR_NAMESPACE_END
+
+#if CONCUR_BODIES
+
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+CONCUR_INLINE void yield_thread() noexcept { sched_yield(); }
+
+CONCUR_INLINE void sleep_until_ns(nanoseconds_t deadline_ns) {
+  worker* w = checkpoint();
+  if (deadline_ns != never && deadline_ns <= seam_now()) {
+    if (w != nullptr)
+      yield_fiber(w);
+    else
+      yield_thread();
+    return;
+  }
+  caller me(w);
+  if (me.park(nullptr, deadline_ns, wait_reason::sleep) == outcome::cancelled) fail_cancelled();
+}
+
+inline fiber* this_fiber_block() noexcept {
+  worker* w = this_worker();
+  return w != nullptr ? w->current : nullptr;
+}
+
+}  // namespace detail
+
+namespace this_fiber {
+
+CONCUR_INLINE fiber_id get_id() noexcept {
+  const detail::fiber* f = detail::this_fiber_block();
+  return f != nullptr ? fiber_id(f->id) : fiber_id();
+}
+
+CONCUR_INLINE std::string_view name() noexcept {
+  const detail::fiber* f = detail::this_fiber_block();
+  return f != nullptr && f->name != nullptr ? std::string_view(f->name) : std::string_view();
+}
+
+CONCUR_INLINE void name(std::string_view new_name) {
+  detail::fiber* f = detail::this_fiber_block();
+  if (f == nullptr) return;
+  if (f->name == nullptr) f->name = new char[detail::fiber_name_bytes]();
+  const std::size_t size =
+      new_name.size() < detail::fiber_name_bytes - 1 ? new_name.size() : detail::fiber_name_bytes - 1;
+  std::memcpy(f->name, new_name.data(), size);
+  f->name[size] = '\0';
+}
+
+CONCUR_INLINE bool cancelled() noexcept {
+  const detail::fiber* f = detail::this_fiber_block();
+  return f != nullptr && f->should_cancel();
+}
+
+}  // namespace this_fiber
+CONCUR_NAMESPACE_END
+#endif  // CONCUR_BODIES
+
+// structure/runtime.hpp - starting workers, running a program on them, and ending with nothing left over.
+//
+// run() is for programs that are concurrent as a whole: it starts the workers, runs its argument as the first fiber,
+// and comes back when every fiber has ended. A runtime object is for programs that have a life of their own and hand
+// work in.
+//
+//   V1  Leaving run, or the end of a runtime object, leaves no fiber, thread, descriptor or stack behind.
+//   V2  An error surfaces: the root's own from run and block_on, any other's through its future, or, when nobody took
+//       it, from run.
+
+CONCUR_NAMESPACE_BEGIN
+
+// Workers and their fibers. Several may live at once. Constructing one throws std::invalid_argument for options that
+// cannot be meant, and std::system_error when threads, descriptors or memory cannot be had; nothing is left behind
+// then.
+class runtime {
+ public:
+  explicit runtime(options wanted = {}) : scheduler_(new detail::scheduler(wanted)) {}
+  runtime(const runtime&) = delete;
+  runtime& operator=(const runtime&) = delete;
+
+  // Cancels the fibers that are left, waits for them, joins every thread and frees every stack. Not from a fiber of
+  // this runtime.
+  ~runtime() {
+    scheduler_->cancel_all();
+    scheduler_->quiesce();
+  }
+
+  // Runs f as a fiber and waits for it; returns what it returned, rethrows what it threw. From any thread, or a fiber.
+  template <class F>
+  auto block_on(F&& f) -> std::invoke_result_t<std::decay_t<F>> {
+    return go(std::forward<F>(f)).get();
+  }
+
+  // Runs f(args...) as a fiber, from any thread. Errors as for concur::go.
+  template <class F, class... Args>
+  auto go(F&& f, Args&&... args) -> future<std::invoke_result_t<std::decay_t<F>, std::decay_t<Args>...>> {
+    detail::worker* w = detail::this_worker();
+    if (w != nullptr && (w->sched != scheduler_.get() || w->current == nullptr)) w = nullptr;
+    return detail::spawn(*scheduler_, w, detail::bind_call(std::forward<F>(f), std::forward<Args>(args)...));
+  }
+
+  // Figures, without stopping anybody.
+  stats snapshot() const noexcept { return detail::take_snapshot(*scheduler_); }
+  // Every fiber, a line each: id, state, what it waits for.
+  void dump(std::FILE* out = stderr) const noexcept { detail::dump_fibers(*scheduler_, out); }
+
+  // For run(): waits until every fiber has ended, then rethrows the first exception that nobody took.
+  void wait_for_all() {
+    scheduler_->quiesce();
+    if (std::exception_ptr error = scheduler_->take_exception()) detail::rethrow(std::move(error));
+  }
+  // Ends every wait of every fiber with `cancelled`, present and future ones.
+  void cancel_all() noexcept { scheduler_->cancel_all(); }
+
+ private:
+  std::unique_ptr<detail::scheduler> scheduler_;
+};
+
+// Starts workers, runs f as the first fiber, waits for every fiber, stops the workers, and returns what f returned.
+// When f throws, the other fibers are cancelled and waited for, and run rethrows. When f succeeds, run rethrows the
+// first exception of another fiber that nobody took.
+template <class F>
+auto run(options wanted, F&& f) -> std::invoke_result_t<std::decay_t<F>> {
+  using R = std::invoke_result_t<std::decay_t<F>>;
+  runtime rt(wanted);
+  future<R> root = rt.go(std::forward<F>(f));
+  if constexpr (std::is_void<R>::value) {
+    root.get();
+    rt.wait_for_all();
+  } else {
+    R result = root.get();
+    rt.wait_for_all();
+    return static_cast<R&&>(result);
+  }
+}
+template <class F>
+auto run(F&& f) -> std::invoke_result_t<std::decay_t<F>> {
+  return concur::run(options{}, std::forward<F>(f));
+}
+
+CONCUR_NAMESPACE_END
+
+// io/address.hpp - where a socket is, or is to be: an IP address and a port.
+//
+// Written as in a URL: "127.0.0.1:80", "[::1]:80", ":80" for every address of this machine. A name instead of an
+// address is looked up by the system's resolver, which may block the worker for as long as that takes; resolve once
+// and keep the endpoint.
+
+CONCUR_NAMESPACE_BEGIN
+
+class endpoint {
+ public:
+  endpoint() noexcept = default;
+  // Throws std::invalid_argument, naming what is wrong with the text; std::system_error when a name cannot be resolved.
+  endpoint(std::string_view text);
+  endpoint(const char* text) : endpoint(std::string_view(text)) {}
+  endpoint(const std::string& text) : endpoint(std::string_view(text)) {}
+  endpoint(std::string_view address, unsigned port);
+  // The same without throwing; an empty endpoint then.
+  static endpoint parse(std::string_view text, std::error_code& error) noexcept;
+
+  bool is_empty() const noexcept { return size_ == 0; }
+  bool is_v6() const noexcept { return size_ == v6_bytes; }
+  unsigned port() const noexcept;
+  std::string address() const;    // without port and brackets
+  std::string to_string() const;  // as it is parsed
+  friend bool operator==(const endpoint& a, const endpoint& b) noexcept;
+  friend bool operator!=(const endpoint& a, const endpoint& b) noexcept { return !(a == b); }
+
+  // For system calls: a struct sockaddr and its size.
+  const void* data() const noexcept { return bytes_; }
+  unsigned size() const noexcept { return size_; }
+  static endpoint from_sockaddr(const void* data, unsigned size) noexcept;
+
+ private:
+  static constexpr unsigned v4_bytes = 16;
+  static constexpr unsigned v6_bytes = 28;
+
+  // Why a text is no endpoint; null: it is one.
+  const char* take(std::string_view text, std::string& part, int& resolver_error) noexcept;
+  const char* take_host(std::string_view host, unsigned port, int& resolver_error) noexcept;
+
+  alignas(8) unsigned char bytes_[v6_bytes] = {};
+  unsigned size_ = 0;
+};
+
+CONCUR_NAMESPACE_END
+
+#if CONCUR_BODIES
+
+#  include <arpa/inet.h>
+#  include <netdb.h>
+#  include <netinet/in.h>
+#  include <sys/socket.h>
+
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+// Digits only, up to 65535.
+inline bool parse_port(std::string_view text, unsigned& port) noexcept {
+  if (text.empty() || text.size() > 5) return false;
+  port = 0;
+  for (const char c : text) {
+    if (c < '0' || c > '9') return false;
+    port = port * 10 + static_cast<unsigned>(c - '0');
+  }
+  return port <= 65535;
+}
+
+}  // namespace detail
+
+CONCUR_INLINE const char* endpoint::take_host(std::string_view host, unsigned port, int& resolver_error) noexcept {
+  static_assert(sizeof(sockaddr_in) == v4_bytes && sizeof(sockaddr_in6) == v6_bytes, "an endpoint has room for both");
+  char name[256];
+  if (host.size() >= sizeof name) return "the host is longer than 255 bytes";
+  std::memcpy(name, host.data(), host.size());
+  name[host.size()] = '\0';
+  sockaddr_in v4{};
+  sockaddr_in6 v6{};
+  v4.sin_family = AF_INET;
+  v6.sin6_family = AF_INET6;
+  v4.sin_port = htons(static_cast<std::uint16_t>(port));
+  v6.sin6_port = v4.sin_port;
+  if (host.empty() || inet_pton(AF_INET, name, &v4.sin_addr) == 1) {
+    *this = from_sockaddr(&v4, sizeof v4);
+    return nullptr;
+  }
+  if (inet_pton(AF_INET6, name, &v6.sin6_addr) == 1) {
+    *this = from_sockaddr(&v6, sizeof v6);
+    return nullptr;
+  }
+  // Four numbers with dots that are no address are a slip, not a name.
+  if (host.find_first_not_of("0123456789.") == std::string_view::npos || host.find(':') != std::string_view::npos)
+    return "the host is no valid IP address";
+  addrinfo hints{};
+  hints.ai_socktype = SOCK_STREAM;
+  addrinfo* found = nullptr;
+  resolver_error = getaddrinfo(name, nullptr, &hints, &found);
+  if (resolver_error != 0) return "the host name is not known";
+  if (found->ai_family == AF_INET) {
+    std::memcpy(&v4.sin_addr, reinterpret_cast<const char*>(found->ai_addr) + offsetof(sockaddr_in, sin_addr),
+                sizeof v4.sin_addr);
+    *this = from_sockaddr(&v4, sizeof v4);
+  } else {
+    std::memcpy(&v6.sin6_addr, reinterpret_cast<const char*>(found->ai_addr) + offsetof(sockaddr_in6, sin6_addr),
+                sizeof v6.sin6_addr);
+    *this = from_sockaddr(&v6, sizeof v6);
+  }
+  freeaddrinfo(found);
+  return nullptr;
+}
+
+CONCUR_INLINE const char* endpoint::take(std::string_view text, std::string& part, int& resolver_error) noexcept {
+  const std::size_t colon = text.rfind(':');
+  if (colon == std::string_view::npos) return "a port is missing; write \"address:port\"";
+  std::string_view host = text.substr(0, colon);
+  const std::string_view port_text = text.substr(colon + 1);
+  unsigned port = 0;
+  if (!detail::parse_port(port_text, port)) {
+    part = port_text;
+    return "a port is a number from 0 to 65535";
+  }
+  if (!host.empty() && host.front() == '[') {
+    if (host.back() != ']') return "the bracket of an IPv6 address is not closed";
+    host = host.substr(1, host.size() - 2);
+    if (host.find(':') == std::string_view::npos) return "only an IPv6 address stands in brackets";
+  } else if (host.find(':') != std::string_view::npos) {
+    return "an IPv6 address with a port is written in brackets, as \"[::1]:80\"";
+  }
+  return take_host(host, port, resolver_error);
+}
+
+CONCUR_INLINE endpoint::endpoint(std::string_view text) {
+  std::string part;
+  int resolver_error = 0;
+  const char* why = take(text, part, resolver_error);
+  if (why == nullptr) return;
+  const std::string shown = "\"" + std::string(text) + "\"";
+  if (resolver_error != 0)
+    detail::fail_system(ENXIO, "concur::endpoint: " + shown + ": " + gai_strerror(resolver_error));
+  if (!part.empty()) detail::fail_argument("concur::endpoint", "port", part + " in " + shown, why);
+  detail::fail_argument("concur::endpoint", "address", shown, why);
+}
+
+CONCUR_INLINE endpoint::endpoint(std::string_view address, unsigned port) {
+  if (port > 65535)
+    detail::fail_argument("concur::endpoint", "port", std::to_string(port), "a port is a number from 0 to 65535");
+  int resolver_error = 0;
+  const char* why = take_host(address, port, resolver_error);
+  if (why != nullptr) detail::fail_argument("concur::endpoint", "address", "\"" + std::string(address) + "\"", why);
+}
+
+CONCUR_INLINE endpoint endpoint::parse(std::string_view text, std::error_code& error) noexcept {
+  endpoint result;
+  std::string part;
+  int resolver_error = 0;
+  error.clear();
+  if (result.take(text, part, resolver_error) != nullptr) {
+    error =
+        std::make_error_code(resolver_error != 0 ? std::errc::no_such_device_or_address : std::errc::invalid_argument);
+    return endpoint();
+  }
+  return result;
+}
+
+CONCUR_INLINE endpoint endpoint::from_sockaddr(const void* data, unsigned size) noexcept {
+  endpoint result;
+  sockaddr head{};
+  if (size < offsetof(sockaddr, sa_data)) return result;
+  std::memcpy(&head, data, size < sizeof head ? size : sizeof head);
+  const unsigned wanted = head.sa_family == AF_INET ? v4_bytes : head.sa_family == AF_INET6 ? v6_bytes : 0;
+  if (wanted == 0 || size < wanted) return result;
+  std::memcpy(result.bytes_, data, wanted);
+  result.size_ = wanted;
+  return result;
+}
+
+CONCUR_INLINE unsigned endpoint::port() const noexcept {
+  std::uint16_t port = 0;
+  if (size_ != 0)
+    std::memcpy(&port, bytes_ + (is_v6() ? offsetof(sockaddr_in6, sin6_port) : offsetof(sockaddr_in, sin_port)),
+                sizeof port);
+  return ntohs(port);
+}
+
+CONCUR_INLINE std::string endpoint::address() const {
+  char text[INET6_ADDRSTRLEN] = "";
+  if (size_ != 0)
+    inet_ntop(is_v6() ? AF_INET6 : AF_INET,
+              bytes_ + (is_v6() ? offsetof(sockaddr_in6, sin6_addr) : offsetof(sockaddr_in, sin_addr)), text,
+              sizeof text);
+  return text;
+}
+
+CONCUR_INLINE std::string endpoint::to_string() const {
+  if (size_ == 0) return "(no endpoint)";
+  return (is_v6() ? "[" + address() + "]" : address()) + ":" + std::to_string(port());
+}
+
+CONCUR_INLINE bool operator==(const endpoint& a, const endpoint& b) noexcept {
+  return a.size_ == b.size_ && a.port() == b.port() && a.address() == b.address();
+}
+
+CONCUR_NAMESPACE_END
+#endif  // CONCUR_BODIES
+
+// io/descriptor.hpp - one system call on a descriptor, as a fiber makes it: try, wait until it may work, try again.
+//
+// Everything else in this layer is a few lines around run_io. The system calls return what the kernel returned, with
+// a failure as minus its errno: a value, read where the call was made. `errno` itself is a thread's, and a fiber that
+// parked may be on another one; only the POSIX-shaped layer writes it, last.
+//
+//   J1  The call is tried first: most reads and writes need no waiting. A deadline that has passed fails before the
+//       call.
+//   J2  EINTR is tried again with the same deadline, which is absolute: signals do not stretch a time limit.
+//   J3  A fiber that had to wait has the turn until its call is through, and passes it on whatever the end is
+//       (reactor.hpp, G3).
+//   J4  On a plain thread the same function blocks that thread, in poll.
+
+#include <cerrno>
+
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+// What read and write return; the same type as ssize_t.
+using io_result = std::make_signed_t<std::size_t>;
+
+// The system calls, by name; minus errno for a failure. MSG_DONTWAIT or O_NONBLOCK is the caller's affair, SIGPIPE is
+// not raised.
+namespace sys {
+io_result read(int fd, void* data, std::size_t size) noexcept;
+io_result write(int fd, const void* data, std::size_t size) noexcept;
+io_result recv(int fd, void* data, std::size_t size) noexcept;        // without blocking
+io_result send(int fd, const void* data, std::size_t size) noexcept;  // without blocking, without SIGPIPE
+int accept(int fd, void* address, unsigned* size) noexcept;           // close-on-exec, non-blocking
+int connect(int fd, const void* address, unsigned size) noexcept;
+int socket_error(int fd) noexcept;  // SO_ERROR, as minus errno
+int close(int fd) noexcept;
+int set_nonblocking(int fd) noexcept;
+int poll_one(int fd, direction d, nanoseconds_t deadline_ns) noexcept;  // 0, or minus errno; ETIMEDOUT
+descriptor_kind classify(int fd) noexcept;                              // sets O_NONBLOCK on streams
+void set_errno(int error) noexcept;
+}  // namespace sys
+
+// What a plain thread does, and what a fiber does after "not now".
+template <class Op>
+io_result run_io_blocking(int fd, direction d, nanoseconds_t deadline_ns, Op& op) {
+  for (;;) {
+    const io_result result = op();
+    if (result == -EINTR) continue;
+    if (result != -EAGAIN) return result;
+    const int waited = sys::poll_one(fd, d, deadline_ns);
+    if (waited != 0) return waited;
+  }
+}
+
+// Ends a turn however the scope is left (J3).
+struct turn_scope {
+  turn_scope(descriptor_slot& slot_in, direction side_in) noexcept : slot(slot_in), side(side_in) {}
+  ~turn_scope() {
+    if (CONCUR_UNLIKELY(is_mine)) leave_turn(slot, side);
+  }
+  turn_scope(const turn_scope&) = delete;
+  turn_scope& operator=(const turn_scope&) = delete;
+
+  descriptor_slot& slot;
+  direction side;
+  bool is_mine = false;
+};
+
+// What an ended wait means for the call: 0 to try again, else minus errno. Throws `cancelled`.
+inline io_result after_wait(outcome result, int error) {
+  if (error != 0) return -error;
+  if (CONCUR_LIKELY(result == outcome::granted)) return 0;
+#if CONCUR_EXCEPTIONS
+  if (result == outcome::cancelled) fail_cancelled();
+#endif
+  return result == outcome::timed_out ? -ETIMEDOUT : -ECANCELED;
+}
+
+// Calls op() until it gives anything but "not now", waiting in between. op returns a count, or minus errno; so does
+// run_io, with ETIMEDOUT for a deadline that passed and ECANCELED for a descriptor that was closed meanwhile. Throws
+// `cancelled`.
+// stream_bytes: for reads of a stream, how many bytes op asks for; see G5 of reactor.hpp. 0 for all else.
+template <class Op>
+io_result run_io(int fd, direction d, nanoseconds_t deadline_ns, Op op, std::size_t stream_bytes = 0) {
+  worker* w = checkpoint();
+  if (CONCUR_UNLIKELY(deadline_ns != never) && deadline_ns <= seam_now()) return -ETIMEDOUT;
+  if (CONCUR_UNLIKELY(w == nullptr)) return run_io_blocking(fd, d, deadline_ns, op);
+  descriptor_slot* slot = slot_of(fd);
+  if (CONCUR_UNLIKELY(slot == nullptr)) {  // most likely no descriptor at all: the call says so
+    const io_result result = op();
+    return result == -EAGAIN ? -ENOMEM : result;
+  }
+  turn_scope turn(*slot, d);
+  // relaxed: who is missed here came at the same moment, and order between the two is nobody's promise.
+  if (CONCUR_UNLIKELY(slot->side(d).is_busy.load(std::memory_order_relaxed))) {
+    const io_result waited = after_wait(wait_turn(*slot, d, deadline_ns, turn.is_mine), 0);
+    if (waited != 0) return waited;
+  }
+  for (bool is_first = true;; is_first = false) {
+    std::uint32_t skipped_at = 0;
+    std::uint32_t news = 0;
+    if (stream_bytes != 0) {
+      news = slot->read_news.load(std::memory_order_acquire);  // acquire: pairs with note_read_news
+      // relaxed: an old value is not this one; a value missed costs a system call.
+      if (is_first && slot->drained_at.load(std::memory_order_relaxed) == news) skipped_at = news;
+    }
+    const io_result result = skipped_at != 0 ? -EAGAIN : op();
+    if (CONCUR_LIKELY(result >= 0)) {
+      const bool is_short = result != 0 && static_cast<std::size_t>(result) < stream_bytes;
+      // relaxed, both: the acquire above saw an end that came with the news; one that came later is news itself.
+      if (is_short && !slot->has_ended.load(std::memory_order_relaxed))
+        slot->drained_at.store(news, std::memory_order_relaxed);  // relaxed: as above
+      return result;
+    }
+    if (result == -EINTR) continue;
+    if (result != -EAGAIN) return result;
+    int error = 0;
+    const outcome ended = wait_ready(*slot, fd, d, deadline_ns, turn.is_mine, skipped_at, error);
+    const io_result waited = after_wait(ended, error);
+    if (waited != 0) return waited;
+  }
+}
+
+// The kind of a descriptor, asked of the kernel once per use of the number.
+inline descriptor_kind kind_of(int fd) noexcept {
+  descriptor_slot* slot = slot_of(fd);
+  if (slot == nullptr) return descriptor_kind::unknown;
+  descriptor_kind kind = slot->kind.load(std::memory_order_relaxed);  // relaxed: a cache of what the kernel knows
+  if (CONCUR_LIKELY(kind != descriptor_kind::unknown)) return kind;
+  kind = sys::classify(fd);
+  slot->kind.store(kind, std::memory_order_relaxed);  // relaxed: as above
+  return kind;
+}
+
+// Wakes who waits for it, takes it out of the poller, closes it. 0, or minus errno.
+inline int close_descriptor(int fd) noexcept {
+  forget_descriptor(fd);
+  return sys::close(fd);
+}
+
+}  // namespace detail
+CONCUR_NAMESPACE_END
+
+#if CONCUR_BODIES
+
+#  include <algorithm>
+#  include <poll.h>
+#  include <sys/stat.h>
+
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+namespace sys {
+
+#  if defined(MSG_NOSIGNAL)
+inline constexpr int send_flags = MSG_DONTWAIT | MSG_NOSIGNAL;
+#  else
+inline constexpr int send_flags = MSG_DONTWAIT;  // there SO_NOSIGPIPE was set on the socket
+#  endif
+
+// Each call is a function that is not inlined, so that `errno` is looked up on the thread that made the call.
+inline io_result or_errno(io_result result) noexcept { return result < 0 ? -static_cast<io_result>(errno) : result; }
+
+CONCUR_NOINLINE CONCUR_INLINE io_result read(int fd, void* data, std::size_t size) noexcept {
+  return or_errno(::read(fd, data, size));
+}
+// A pipe has no flag against SIGPIPE. Workers block it; on other threads it is blocked for the call, and a new one
+// taken away.
+inline io_result write_without_signal(int fd, const void* data, std::size_t size) noexcept {
+  sigset_t pipe_only, before, pending;
+  sigemptyset(&pipe_only);
+  sigaddset(&pipe_only, SIGPIPE);
+  sigpending(&pending);
+  const bool was_pending = sigismember(&pending, SIGPIPE) == 1;
+  pthread_sigmask(SIG_BLOCK, &pipe_only, &before);
+  const io_result result = or_errno(::write(fd, data, size));
+  sigpending(&pending);
+  int taken = 0;
+  if (result == -EPIPE && !was_pending && sigismember(&pending, SIGPIPE) == 1) sigwait(&pipe_only, &taken);
+  pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  return result;
+}
+CONCUR_NOINLINE CONCUR_INLINE io_result write(int fd, const void* data, std::size_t size) noexcept {
+  if (this_worker() == nullptr) return write_without_signal(fd, data, size);
+  return or_errno(::write(fd, data, size));
+}
+CONCUR_NOINLINE CONCUR_INLINE io_result recv(int fd, void* data, std::size_t size) noexcept {
+  return or_errno(::recv(fd, data, size, MSG_DONTWAIT));
+}
+CONCUR_NOINLINE CONCUR_INLINE io_result send(int fd, const void* data, std::size_t size) noexcept {
+  return or_errno(::send(fd, data, size, send_flags));
+}
+
+// What every socket of ours is: close-on-exec, non-blocking, silent.
+inline void prepare_socket([[maybe_unused]] int fd) noexcept {
+#  if !defined(__linux__)
+  ::fcntl(fd, F_SETFD, FD_CLOEXEC);
+  ::fcntl(fd, F_SETFL, ::fcntl(fd, F_GETFL) | O_NONBLOCK);
+#  endif
+#  if defined(SO_NOSIGPIPE)
+  const int on = 1;
+  ::setsockopt(fd, SOL_SOCKET, SO_NOSIGPIPE, &on, sizeof on);
+#  endif
+}
+
+CONCUR_NOINLINE CONCUR_INLINE int accept(int fd, void* address, unsigned* size) noexcept {
+  socklen_t length = size != nullptr ? *size : 0;
+#  if defined(__linux__)
+  const int accepted =
+      ::accept4(fd, static_cast<sockaddr*>(address), size != nullptr ? &length : nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK);
+#  else
+  const int accepted = ::accept(fd, static_cast<sockaddr*>(address), size != nullptr ? &length : nullptr);
+#  endif
+  if (accepted < 0) return -errno;
+  prepare_socket(accepted);
+  if (size != nullptr) *size = length;
+  return accepted;
+}
+
+CONCUR_NOINLINE CONCUR_INLINE int connect(int fd, const void* address, unsigned size) noexcept {
+  return ::connect(fd, static_cast<const sockaddr*>(address), size) == 0 ? 0 : -errno;
+}
+CONCUR_NOINLINE CONCUR_INLINE int socket_error(int fd) noexcept {
+  int error = 0;
+  socklen_t size = sizeof error;
+  return ::getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &size) == 0 ? -error : -errno;
+}
+CONCUR_NOINLINE CONCUR_INLINE int close(int fd) noexcept { return ::close(fd) == 0 ? 0 : -errno; }
+
+CONCUR_NOINLINE CONCUR_INLINE int set_nonblocking(int fd) noexcept {
+  const int flags = ::fcntl(fd, F_GETFL);
+  if (flags < 0) return -errno;
+  if ((flags & O_NONBLOCK) != 0) return 0;
+  return ::fcntl(fd, F_SETFL, flags | O_NONBLOCK) == 0 ? 0 : -errno;
+}
+
+// Asks at least once, also for a deadline that has passed.
+CONCUR_NOINLINE CONCUR_INLINE int poll_one(int fd, direction d, nanoseconds_t deadline_ns) noexcept {
+  for (;;) {
+    const nanoseconds_t now = deadline_ns == never ? 0 : seam_now();
+    int timeout_ms = -1;
+    if (deadline_ns <= now)
+      timeout_ms = 0;
+    else if (deadline_ns != never)
+      timeout_ms = static_cast<int>((std::min)(deadline_ns - now, nanoseconds_t{1'000'000'000}) / 1'000'000) + 1;
+    pollfd one{fd, static_cast<short>(d == direction::reading ? POLLIN : POLLOUT), 0};
+    const int count = ::poll(&one, 1, timeout_ms);
+    if (count > 0) return 0;
+    if (count < 0 && errno != EINTR) return -errno;
+    if (timeout_ms == 0) return -ETIMEDOUT;
+  }
+}
+
+CONCUR_NOINLINE CONCUR_INLINE descriptor_kind classify(int fd) noexcept {
+  struct stat about;
+  if (::fstat(fd, &about) != 0) return descriptor_kind::unknown;
+  if (S_ISSOCK(about.st_mode)) return descriptor_kind::socket;
+  if (S_ISREG(about.st_mode) || S_ISDIR(about.st_mode) || S_ISBLK(about.st_mode)) return descriptor_kind::file;
+  set_nonblocking(fd);
+  return descriptor_kind::stream;
+}
+
+CONCUR_NOINLINE CONCUR_INLINE void set_errno(int error) noexcept { errno = error; }
+
+}  // namespace sys
+}  // namespace detail
+CONCUR_NAMESPACE_END
+#endif  // CONCUR_BODIES
+
+// io/posix.hpp - the calls of POSIX, with the same arguments, results and errno, that park the fiber instead of
+// blocking its thread.
+//
+// For code that exists: replace `read` by `io::read`. `errno` is a thread's; so these calls bring the fiber back to
+// the thread it called from, and write errno there as the last thing. Read it at once, as always; a compiler may keep
+// its address over several calls within one function of yours, which is harmless as long as the fiber stays on its
+// thread, and it does, in these calls.
+//
+// Descriptors: sockets are used as they are. Pipes, terminals and listening or connecting sockets are set to
+// O_NONBLOCK, since there is no flag per call for them; whoever shares them sees that. Regular files are read and
+// written directly. Close with io::close: it wakes fibers that wait on the descriptor with ECANCELED, and tells the
+// library that the number is free.
+
+struct sockaddr;
+
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+// Keeps the calling fiber on its worker.
+class pin_scope {
+ public:
+  pin_scope() noexcept {
+    worker* w = this_worker();
+    fiber_ = w != nullptr && !CONCUR_MUTANT_IS(50) ? w->current : nullptr;
+    if (fiber_ == nullptr || fiber_->pin_depth++ != 0) return;
+    was_home_ = fiber_->home != nullptr;
+    fiber_->home = w;
+  }
+  ~pin_scope() {
+    if (fiber_ == nullptr || --fiber_->pin_depth != 0) return;
+    if (!was_home_) fiber_->home = nullptr;
+  }
+  pin_scope(const pin_scope&) = delete;
+  pin_scope& operator=(const pin_scope&) = delete;
+
+ private:
+  fiber* fiber_;
+  bool was_home_ = false;
+};
+
+}  // namespace detail
+
+// Each throws `cancelled` besides what POSIX says.
+namespace io {
+
+using ssize_type = detail::io_result;  // ssize_t
+using socklen_type = unsigned int;     // socklen_t
+
+CONCUR_INLINE ssize_type read(int fd, void* data, std::size_t size);
+CONCUR_INLINE ssize_type write(int fd, const void* data, std::size_t size);  // never raises SIGPIPE on a socket
+CONCUR_INLINE int accept(int fd, ::sockaddr* address, socklen_type* size);   // the new descriptor is close-on-exec
+CONCUR_INLINE int connect(int fd, const ::sockaddr* address, socklen_type size);
+CONCUR_INLINE int close(int fd);
+CONCUR_INLINE unsigned sleep(unsigned seconds);  // 0: it always sleeps to the end
+
+}  // namespace io
+CONCUR_NAMESPACE_END
+
+#if CONCUR_BODIES
+
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+// The result as POSIX gives it: minus one and errno.
+template <class Result>
+Result posix_result(Result result) noexcept {
+  if (result >= 0) return result;
+  sys::set_errno(static_cast<int>(-result));
+  return -1;
+}
+
+// Waits until a connection under way is made or has failed. 0, or minus errno.
+inline int finish_connect(int fd, nanoseconds_t deadline_ns) {
+  bool has_waited = false;
+  const io_result waited = run_io(fd, direction::writing, deadline_ns, [&]() noexcept -> io_result {
+    if (has_waited) {
+      // Readiness is a hint: the registration itself reports a socket that is not connected yet as hung up.
+      const int ready = sys::poll_one(fd, direction::writing, long_ago);
+      if (ready == 0) return 0;
+    }
+    has_waited = true;
+    return -EAGAIN;
+  });
+  return waited < 0 ? static_cast<int>(waited) : sys::socket_error(fd);
+}
+
+inline int connect_descriptor(int fd, const void* address, unsigned size, nanoseconds_t deadline_ns) {
+  int result = sys::connect(fd, address, size);
+  if (result == -EINTR || result == -EINPROGRESS) result = finish_connect(fd, deadline_ns);
+  return result;
+}
+
+}  // namespace detail
+
+namespace io {
+
+CONCUR_INLINE ssize_type read(int fd, void* data, std::size_t size) {
+  detail::pin_scope pin;
+  const detail::descriptor_kind kind = detail::kind_of(fd);
+  return detail::posix_result(detail::run_io(fd, detail::direction::reading, detail::never, [=]() noexcept {
+    return kind == detail::descriptor_kind::socket ? detail::sys::recv(fd, data, size)
+                                                   : detail::sys::read(fd, data, size);
+  }));
+}
+
+CONCUR_INLINE ssize_type write(int fd, const void* data, std::size_t size) {
+  detail::pin_scope pin;
+  const detail::descriptor_kind kind = detail::kind_of(fd);
+  return detail::posix_result(detail::run_io(fd, detail::direction::writing, detail::never, [=]() noexcept {
+    return kind == detail::descriptor_kind::socket ? detail::sys::send(fd, data, size)
+                                                   : detail::sys::write(fd, data, size);
+  }));
+}
+
+CONCUR_INLINE int accept(int fd, ::sockaddr* address, socklen_type* size) {
+  detail::pin_scope pin;
+  const int prepared = detail::sys::set_nonblocking(fd);
+  if (prepared < 0) return detail::posix_result(prepared);
+  const detail::io_result accepted =
+      detail::run_io(fd, detail::direction::reading, detail::never,
+                     [=]() noexcept -> detail::io_result { return detail::sys::accept(fd, address, size); });
+  if (accepted >= 0) detail::adopt_descriptor(static_cast<int>(accepted), detail::descriptor_kind::socket);
+  return static_cast<int>(detail::posix_result(accepted));
+}
+
+CONCUR_INLINE int connect(int fd, const ::sockaddr* address, socklen_type size) {
+  detail::pin_scope pin;
+  const int prepared = detail::sys::set_nonblocking(fd);
+  if (prepared < 0) return detail::posix_result(prepared);
+  return detail::posix_result(detail::connect_descriptor(fd, address, size, detail::never));
+}
+
+CONCUR_INLINE int close(int fd) { return detail::posix_result(detail::close_descriptor(fd)); }
+
+CONCUR_INLINE unsigned sleep(unsigned seconds) {
+  detail::pin_scope pin;
+  this_fiber::sleep_for(std::chrono::seconds(seconds));
+  return 0;
+}
+
+}  // namespace io
+CONCUR_NAMESPACE_END
+#endif  // CONCUR_BODIES
+
+// io/socket.hpp - what all kinds of sockets share: a number that closes itself, and the calls that make one.
+
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+// Owns a descriptor number.
+class unique_descriptor {
+ public:
+  unique_descriptor() noexcept = default;
+  explicit unique_descriptor(int fd) noexcept : fd_(fd) {}
+  unique_descriptor(unique_descriptor&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
+  unique_descriptor& operator=(unique_descriptor&& other) noexcept {
+    unique_descriptor taken(std::move(other));
+    std::swap(fd_, taken.fd_);
+    return *this;
+  }
+  ~unique_descriptor() { close(); }
+
+  int get() const noexcept { return fd_; }
+  int release() noexcept { return std::exchange(fd_, -1); }
+  int close() noexcept { return fd_ < 0 ? 0 : close_descriptor(std::exchange(fd_, -1)); }
+
+ private:
+  int fd_ = -1;
+};
+
+// A contiguous container of bytes: has data() and size(), and its elements are one byte wide.
+template <class C, class = void>
+struct is_byte_container : std::false_type {};
+template <class C>
+struct is_byte_container<C, std::void_t<decltype(std::declval<C&>().data()), decltype(std::declval<C&>().size())>>
+    : std::bool_constant<sizeof(*std::declval<C&>().data()) == 1> {};
+
+CONCUR_INLINE endpoint local_endpoint_of(int fd) noexcept;
+CONCUR_INLINE endpoint peer_endpoint_of(int fd) noexcept;
+
+}  // namespace detail
+CONCUR_NAMESPACE_END
+
+#if CONCUR_BODIES
+
+#  include <netinet/tcp.h>
+
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+template <class Ask>
+endpoint ask_endpoint(int fd, Ask ask) noexcept {
+  sockaddr_storage storage{};
+  socklen_t size = sizeof storage;
+  if (fd < 0 || ask(fd, reinterpret_cast<sockaddr*>(&storage), &size) != 0) return endpoint();
+  return endpoint::from_sockaddr(&storage, size);
+}
+CONCUR_INLINE endpoint local_endpoint_of(int fd) noexcept { return ask_endpoint(fd, &::getsockname); }
+CONCUR_INLINE endpoint peer_endpoint_of(int fd) noexcept { return ask_endpoint(fd, &::getpeername); }
+
+inline std::error_code to_code(io_result result) noexcept {
+  return result < 0 ? std::error_code(static_cast<int>(-result), std::system_category()) : std::error_code();
+}
+
+// A new TCP socket for the endpoint's family; minus errno on failure.
+CONCUR_NOINLINE inline int open_socket(const endpoint& e) noexcept {
+#  if defined(__linux__)
+  const int fd = ::socket(e.is_v6() ? AF_INET6 : AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+#  else
+  const int fd = ::socket(e.is_v6() ? AF_INET6 : AF_INET, SOCK_STREAM, 0);
+#  endif
+  if (fd < 0) return -errno;
+  sys::prepare_socket(fd);
+  adopt_descriptor(fd, descriptor_kind::socket);
+  return fd;
+}
+
+CONCUR_NOINLINE inline int start_listening(int fd, const endpoint& at, int backlog) noexcept {
+  const int on = 1;
+  ::setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+  if (::bind(fd, static_cast<const sockaddr*>(at.data()), at.size()) != 0) return -errno;
+  return ::listen(fd, backlog) == 0 ? 0 : -errno;
+}
+
+CONCUR_NOINLINE inline int set_tcp_flag(int fd, int option, bool is_on) noexcept {
+  const int value = is_on ? 1 : 0;
+  return ::setsockopt(fd, IPPROTO_TCP, option, &value, sizeof value) == 0 ? 0 : -errno;
+}
+CONCUR_NOINLINE inline int shut_writing(int fd) noexcept { return ::shutdown(fd, SHUT_WR) == 0 ? 0 : -errno; }
+
+}  // namespace detail
+CONCUR_NAMESPACE_END
+#endif  // CONCUR_BODIES
+
+// io/tcp_stream.hpp - a TCP connection as an object: it owns its descriptor, parks the fiber that uses it, closes
+// itself.
+//
+// Every function has two forms. One throws std::system_error, whose text says what was done and with whom; the other
+// takes a std::error_code as its last argument and does not throw for failures of I/O. Both throw `cancelled`.
+//
+// One fiber may read while another writes. Deadlines are moments, not lengths of time: set once, they hold for every
+// call until changed, and a call after the deadline fails with std::errc::timed_out before it does anything. A
+// default-constructed moment means that there is none. Closing a stream that another fiber waits on wakes that fiber
+// with std::errc::operation_canceled.
+
+CONCUR_NAMESPACE_BEGIN
+
+class tcp_stream {
+ public:
+  tcp_stream() noexcept = default;
+  // Takes over a connected socket.
+  explicit tcp_stream(int fd) noexcept : descriptor_(fd) {}
+  tcp_stream(tcp_stream&&) noexcept = default;
+  tcp_stream& operator=(tcp_stream&&) noexcept = default;
+
+  // Parks until connected. A string is parsed as by endpoint.
+  static tcp_stream connect(const endpoint& to);
+  static tcp_stream connect(const endpoint& to, std::error_code& error);
+
+  // Parks until at least one byte is there, and returns how many were read; 0 at the end of the stream.
+  std::size_t read_some(void* data, std::size_t size);
+  std::size_t read_some(void* data, std::size_t size, std::error_code& error);
+  // Reads `size` bytes. When the stream ends before, the first form throws std::system_error (connection_aborted);
+  // the second returns how many there were, and no error.
+  std::size_t read_exactly(void* data, std::size_t size);
+  std::size_t read_exactly(void* data, std::size_t size, std::error_code& error);
+  // Reads up to and including `delimiter`. Throws std::system_error (message_size) when that does not come within
+  // `limit` bytes, which then stay unread. What is behind the delimiter stays for the next read. Less than asked for,
+  // without the delimiter: the end came.
+  std::string read_until(std::string_view delimiter, std::size_t limit);
+  std::string read_until(std::string_view delimiter, std::size_t limit, std::error_code& error);
+
+  // Writes everything; returns the size. The second form returns how much was written before an error.
+  std::size_t write_all(const void* data, std::size_t size);
+  std::size_t write_all(const void* data, std::size_t size, std::error_code& error);
+
+  template <class C, class = std::enable_if_t<detail::is_byte_container<C>::value>>
+  std::size_t read_some(C&& into) {
+    return read_some(static_cast<void*>(into.data()), into.size());
+  }
+  template <class C, class = std::enable_if_t<detail::is_byte_container<C>::value>>
+  std::size_t read_some(C&& into, std::error_code& error) {
+    return read_some(static_cast<void*>(into.data()), into.size(), error);
+  }
+  template <class C, class = std::enable_if_t<detail::is_byte_container<C>::value>>
+  std::size_t read_exactly(C&& into) {
+    return read_exactly(static_cast<void*>(into.data()), into.size());
+  }
+  template <class C, class = std::enable_if_t<detail::is_byte_container<C>::value>>
+  std::size_t read_exactly(C&& into, std::error_code& error) {
+    return read_exactly(static_cast<void*>(into.data()), into.size(), error);
+  }
+  std::size_t write_all(std::string_view text) { return write_all(text.data(), text.size()); }
+  std::size_t write_all(std::string_view text, std::error_code& error) {
+    return write_all(text.data(), text.size(), error);
+  }
+  template <class C, class = std::enable_if_t<detail::is_byte_container<const C>::value &&
+                                              !std::is_convertible<const C&, std::string_view>::value>>
+  std::size_t write_all(const C& bytes) {
+    return write_all(static_cast<const void*>(bytes.data()), bytes.size());
+  }
+  template <class C, class = std::enable_if_t<detail::is_byte_container<const C>::value &&
+                                              !std::is_convertible<const C&, std::string_view>::value>>
+  std::size_t write_all(const C& bytes, std::error_code& error) {
+    return write_all(static_cast<const void*>(bytes.data()), bytes.size(), error);
+  }
+
+  // Tells the peer that nothing more comes; reading goes on.
+  void shutdown_write();
+  void shutdown_write(std::error_code& error);
+
+  void read_deadline(std::chrono::steady_clock::time_point tp) noexcept { read_deadline_ns_ = to_deadline(tp); }
+  void write_deadline(std::chrono::steady_clock::time_point tp) noexcept { write_deadline_ns_ = to_deadline(tp); }
+  void no_delay(bool is_on);
+  void no_delay(bool is_on, std::error_code& error);
+
+  endpoint local_endpoint() const noexcept { return detail::local_endpoint_of(fd()); }
+  endpoint peer_endpoint() const noexcept { return detail::peer_endpoint_of(fd()); }
+
+  bool is_open() const noexcept { return fd() >= 0; }
+  int fd() const noexcept { return descriptor_.get(); }
+  // Gives the descriptor away, unclosed.
+  int release() noexcept { return descriptor_.release(); }
+  void close() noexcept;
+
+ private:
+  static detail::nanoseconds_t to_deadline(std::chrono::steady_clock::time_point tp) noexcept {
+    return tp == std::chrono::steady_clock::time_point() ? detail::never : detail::deadline_at(tp);
+  }
+  detail::io_result receive(void* data, std::size_t size);
+  std::size_t take_rest(void* data, std::size_t size) noexcept;
+  [[noreturn]] void fail(const char* what, std::error_code error) const;
+
+  detail::unique_descriptor descriptor_;
+  detail::nanoseconds_t read_deadline_ns_ = detail::never;
+  detail::nanoseconds_t write_deadline_ns_ = detail::never;
+  std::unique_ptr<std::string> rest_;  // read but not asked for yet; only read_until leaves any
+};
+
+CONCUR_NAMESPACE_END
+
+#if CONCUR_BODIES
+
+CONCUR_NAMESPACE_BEGIN
+
+CONCUR_INLINE void tcp_stream::fail(const char* what, std::error_code error) const {
+  const endpoint peer = peer_endpoint();
+  detail::fail_code(error, std::string("concur::tcp_stream::") + what +
+                               (peer.is_empty() ? std::string() : " with " + peer.to_string()));
+}
+
+CONCUR_INLINE tcp_stream tcp_stream::connect(const endpoint& to, std::error_code& error) {
+  error.clear();
+  if (to.is_empty()) {
+    error = std::make_error_code(std::errc::invalid_argument);
+    return tcp_stream();
+  }
+  const int fd = detail::open_socket(to);
+  tcp_stream stream(fd < 0 ? -1 : fd);
+  const int result = fd < 0 ? fd : detail::connect_descriptor(fd, to.data(), to.size(), detail::never);
+  if (result >= 0) return stream;
+  error = detail::to_code(result);
+  return tcp_stream();
+}
+
+CONCUR_INLINE tcp_stream tcp_stream::connect(const endpoint& to) {
+  std::error_code error;
+  tcp_stream stream = connect(to, error);
+  if (error) detail::fail_code(error, "concur::tcp_stream::connect to " + to.to_string());
+  return stream;
+}
+
+CONCUR_INLINE std::size_t tcp_stream::take_rest(void* data, std::size_t size) noexcept {
+  const std::size_t count = rest_->copy(static_cast<char*>(data), size);
+  rest_->erase(0, count);
+  if (rest_->empty()) rest_.reset();
+  return count;
+}
+
+CONCUR_INLINE detail::io_result tcp_stream::receive(void* data, std::size_t size) {
+  const int fd = descriptor_.get();
+  return detail::run_io(
+      fd, detail::direction::reading, read_deadline_ns_, [=]() noexcept { return detail::sys::recv(fd, data, size); },
+      size);
+}
+
+CONCUR_INLINE std::size_t tcp_stream::read_some(void* data, std::size_t size, std::error_code& error) {
+  error.clear();
+  if (size == 0) return 0;
+  if (CONCUR_UNLIKELY(rest_ != nullptr)) return take_rest(data, size);
+  const detail::io_result count = receive(data, size);
+  if (CONCUR_LIKELY(count >= 0)) return static_cast<std::size_t>(count);
+  error = detail::to_code(count);
+  return 0;
+}
+CONCUR_INLINE std::size_t tcp_stream::read_some(void* data, std::size_t size) {
+  std::error_code error;
+  const std::size_t count = read_some(data, size, error);
+  if (CONCUR_UNLIKELY(static_cast<bool>(error))) fail("read_some", error);
+  return count;
+}
+
+CONCUR_INLINE std::size_t tcp_stream::read_exactly(void* data, std::size_t size, std::error_code& error) {
+  std::size_t done = 0;
+  error.clear();
+  while (done < size) {
+    const std::size_t count = read_some(static_cast<char*>(data) + done, size - done, error);
+    if (count == 0) break;
+    done += count;
+  }
+  return done;
+}
+CONCUR_INLINE std::size_t tcp_stream::read_exactly(void* data, std::size_t size) {
+  std::error_code error;
+  const std::size_t count = read_exactly(data, size, error);
+  if (!error && count < size) error = std::make_error_code(std::errc::connection_aborted);
+  if (error) {
+    const std::string what = "read_exactly (" + std::to_string(count) + " of " + std::to_string(size) + " bytes came)";
+    fail(what.c_str(), error);
+  }
+  return count;
+}
+
+CONCUR_INLINE std::string tcp_stream::read_until(std::string_view delimiter, std::size_t limit,
+                                                 std::error_code& error) {
+  constexpr std::size_t chunk = 4096;
+  error.clear();
+  if (delimiter.empty()) return std::string();
+  if (rest_ == nullptr) rest_ = std::make_unique<std::string>();
+  std::size_t searched = 0;
+  for (;;) {
+    const std::size_t at = rest_->find(delimiter, searched);
+    const std::size_t end = at == std::string::npos ? rest_->size() : at + delimiter.size();
+    if (end > limit || (at == std::string::npos && end == limit)) {
+      error = std::make_error_code(std::errc::message_size);
+      return std::string();
+    }
+    std::size_t take = end;
+    if (at == std::string::npos) {
+      searched = rest_->size() < delimiter.size() ? 0 : rest_->size() - delimiter.size() + 1;
+      const std::size_t had = rest_->size();
+      rest_->resize(had + chunk);
+      const detail::io_result count = receive(&(*rest_)[had], chunk);
+      rest_->resize(had + static_cast<std::size_t>(count > 0 ? count : 0));
+      if (count > 0) continue;
+      error = detail::to_code(count);
+      take = count == 0 ? rest_->size() : 0;
+    }
+    std::string result = rest_->substr(0, take);
+    rest_->erase(0, take);
+    if (rest_->empty()) rest_.reset();
+    return result;
+  }
+}
+CONCUR_INLINE std::string tcp_stream::read_until(std::string_view delimiter, std::size_t limit) {
+  std::error_code error;
+  std::string result = read_until(delimiter, limit, error);
+  if (error) fail("read_until", error);
+  return result;
+}
+
+CONCUR_INLINE std::size_t tcp_stream::write_all(const void* data, std::size_t size, std::error_code& error) {
+  const int fd = descriptor_.get();
+  const char* bytes = static_cast<const char*>(data);
+  std::size_t done = 0;
+  error.clear();
+  while (done < size) {
+    const detail::io_result count = detail::run_io(fd, detail::direction::writing, write_deadline_ns_, [=]() noexcept {
+      return detail::sys::send(fd, bytes + done, size - done);
+    });
+    if (CONCUR_UNLIKELY(count < 0)) {
+      error = detail::to_code(count);
+      break;
+    }
+    done += static_cast<std::size_t>(count);
+  }
+  return done;
+}
+CONCUR_INLINE std::size_t tcp_stream::write_all(const void* data, std::size_t size) {
+  std::error_code error;
+  const std::size_t count = write_all(data, size, error);
+  if (CONCUR_UNLIKELY(static_cast<bool>(error))) {
+    const std::string what = "write_all (" + std::to_string(count) + " of " + std::to_string(size) + " bytes written)";
+    fail(what.c_str(), error);
+  }
+  return count;
+}
+
+CONCUR_INLINE void tcp_stream::shutdown_write(std::error_code& error) {
+  error = detail::to_code(detail::shut_writing(fd()));
+}
+CONCUR_INLINE void tcp_stream::shutdown_write() {
+  std::error_code error;
+  shutdown_write(error);
+  if (error) fail("shutdown_write", error);
+}
+
+CONCUR_INLINE void tcp_stream::no_delay(bool is_on, std::error_code& error) {
+  error = detail::to_code(detail::set_tcp_flag(fd(), TCP_NODELAY, is_on));
+}
+CONCUR_INLINE void tcp_stream::no_delay(bool is_on) {
+  std::error_code error;
+  no_delay(is_on, error);
+  if (error) fail("no_delay", error);
+}
+
+CONCUR_INLINE void tcp_stream::close() noexcept {
+  descriptor_.close();
+  rest_.reset();
+}
+
+CONCUR_NAMESPACE_END
+#endif  // CONCUR_BODIES
+
+// io/tcp_listener.hpp - waiting for TCP clients: bind, accept, close.
+//
+// Functions come in two forms, as those of tcp_stream. Several fibers may accept on one listener; clients go to them in
+// the order in which they came to wait.
+
+CONCUR_NAMESPACE_BEGIN
+
+class tcp_listener {
+ public:
+  tcp_listener() noexcept = default;
+  explicit tcp_listener(int fd) noexcept : descriptor_(fd) {}
+  tcp_listener(tcp_listener&&) noexcept = default;
+  tcp_listener& operator=(tcp_listener&&) noexcept = default;
+
+  // Listens. Port 0 takes a free one (see local_endpoint). The address may be one of a listener that has just ended.
+  // `backlog`: how many connections the kernel completes ahead of accept.
+  static tcp_listener bind(const endpoint& at, int backlog = 4096);
+  static tcp_listener bind(const endpoint& at, std::error_code& error);
+  static tcp_listener bind(const endpoint& at, int backlog, std::error_code& error);
+
+  // Parks until a client has come. With too many open files (EMFILE, ENFILE) the client stays in the queue: accept
+  // again when some have been closed.
+  tcp_stream accept();
+  tcp_stream accept(std::error_code& error);
+
+  endpoint local_endpoint() const noexcept { return detail::local_endpoint_of(fd()); }
+  bool is_open() const noexcept { return fd() >= 0; }
+  int fd() const noexcept { return descriptor_.get(); }
+  int release() noexcept { return descriptor_.release(); }
+  void close() noexcept { descriptor_.close(); }
+
+ private:
+  detail::unique_descriptor descriptor_;
+};
+
+CONCUR_NAMESPACE_END
+
+#if CONCUR_BODIES
+CONCUR_NAMESPACE_BEGIN
+
+CONCUR_INLINE tcp_listener tcp_listener::bind(const endpoint& at, int backlog, std::error_code& error) {
+  error.clear();
+  if (at.is_empty() || backlog < 1) {
+    error = std::make_error_code(std::errc::invalid_argument);
+    return tcp_listener();
+  }
+  const int fd = detail::open_socket(at);
+  tcp_listener listener(fd < 0 ? -1 : fd);
+  const int result = fd < 0 ? fd : detail::start_listening(fd, at, backlog);
+  if (result >= 0) return listener;
+  error = detail::to_code(result);
+  return tcp_listener();
+}
+CONCUR_INLINE tcp_listener tcp_listener::bind(const endpoint& at, std::error_code& error) {
+  return bind(at, 4096, error);
+}
+CONCUR_INLINE tcp_listener tcp_listener::bind(const endpoint& at, int backlog) {
+  if (backlog < 1)
+    detail::fail_argument("concur::tcp_listener::bind", "backlog", std::to_string(backlog),
+                          "at least one connection must be able to wait");
+  std::error_code error;
+  tcp_listener listener = bind(at, backlog, error);
+  if (error) detail::fail_code(error, "concur::tcp_listener::bind to " + at.to_string());
+  return listener;
+}
+
+CONCUR_INLINE tcp_stream tcp_listener::accept(std::error_code& error) {
+  const int fd = descriptor_.get();
+  const detail::io_result accepted =
+      detail::run_io(fd, detail::direction::reading, detail::never, [=]() noexcept -> detail::io_result {
+        const int result = detail::sys::accept(fd, nullptr, nullptr);
+        return result == -ECONNABORTED ? -EINTR : result;  // that client has gone; the next one may be there
+      });
+  error = detail::to_code(accepted);
+  if (accepted < 0) return tcp_stream();
+  detail::adopt_descriptor(static_cast<int>(accepted), detail::descriptor_kind::socket);
+  return tcp_stream(static_cast<int>(accepted));
+}
+CONCUR_INLINE tcp_stream tcp_listener::accept() {
+  std::error_code error;
+  tcp_stream stream = accept(error);
+  if (error) {
+    const endpoint at = local_endpoint();
+    detail::fail_code(error,
+                      "concur::tcp_listener::accept" + (at.is_empty() ? std::string() : " on " + at.to_string()));
+  }
+  return stream;
+}
+
+CONCUR_NAMESPACE_END
+#endif  // CONCUR_BODIES
+
+#endif

@@ -1,0 +1,256 @@
+// channel/channel.hpp - the handle: values handed from one fiber or thread to another, in order, with a bound.
+//
+// A channel is copied like a pointer, and copies are the same channel, as in Go. A bound of 0 makes it a rendezvous;
+// any other is how far the sender may run ahead. There is no unbounded one: a queue without a bound only hides that
+// somebody is too slow.
+//
+//     operation      nil            open, can go               open, cannot go    closed
+//     send           parks          passes the value on        parks              channel_closed, the value stays with the caller
+//     recv           parks          takes the oldest           parks              what is buffered, then nothing
+//     close          logic_error    wakes all who wait                            channel_closed
+#ifndef CONCUR_CHANNEL_CHANNEL_HPP
+#define CONCUR_CHANNEL_CHANNEL_HPP
+
+#include <iterator>
+
+#include "base/config.hpp"
+#include "channel/channel_core.hpp"
+
+CONCUR_NAMESPACE_BEGIN
+
+// What a timed operation came to.
+enum class status : unsigned char { ok, closed, timeout };
+
+struct nil_t {
+  explicit constexpr nil_t() = default;
+};
+// The channel on which nothing ever happens: sends and receives park until they are cancelled.
+inline constexpr nil_t nil{};
+
+namespace detail {
+
+// What channel<T> and channel<void> share. Item is what is carried.
+template <class Item>
+class channel_handle {
+ public:
+  // Closes for good: parked receivers get nothing more, parked senders channel_closed. Throws channel_closed when it
+  // is closed already, std::logic_error for a nil channel.
+  void close() {
+    if (core_ == nullptr)
+      fail_logic("concur::channel::close: the channel is nil; only a channel with a capacity can be closed");
+    if (!core_->close()) fail_closed("concur::channel::close: the channel is closed already");
+  }
+  // The same without throwing: false when it was closed already, or is nil.
+  bool try_close() noexcept { return core_ != nullptr && core_->close(); }
+
+  bool closed() const noexcept { return core_ != nullptr && core_->is_closed(); }
+  std::size_t size() const noexcept { return core_ != nullptr ? core_->size() : 0; }
+  std::size_t capacity() const noexcept { return core_ != nullptr ? core_->capacity() : 0; }
+  // Whether two handles are the same channel.
+  friend bool operator==(const channel_handle& a, const channel_handle& b) noexcept { return a.core_ == b.core_; }
+  friend bool operator!=(const channel_handle& a, const channel_handle& b) noexcept { return a.core_ != b.core_; }
+
+ protected:
+  explicit channel_handle(std::size_t capacity) : core_(channel_core<Item>::make(capacity)) {
+    if (core_ == nullptr)
+      fail_argument("concur::channel", "capacity", std::to_string(capacity), "there is no memory for so many values");
+  }
+  explicit channel_handle(nil_t) noexcept {}
+  channel_handle(const channel_handle& other) noexcept : core_(other.core_) {
+    if (core_ != nullptr) core_->hold();
+  }
+  channel_handle(channel_handle&& other) noexcept : core_(std::exchange(other.core_, nullptr)) {}
+  channel_handle& operator=(const channel_handle& other) noexcept {
+    channel_core<Item>* before = core_;
+    core_ = other.core_;
+    if (core_ != nullptr) core_->hold();
+    if (before != nullptr) before->release();
+    return *this;
+  }
+  channel_handle& operator=(channel_handle&& other) noexcept {
+    channel_handle taken(std::move(other));
+    std::swap(core_, taken.core_);
+    return *this;
+  }
+  ~channel_handle() {
+    if (core_ != nullptr) core_->release();
+  }
+
+  outcome send_item(Item& item, nanoseconds_t deadline_ns) const {
+    if (CONCUR_UNLIKELY(core_ == nullptr)) return wait_on_nil(deadline_ns);
+    return core_->send(item, deadline_ns);
+  }
+  outcome receive_item(std::optional<Item>& slot, nanoseconds_t deadline_ns) const {
+    if (CONCUR_UNLIKELY(core_ == nullptr)) return wait_on_nil(deadline_ns);
+    return core_->receive(slot, deadline_ns);
+  }
+  void must_send(Item& item) const {
+    const outcome result = send_item(item, never);
+    if (CONCUR_LIKELY(result == outcome::granted)) return;
+    if (result == outcome::closed) fail_closed("concur::channel::send: the channel is closed");
+    fail_cancelled();
+  }
+  bool must_receive(std::optional<Item>& slot) const {
+    const outcome result = receive_item(slot, never);
+    if (CONCUR_UNLIKELY(result == outcome::cancelled)) fail_cancelled();
+    return result == outcome::granted;
+  }
+  static status to_status(outcome result) {
+    if (result == outcome::cancelled) fail_cancelled();
+    if (result == outcome::closed) return status::closed;
+    return result == outcome::granted ? status::ok : status::timeout;
+  }
+
+ private:
+  static outcome wait_on_nil(nanoseconds_t deadline_ns) {
+    if (deadline_ns == without_parking) return outcome::timed_out;
+    caller me(checkpoint());
+    return me.park(nullptr, deadline_ns, wait_reason::channel_recv);
+  }
+
+  channel_core<Item>* core_ = nullptr;
+};
+
+struct signal_item {};
+
+}  // namespace detail
+
+// All members may be called from any fiber and any thread at once (the handle itself, like any variable, is not to be
+// assigned while another uses it). A send happens before the receive that gets its value; the k-th receive on a
+// channel of capacity C happens before the (k+C)-th send completes; a close happens before the receive that sees it.
+// T is moved under a lock: its move constructor must not park.
+template <class T>
+class channel : public detail::channel_handle<T> {
+  using base = detail::channel_handle<T>;
+
+ public:
+  using value_type = T;
+
+  // capacity 0: a rendezvous, in which a send ends when a receive has taken the value.
+  explicit channel(std::size_t capacity = 0) : base(capacity) {}
+  channel(nil_t n) noexcept : base(n) {}
+
+  // Parks while the channel is full. Throws channel_closed or `cancelled`, and then has not moved from the value.
+  void send(T&& value) { this->must_send(value); }
+  void send(const T& value) {
+    T copy(value);
+    this->must_send(copy);
+  }
+  // Never parks. False: full, closed or nil, and the value is untouched.
+  bool try_send(T& value) { return this->send_item(value, detail::without_parking) == detail::outcome::granted; }
+  bool try_send(T&& value) { return try_send(value); }
+  // Parks until the deadline at most; the value is untouched unless it says ok. Throws `cancelled`.
+  template <class Rep, class Period>
+  status send_for(T& value, std::chrono::duration<Rep, Period> d) {
+    return base::to_status(this->send_item(value, detail::deadline_after(d)));
+  }
+  template <class Clock, class Duration>
+  status send_until(T& value, const std::chrono::time_point<Clock, Duration>& tp) {
+    return base::to_status(this->send_item(value, detail::deadline_at(tp)));
+  }
+
+  // Parks while the channel is empty. Nothing, once it is closed and drained. Throws `cancelled`, and then has taken
+  // no value.
+  std::optional<T> recv() {
+    std::optional<T> slot;
+    this->must_receive(slot);
+    return slot;
+  }
+  // Never parks. Nothing: it is empty, closed or not.
+  std::optional<T> try_recv() {
+    std::optional<T> slot;
+    this->receive_item(slot, detail::without_parking);
+    return slot;
+  }
+  // Parks until the deadline at most, and assigns to `value` when it says ok. Throws `cancelled`.
+  template <class Rep, class Period>
+  status recv_for(T& value, std::chrono::duration<Rep, Period> d) {
+    return recv_deadline(value, detail::deadline_after(d));
+  }
+  template <class Clock, class Duration>
+  status recv_until(T& value, const std::chrono::time_point<Clock, Duration>& tp) {
+    return recv_deadline(value, detail::deadline_at(tp));
+  }
+
+  // For `for (T v : ch)`: receives until the channel is closed and drained. Dereferencing moves the value out.
+  class iterator {
+   public:
+    using iterator_category = std::input_iterator_tag;
+    using value_type = T;
+    using difference_type = std::ptrdiff_t;
+    using pointer = T*;
+    using reference = T&&;
+
+    iterator() noexcept = default;
+    explicit iterator(channel* source) : source_(source) { ++*this; }
+    T&& operator*() { return std::move(*slot_); }
+    T* operator->() { return &*slot_; }
+    iterator& operator++() {
+      slot_.reset();
+      if (!source_->must_receive(slot_)) source_ = nullptr;
+      return *this;
+    }
+    void operator++(int) { ++*this; }
+    friend bool operator==(const iterator& a, const iterator& b) noexcept { return a.source_ == b.source_; }
+    friend bool operator!=(const iterator& a, const iterator& b) noexcept { return a.source_ != b.source_; }
+
+   private:
+    channel* source_ = nullptr;
+    std::optional<T> slot_;
+  };
+  iterator begin() { return iterator(this); }
+  iterator end() noexcept { return iterator(); }
+
+ private:
+  status recv_deadline(T& value, detail::nanoseconds_t deadline_ns) {
+    std::optional<T> slot;
+    const status result = base::to_status(this->receive_item(slot, deadline_ns));
+    if (slot) value = std::move(*slot);
+    return result;
+  }
+};
+
+// Signals: something happened, and nothing is carried.
+template <>
+class channel<void> : public detail::channel_handle<detail::signal_item> {
+  using base = detail::channel_handle<detail::signal_item>;
+
+ public:
+  using value_type = void;
+
+  explicit channel(std::size_t capacity = 0) : base(capacity) {}
+  channel(nil_t n) noexcept : base(n) {}
+
+  // As for values.
+  void send() {
+    detail::signal_item item;
+    this->must_send(item);
+  }
+  bool try_send() {
+    detail::signal_item item;
+    return this->send_item(item, detail::without_parking) == detail::outcome::granted;
+  }
+  template <class Rep, class Period>
+  status send_for(std::chrono::duration<Rep, Period> d) {
+    detail::signal_item item;
+    return base::to_status(this->send_item(item, detail::deadline_after(d)));
+  }
+  // True: a signal came. False: closed and drained.
+  bool recv() {
+    std::optional<detail::signal_item> slot;
+    return this->must_receive(slot);
+  }
+  bool try_recv() {
+    std::optional<detail::signal_item> slot;
+    return this->receive_item(slot, detail::without_parking) == detail::outcome::granted;
+  }
+  template <class Rep, class Period>
+  status recv_for(std::chrono::duration<Rep, Period> d) {
+    std::optional<detail::signal_item> slot;
+    return base::to_status(this->receive_item(slot, detail::deadline_after(d)));
+  }
+};
+
+CONCUR_NAMESPACE_END
+
+#endif

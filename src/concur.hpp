@@ -1,0 +1,72 @@
+// concur - fibers, channels, structured concurrency and blocking-style I/O for C++17, in one header without
+// dependencies.
+//
+// This file is the manifest: the parts, lowest layer first. A part includes only parts of lower layers, or earlier
+// ones of its own.
+#ifndef CONCUR_HPP
+#define CONCUR_HPP
+
+// base: knows the compiler
+#include "base/config.hpp"
+#include "base/error.hpp"
+#include "base/time.hpp"
+#include "base/intrusive.hpp"
+
+// atomic: words that many threads touch
+#include "atomic/spin_lock.hpp"
+#include "atomic/moment.hpp"
+
+// machine: knows the processor and the operating system, and nothing of fibers
+#include "machine/fence.hpp"
+#include "machine/sanitizer.hpp"
+#include "machine/context.hpp"
+#include "machine/exception_state.hpp"
+#include "machine/stack_guard.hpp"
+#include "machine/stack.hpp"
+#include "machine/fault.hpp"
+#include "machine/parker.hpp"
+#include "machine/poller.hpp"
+
+// runtime: owns fibers
+#include "runtime/options.hpp"
+#include "runtime/seam.hpp"
+#include "runtime/waiter.hpp"
+#include "runtime/fiber.hpp"
+#include "runtime/fiber_pool.hpp"
+#include "runtime/run_queue.hpp"
+#include "runtime/timers.hpp"
+#include "runtime/worker.hpp"
+#include "runtime/idle.hpp"
+#include "runtime/monitor.hpp"
+#include "runtime/scheduler.hpp"
+#include "runtime/suspend.hpp"
+#include "runtime/idle_sleep.hpp"
+#include "runtime/monitor_look.hpp"
+#include "runtime/overflow.hpp"
+#include "runtime/loop.hpp"
+#include "runtime/reactor.hpp"
+#include "runtime/snapshot.hpp"
+
+// sync: what fibers and threads wait for
+#include "sync/mutex.hpp"
+#include "sync/wait_group.hpp"
+
+// channel: values handed over
+#include "channel/channel_core.hpp"
+#include "channel/channel.hpp"
+
+// structure: lives of fibers
+#include "structure/future.hpp"
+#include "structure/spawn.hpp"
+#include "structure/this_fiber.hpp"
+#include "structure/runtime.hpp"
+
+// io: descriptors that park
+#include "io/address.hpp"
+#include "io/descriptor.hpp"
+#include "io/posix.hpp"
+#include "io/socket.hpp"
+#include "io/tcp_stream.hpp"
+#include "io/tcp_listener.hpp"
+
+#endif

@@ -1,0 +1,113 @@
+// runtime/fiber.hpp - a fiber's control block, and the states it goes through.
+//
+// A fiber is three things of different life: the block here (from `go` until its future is dropped), a stack (from
+// its first run until its function returns), and a closure (from `go` until it was called). The block and a small
+// closure are one allocation; the stack is borrowed late and given back early, so that a million short fibers share a
+// handful of hot stacks.
+//
+//     state      on which queue           next                by
+//     idle       the pool                 ready               go
+//     ready      exactly one run queue    running             the worker that picks it
+//     running    none; worker.current     ready               yield (queued by whoever runs next, F1)
+//                                         parked              park  (published by whoever runs next, F1)
+//                                         finished            its function returned
+//     parked     the site's, by waiters   ready               the one claimer (waiter.hpp, W1)
+//     finished   none                     idle                the last of fiber and future to let go
+//
+//   F1  Nobody can find a fiber that still uses its registers: it is queued or published only after the switch away
+//       from it.
+//   F2  A fiber's block is never unmapped while its pool lives, and its wait word never goes back: a stale claim fails.
+//   F3  `home` is set while the fiber must run on one worker only; it is then never on a queue that thieves reach.
+#ifndef CONCUR_RUNTIME_FIBER_HPP
+#define CONCUR_RUNTIME_FIBER_HPP
+
+#include <atomic>
+
+#include "base/config.hpp"
+#include "machine/context.hpp"
+#include "machine/exception_state.hpp"
+#include "machine/sanitizer.hpp"
+#include "machine/stack.hpp"
+#include "runtime/waiter.hpp"
+
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+struct worker;
+class scheduler;
+struct fiber_pool;
+
+enum class fiber_state : unsigned char { idle, ready, running, parked, finished };
+
+// What a cancellation reaches: parking operations look at it, and a fiber carries the one it is in. A tree of scopes
+// grows from here; the root is the runtime's own.
+struct scope {
+  std::atomic<bool> is_cancelled{false};
+};
+
+inline constexpr std::size_t fiber_name_bytes = 24;
+
+struct fiber : party {
+  fiber() noexcept : party(party_kind::fiber) {}
+
+  std::atomic<fiber_state> state{fiber_state::idle};
+  std::atomic<wait_reason> reason{wait_reason::none};
+  // The present wait is not to be cancelled; written before the wait word, read behind it.
+  std::atomic<bool> is_deaf{false};
+  bool is_started = false;         // it owns a stack, and ctx says where to go on
+  unsigned char shield_depth = 0;  // above 0: cancellation is not raised
+  context ctx{};
+  exception_state exceptions{};  // what the C++ runtime keeps per thread about exceptions, while it is not running
+  worker* home = nullptr;        // F3
+  // Up to here it is what a switch touches: one cache line of the block.
+  fiber* next = nullptr;  // the run queue's or the pool's link
+  unsigned pin_depth = 0;
+  scheduler* owner = nullptr;  // whose queues it goes to; gone with its runtime
+  fiber_pool* pool = nullptr;  // where the block came from, and outlives the runtime if it must
+  scope* current_scope = nullptr;
+  stack* memory = nullptr;
+  void (*entry)(fiber*) noexcept = nullptr;              // calls the closure and keeps what came of it
+  void (*refuse)(fiber*, int error) noexcept = nullptr;  // instead of entry, when there is no stack to be had
+  void* payload = nullptr;  // closure and result: in `room` when small, on the heap when not
+  char* name = nullptr;     // null, or fiber_name_bytes of its own
+  std::uint64_t id = 0;
+#if CONCUR_ASAN || CONCUR_TSAN
+  stack_notice* notice = nullptr;  // at the top of its stack, and gone with it
+#endif
+
+  // relaxed: the state is for dumps and checks; queues and the wait word order everything.
+  void set_state(fiber_state s) noexcept { state.store(s, std::memory_order_relaxed); }
+  void set_reason(wait_reason r) noexcept { reason.store(r, std::memory_order_relaxed); }  // relaxed: as above
+  bool should_cancel() const noexcept {
+    // relaxed: a cancellation that this look misses claims the wait word instead (suspend.hpp, S5).
+    return CONCUR_UNLIKELY(current_scope->is_cancelled.load(std::memory_order_relaxed)) && shield_depth == 0;
+  }
+};
+
+// A block: the fiber and the room for a small closure with its result, in whole cache lines.
+inline constexpr std::size_t fiber_block_bytes = sizeof(fiber) + 96 <= 256 ? 256 : 384;
+inline constexpr std::size_t fiber_room_bytes = fiber_block_bytes - (sizeof(fiber) + 15) / 16 * 16;
+
+// Whether an exception is on its way up the fiber's stack: destructors that run for it may park, and are not cancelled.
+inline bool is_unwinding([[maybe_unused]] const exception_state& exceptions) noexcept {
+#if CONCUR_EXCEPTIONS
+  return exceptions.uncaught != 0;
+#else
+  return false;
+#endif
+}
+
+#if CONCUR_ASAN || CONCUR_TSAN
+inline stack_notice& notice_of(fiber* f) noexcept { return *f->notice; }
+#else
+inline stack_notice no_notice{};  // an empty class: never written
+inline stack_notice& notice_of(fiber*) noexcept { return no_notice; }
+#endif
+
+inline void* room_of(fiber* f) noexcept { return reinterpret_cast<char*>(f) + (fiber_block_bytes - fiber_room_bytes); }
+static_assert(fiber_block_bytes >= sizeof(fiber) + 64, "a closure and its result should fit beside the fiber");
+
+}  // namespace detail
+CONCUR_NAMESPACE_END
+
+#endif

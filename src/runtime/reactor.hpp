@@ -1,0 +1,327 @@
+// runtime/reactor.hpp - fibers that wait for descriptors, and the memory that keeps old news from new owners.
+//
+// Blocking calls try the system call first; when it says "not now", the fiber waits here. Each descriptor number has
+// a slot, made on first use and kept for ever, with two sides, reading and writing. The poller reports when a side
+// becomes ready, once; the slot remembers that until somebody found out by a system call that it is over.
+//
+//     side      is_ready  waiting     what happens
+//     news      any       empty       is_ready = true
+//     news      any       somebody    the first one is woken and has the turn
+//     "not now" true      any         is_ready = false, and the system call is tried again: the news came after it
+//     "not now" false     any         the caller waits: behind the others, or before them if it had the turn
+//
+//   G1  One registration per descriptor and runtime, made when a fiber first has to wait, removed before the
+//       descriptor is closed.
+//   G2  `generation` names one use of a number. News carries the generation it was registered with; news of another
+//       is dropped.
+//   G3  Waiters of one side go one at a time, in order: the one that was woken has the turn until its call is
+//       through, and then passes it on (leave_turn). Who comes meanwhile queues behind. So a burst of connections
+//       wakes one acceptor after another, and nobody is overtaken.
+//   G4  Closing wakes every waiter of both sides with `closed` before the number can be used again.
+//   G5  What a wake-up announced is taken as read by the one it wakes. And a stream that gave less than was asked for
+//       is empty until there is news, unless its end was announced, which is not announced twice. Both save a system
+//       call that could only say "not now".
+//
+// The slots belong to the process, as descriptors do. A descriptor that fibers of two runtimes wait for is registered
+// with the first; waiters know themselves where they resume.
+#ifndef CONCUR_RUNTIME_REACTOR_HPP
+#define CONCUR_RUNTIME_REACTOR_HPP
+
+#include <atomic>
+
+#include "atomic/spin_lock.hpp"
+#include "base/config.hpp"
+#include "base/intrusive.hpp"
+#include "runtime/scheduler.hpp"
+#include "runtime/suspend.hpp"
+
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+enum class direction : unsigned char { reading, writing };
+
+// What a descriptor is, as far as the way of calling it goes.
+enum class descriptor_kind : unsigned char {
+  unknown,
+  socket,  // asked not to block by a flag of each call
+  stream,  // pipe, terminal and the like: O_NONBLOCK was set on it
+  file,    // always ready; calls block
+};
+
+struct descriptor_side {
+  intrusive_list<waiter> waiting;
+  std::atomic<bool> is_busy{false};  // somebody waits or has the turn; written under the slot's lock
+  bool is_ready = false;
+  bool has_turn = false;  // somebody was woken and is not through (G3)
+};
+
+struct descriptor_slot {
+  spin_lock lock;
+  std::uint32_t generation = 1;
+  scheduler* watched_by = nullptr;  // whose poller it is registered with
+  std::atomic<descriptor_kind> kind{descriptor_kind::unknown};
+  // How often there was news to read, twice, plus one: never 0. Written under the lock.
+  std::atomic<std::uint32_t> read_news{1};
+  // The value that read_news had before a read of a stream which gave less than it was asked for. While both are the same
+  // the next read need not try (G5). Written by readers, who may be late: then it is old, and means nothing.
+  std::atomic<std::uint32_t> drained_at{0};
+  std::atomic<bool> has_ended{false};  // the end of the stream was announced; written under the lock
+  descriptor_side sides[2];
+
+  descriptor_side& side(direction d) noexcept { return sides[static_cast<unsigned>(d)]; }
+};
+
+// The slot of a number; null when it is no open descriptor and never was one, or memory is exhausted. Two loads when it exists.
+CONCUR_INLINE descriptor_slot* slot_of(int fd) noexcept;
+
+// Waits until `fd` may be ready, after a system call said that it is not. `granted`: try again, and call leave_turn
+// when through; it sets has_turn. error: errno when the descriptor cannot be waited for (EPERM: always ready, EBADF,
+// ENOMEM), and then no wait took place. skipped_at: not 0 when the system call was not made, because read_news was this
+// and the stream drained; it is looked at again under the lock. Only on a fiber.
+CONCUR_INLINE outcome wait_ready(descriptor_slot& slot, int fd, direction d, nanoseconds_t deadline_ns, bool& has_turn,
+                                 std::uint32_t skipped_at, int& error) noexcept;
+// Waits until those that came before are through; like wait_ready otherwise.
+CONCUR_INLINE outcome wait_turn(descriptor_slot& slot, direction d, nanoseconds_t deadline_ns, bool& has_turn) noexcept;
+CONCUR_INLINE void leave_turn(descriptor_slot& slot, direction d) noexcept;
+
+// The number was just given out by the kernel: whatever the slot remembers is of a former owner.
+CONCUR_INLINE void adopt_descriptor(int fd, descriptor_kind kind) noexcept;
+// The number is about to be closed (G4).
+CONCUR_INLINE void forget_descriptor(int fd) noexcept;
+
+}  // namespace detail
+CONCUR_NAMESPACE_END
+
+#if CONCUR_BODIES
+
+#  include <cerrno>
+#  include <fcntl.h>
+#  include <new>
+
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+// Block k holds the slots of 64 << k numbers: no number moves when the table grows, and none is out of reach.
+inline constexpr unsigned slot_blocks = 25;
+inline std::atomic<descriptor_slot*> slot_table[slot_blocks] = {};
+
+CONCUR_NOINLINE inline descriptor_slot* grow_slots(unsigned block) noexcept {
+  descriptor_slot* fresh = new (std::nothrow) descriptor_slot[std::size_t{64} << block];
+  if (fresh == nullptr) return nullptr;
+  descriptor_slot* present = nullptr;
+  // acq_rel: publishes the fresh block, or acquires the one another thread made first.
+  if (slot_table[block].compare_exchange_strong(present, fresh, std::memory_order_acq_rel, std::memory_order_acquire))
+    return fresh;
+  delete[] fresh;
+  return present;
+}
+
+// A number that is no descriptor must not cost the memory of all the slots below it.
+CONCUR_NOINLINE inline bool is_open(int fd) noexcept { return ::fcntl(fd, F_GETFD) >= 0; }
+
+CONCUR_INLINE descriptor_slot* slot_of(int fd) noexcept {
+  if (fd < 0) return nullptr;
+  const std::uint32_t from_64 = static_cast<std::uint32_t>(fd) + 64;
+  const unsigned block = 31 - static_cast<unsigned>(__builtin_clz(from_64)) - 6;
+  descriptor_slot* first = slot_table[block].load(std::memory_order_acquire);  // acquire: pairs with grow_slots
+  if (CONCUR_UNLIKELY(first == nullptr) && is_open(fd)) first = grow_slots(block);
+  if (CONCUR_UNLIKELY(first == nullptr)) return nullptr;
+  return &first[from_64 - (64u << block)];
+}
+
+inline void note_busy(descriptor_side& side) noexcept {
+  // relaxed: who looks without the lock takes it afterwards, or does no more than try its system call a little early.
+  side.is_busy.store(side.has_turn || !side.waiting.is_empty(), std::memory_order_relaxed);
+}
+
+// Under the slot's lock: gives the turn to the first waiter that is still to be had. Returns it, to be resumed
+// without the lock.
+inline party* pass_turn(descriptor_side& side) noexcept {
+  waiter* const note = pop_claimed(side.waiting);
+  party* const chosen = note != nullptr ? note->who : nullptr;
+  if (chosen != nullptr) chosen->result = outcome::granted;
+  side.has_turn = chosen != nullptr;
+  note_busy(side);
+  return chosen;
+}
+
+// Under the slot's lock.
+inline void note_read_news(descriptor_slot& slot) noexcept {
+  const std::uint32_t news = slot.read_news.load(std::memory_order_relaxed);  // relaxed: the lock is held
+  slot.read_news.store(news + 2,
+                       std::memory_order_release);  // release: publishes has_ended to readers that see the news
+}
+
+inline void resume_if(party* who) noexcept {
+  if (who != nullptr) resume(who);
+}
+
+CONCUR_INLINE void dispatch_event(const poll_event& event) noexcept {
+  descriptor_slot* slot = slot_of(static_cast<int>(event.slot));
+  if (slot == nullptr) return;
+  party* chosen[2] = {nullptr, nullptr};
+  {
+    lock_scope<spin_lock> held(slot->lock);
+    if (slot->generation != event.generation && !CONCUR_MUTANT_IS(9)) return;  // G2
+    const unsigned bits[2] = {bit(readiness::readable) | bit(readiness::failed),
+                              bit(readiness::writable) | bit(readiness::failed)};
+    for (unsigned i = 0; i < 2; ++i) {
+      if ((event.ready & bits[i]) == 0) continue;
+      descriptor_side& side = slot->sides[i];
+      side.is_ready = true;
+      if (side.has_turn) continue;
+      chosen[i] = pass_turn(side);
+      if (chosen[i] != nullptr) side.is_ready = false;
+    }
+    // relaxed: published by the next store.
+    if ((event.ready & bit(readiness::ended)) != 0) slot->has_ended.store(true, std::memory_order_relaxed);
+    if ((event.ready & bits[0]) != 0) note_read_news(*slot);
+  }
+  resume_if(chosen[0]);
+  resume_if(chosen[1]);
+}
+
+// Under the slot's lock. 0, or errno.
+inline int watch_descriptor(descriptor_slot& slot, int fd, scheduler& s) noexcept {
+  if (slot.watched_by != nullptr) return 0;
+  const int error = s.watcher.add(fd, static_cast<std::uint32_t>(fd), slot.generation);
+  if (error != 0) return error;
+  slot.watched_by = &s;
+  s.watched_count.fetch_add(1, std::memory_order_relaxed);  // relaxed: a hint for upkeep
+  return 0;
+}
+
+// Under the slot's lock, with nobody waiting.
+inline void unwatch_descriptor(descriptor_slot& slot, int fd, bool is_in_poller) noexcept {
+  scheduler* s = slot.watched_by;
+  if (s == nullptr) return;
+  if (is_in_poller) s->watcher.remove(fd, static_cast<std::uint32_t>(fd));
+  s->watched_count.fetch_sub(1, std::memory_order_relaxed);  // relaxed: a hint for upkeep
+  slot.watched_by = nullptr;
+}
+
+// The common part of waiting: the lock is held, and park drops it. Afterwards the note is in no queue.
+inline outcome wait_on_side(descriptor_slot& slot, direction d, nanoseconds_t deadline_ns, bool is_first,
+                            bool& has_turn) noexcept {
+  descriptor_side& side = slot.side(d);
+  worker* w = this_worker();
+  waiter note(w->current, nullptr);
+  if (is_first)
+    side.waiting.push_front(&note);
+  else
+    side.waiting.push_back(&note);
+  note_busy(side);
+  const outcome result =
+      park_fiber(w, &slot.lock, deadline_ns, d == direction::reading ? wait_reason::readable : wait_reason::writable);
+  has_turn = result == outcome::granted;
+  if (result == outcome::timed_out || result == outcome::cancelled) {
+    lock_scope<spin_lock> held(slot.lock);
+    if (intrusive_list<waiter>::is_linked(&note)) side.waiting.erase(&note);
+    note_busy(side);
+  }
+  return result;
+}
+
+CONCUR_INLINE outcome wait_ready(descriptor_slot& slot, int fd, direction d, nanoseconds_t deadline_ns, bool& has_turn,
+                                 std::uint32_t skipped_at, int& error) noexcept {
+  error = 0;
+  slot.lock.lock();
+  descriptor_side& side = slot.side(d);
+  const bool had_turn = has_turn;
+  has_turn = false;
+  // relaxed: the lock is held. Another reader may have taken the news, and left bytes.
+  const bool has_news = skipped_at != 0 && slot.read_news.load(std::memory_order_relaxed) != skipped_at;
+  if (side.is_ready || has_news) {
+    side.is_ready = false;
+    has_turn = had_turn;
+    slot.lock.unlock();
+    return outcome::granted;
+  }
+  if (had_turn) side.has_turn = false;
+  scheduler* own = this_worker()->sched;
+  error = watch_descriptor(slot, fd, *own);
+  if (error != 0) {
+    note_busy(side);
+    slot.lock.unlock();
+    return outcome::granted;
+  }
+  slot.watched_by->watcher.arm(fd, static_cast<std::uint32_t>(fd), d == direction::reading, d == direction::writing);
+  return wait_on_side(slot, d, deadline_ns, had_turn, has_turn);
+}
+
+CONCUR_INLINE outcome wait_turn(descriptor_slot& slot, direction d, nanoseconds_t deadline_ns,
+                                bool& has_turn) noexcept {
+  slot.lock.lock();
+  descriptor_side& side = slot.side(d);
+  if (!side.has_turn && side.waiting.is_empty()) {
+    slot.lock.unlock();
+    return outcome::granted;
+  }
+  return wait_on_side(slot, d, deadline_ns, false, has_turn);
+}
+
+CONCUR_INLINE void leave_turn(descriptor_slot& slot, direction d) noexcept {
+  party* next = nullptr;
+  {
+    lock_scope<spin_lock> held(slot.lock);
+    next = pass_turn(slot.side(d));
+  }
+  resume_if(next);
+}
+
+// Wakes everybody with `closed` and begins a new generation.
+inline void retire_slot(descriptor_slot& slot, int fd, descriptor_kind kind, bool is_in_poller) noexcept {
+  ended_waits woken;
+  {
+    lock_scope<spin_lock> held(slot.lock);
+    unwatch_descriptor(slot, fd, is_in_poller);
+    ++slot.generation;
+    slot.has_ended.store(false, std::memory_order_relaxed);  // relaxed: the owner of the number orders its uses
+    slot.kind.store(kind, std::memory_order_relaxed);        // relaxed: as above
+    note_read_news(slot);
+    for (descriptor_side& side : slot.sides) {
+      side.is_ready = false;
+      side.has_turn = false;
+      woken.take_all(side.waiting, outcome::closed);
+      note_busy(side);
+    }
+  }
+  woken.resume_all();
+}
+
+CONCUR_INLINE void adopt_descriptor(int fd, descriptor_kind kind) noexcept {
+  descriptor_slot* slot = slot_of(fd);
+  if (slot != nullptr) retire_slot(*slot, fd, kind, false);
+}
+
+CONCUR_INLINE void forget_descriptor(int fd) noexcept {
+  descriptor_slot* slot = slot_of(fd);
+  if (slot != nullptr) retire_slot(*slot, fd, descriptor_kind::unknown, true);
+}
+
+// Waiters of other runtimes are woken: they find "not now" again, and register with their own.
+inline void forget_watch(descriptor_slot& slot, int fd, scheduler& s) noexcept {
+  party* chosen[2] = {nullptr, nullptr};
+  {
+    lock_scope<spin_lock> held(slot.lock);
+    if (slot.watched_by != &s) return;
+    unwatch_descriptor(slot, fd, true);
+    for (unsigned i = 0; i < 2; ++i) chosen[i] = pass_turn(slot.sides[i]);
+  }
+  resume_if(chosen[0]);
+  resume_if(chosen[1]);
+}
+
+CONCUR_INLINE void forget_scheduler(scheduler& s) noexcept {
+  for (unsigned block = 0; block < slot_blocks; ++block) {
+    descriptor_slot* first = slot_table[block].load(std::memory_order_acquire);  // acquire: pairs with grow_slots
+    if (first == nullptr) continue;
+    for (std::uint32_t i = 0; i < (64u << block); ++i)
+      forget_watch(first[i], static_cast<int>((64u << block) + i - 64), s);
+  }
+}
+
+}  // namespace detail
+CONCUR_NAMESPACE_END
+#endif  // CONCUR_BODIES
+#endif

@@ -1,0 +1,234 @@
+// runtime/run_queue.hpp - one worker's ready fibers: its own in order, the last one woken first, half of it free to
+// be stolen.
+//
+// The owner pushes and pops at every switch, a thief comes when it has nothing to do. A compare-exchange for each pop
+// would cost the owner more than the switch itself, so the owner takes part in a lock that is free for it: it marks
+// itself inside with a plain store and looks whether a thief is there; a thief marks itself, makes every thread pass
+// a fence (fence.hpp), and looks whether the owner is inside. At least one sees the other, and whoever comes second
+// steps back.
+//
+//     owner                             thief
+//     owner_inside_ = 1                 thief_inside_: 0 -> 1 by compare-exchange (one thief at a time)
+//     light_fence                       heavy_fence
+//     thief_inside_ != 0 ? step back    owner_inside_ != 0 ? wait a little, then give up
+//
+//   Q1  The ring, its indices, `recent_` and the pinned list are touched only inside.
+//   Q2  Inside lasts a few instructions and never runs foreign code: a thief that waits, waits for those, or gives up.
+//   Q3  Indices are 32 bits wide and only their difference counts; the ring's size divides 2^32.
+//   Q4  A fiber that was just woken goes to `recent_` and runs next: its data is in this core's cache. Three in a row
+//       at most, then the ring gets a turn, or two fibers that wake each other would keep the rest out for ever.
+//   Q5  Pinned fibers are in a list of their own that thieves do not look at, and take turns with the ring.
+//
+// Sources: the steal-half ring is the one of Go's scheduler (proc.go, runqgrab); the lock is Dekker's, made
+// asymmetric as in Dice, Huang and Yang, "Asymmetric Dekker Synchronization" (2001).
+#ifndef CONCUR_RUNTIME_RUN_QUEUE_HPP
+#define CONCUR_RUNTIME_RUN_QUEUE_HPP
+
+#include <atomic>
+
+#include "atomic/spin_lock.hpp"
+#include "base/config.hpp"
+#include "base/intrusive.hpp"
+#include "machine/fence.hpp"
+#include "runtime/fiber.hpp"
+
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+class run_queue {
+ public:
+  // Fibers; the rest goes to the shared queue. A ring that is too small for a program's ready fibers moves them all
+  // through that queue's lock, again and again; this one costs 8 KiB a worker.
+  static constexpr std::uint32_t capacity = sizeof(void*) == 8 ? 1024 : 256;
+  static constexpr std::uint32_t batch = 128;  // how many move at once, to a thief or to the shared queue
+
+  // Tests begin near the wrap (Q3).
+  explicit run_queue(std::uint32_t first_index = 0) noexcept : head_(first_index), tail_(first_index) {}
+
+  // --- the owner ---
+
+  // Behind all others. False: the ring is full, and `f` is not in it.
+  CONCUR_FORCE_INLINE bool push(fiber* f) noexcept {
+    enter();
+    const bool done = push_inside(f);
+    leave();
+    return done;
+  }
+
+  // Before all others (Q4). The one that was there goes behind the ring; false: the ring is full and `displaced` is
+  // left over.
+  CONCUR_FORCE_INLINE bool push_recent(fiber* f, fiber*& displaced) noexcept {
+    enter();
+    displaced = recent_.load(std::memory_order_relaxed);  // relaxed: inside (Q1)
+    recent_.store(f, std::memory_order_relaxed);          // relaxed: inside
+    const bool done = displaced == nullptr || push_inside(displaced);
+    leave();
+    return done;
+  }
+
+  void push_pinned(fiber* f) noexcept {
+    enter();
+    pinned_.push(f);
+    // relaxed: a hint for whoever decides whether to look.
+    pinned_count_.store(pinned_count_.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
+    leave();
+  }
+
+  CONCUR_FORCE_INLINE fiber* pop() noexcept {
+    enter();
+    fiber* f = pop_inside();
+    leave();
+    return f;
+  }
+
+  // Takes the oldest out of a full ring, to be given to the shared queue in one go.
+  std::uint32_t pop_batch(fiber** out) noexcept {
+    enter();
+    const std::uint32_t n = take_from_ring(out, batch);
+    leave();
+    return n;
+  }
+
+  // --- anybody ---
+
+  // How many fibers a thief may find; exact only for the owner.
+  std::uint32_t stealable_count() const noexcept {
+    // relaxed: a hint. The fences of the sleep protocol (idle.hpp) make it exact where that counts.
+    return tail_.load(std::memory_order_relaxed) - head_.load(std::memory_order_relaxed);
+  }
+  // Changes whenever the owner takes from the ring: a thief's way to see whether what is there is only passing through.
+  std::uint32_t progress_mark() const noexcept { return head_.load(std::memory_order_relaxed); }  // relaxed: a hint
+  bool has_any() const noexcept {
+    // relaxed: as above.
+    return stealable_count() != 0 || recent_.load(std::memory_order_relaxed) != nullptr ||
+           pinned_count_.load(std::memory_order_relaxed) != 0;  // relaxed: as above
+  }
+  bool has_recent() const noexcept { return recent_.load(std::memory_order_relaxed) != nullptr; }  // relaxed: a hint
+
+  // Half of the ring, rounded up, but `batch` at most, into `out`; with an empty ring and take_recent, the
+  // recent one. 0: there is nothing, or the owner is inside, or another thief is.
+  std::uint32_t steal(fiber** out, bool take_recent) noexcept;
+
+ private:
+  CONCUR_FORCE_INLINE void enter() noexcept {
+    for (;;) {
+#if CONCUR_TSAN
+      // seq_cst, both: the tool sees no fence; with these two accesses and the thief's the pattern holds without one.
+      owner_inside_.store(1, std::memory_order_seq_cst);
+      if (CONCUR_LIKELY(thief_inside_.load(std::memory_order_seq_cst) == 0)) return;  // seq_cst: as above
+#else
+      owner_inside_.store(1, std::memory_order_relaxed);  // relaxed: light_fence orders it
+      light_fence();
+      // acquire: pairs with the release with which the last thief left.
+      if (CONCUR_LIKELY(thief_inside_.load(std::memory_order_acquire) == 0)) return;
+#endif
+      step_back();
+    }
+  }
+  CONCUR_FORCE_INLINE void leave() noexcept {
+    owner_inside_.store(0, std::memory_order_release);  // release: publishes the ring to the next thief
+  }
+  void step_back() noexcept;
+
+  CONCUR_FORCE_INLINE bool push_inside(fiber* f) noexcept {
+    const std::uint32_t tail = tail_.load(std::memory_order_relaxed);  // relaxed: inside (Q1)
+    if (CONCUR_UNLIKELY(tail - head_.load(std::memory_order_relaxed) == capacity)) return false;  // relaxed: inside
+    ring_[tail % capacity] = f;
+    tail_.store(tail + 1, std::memory_order_relaxed);  // relaxed: inside; leave() publishes
+    return true;
+  }
+  CONCUR_FORCE_INLINE fiber* pop_inside() noexcept {
+    fiber* f = recent_.load(std::memory_order_relaxed);  // relaxed: inside (Q1)
+    if (f != nullptr && recent_in_a_row_ < recent_in_a_row_limit) {
+      ++recent_in_a_row_;
+      recent_.store(nullptr, std::memory_order_relaxed);  // relaxed: inside
+      return f;
+    }
+    recent_in_a_row_ = 0;
+    const std::uint32_t head = head_.load(std::memory_order_relaxed);          // relaxed: inside
+    const bool is_ring_empty = head == tail_.load(std::memory_order_relaxed);  // relaxed: inside
+    if (CONCUR_UNLIKELY(!pinned_.is_empty()) && (is_ring_empty || (turn_ ^= 1) != 0)) return pop_pinned();
+    if (!is_ring_empty) {
+      head_.store(head + 1, std::memory_order_relaxed);  // relaxed: inside
+      return ring_[head % capacity];
+    }
+    recent_.store(nullptr, std::memory_order_relaxed);  // relaxed: inside
+    return f;
+  }
+  fiber* pop_pinned() noexcept {
+    // relaxed: a hint, see has_any.
+    pinned_count_.store(pinned_count_.load(std::memory_order_relaxed) - 1, std::memory_order_relaxed);
+    return pinned_.pop();
+  }
+  std::uint32_t take_from_ring(fiber** out, std::uint32_t wanted) noexcept {
+    const std::uint32_t head = head_.load(std::memory_order_relaxed);          // relaxed: inside
+    const std::uint32_t count = tail_.load(std::memory_order_relaxed) - head;  // relaxed: inside
+    const std::uint32_t n = wanted < count ? wanted : count;
+    for (std::uint32_t i = 0; i < n; ++i) out[i] = ring_[(head + i) % capacity];
+    head_.store(head + n, std::memory_order_relaxed);  // relaxed: inside
+    return n;
+  }
+
+  static constexpr unsigned recent_in_a_row_limit = CONCUR_MUTANT_IS(14) ? ~0u : 3;
+  std::atomic<std::uint32_t> owner_inside_{0};  // 0, 1; written by the owner
+  std::atomic<std::uint32_t> thief_inside_{0};  // 0, 1; written by the thief that won it
+  std::atomic<std::uint32_t> head_;
+  std::atomic<std::uint32_t> tail_;
+  std::atomic<fiber*> recent_{nullptr};
+  std::atomic<std::uint32_t> pinned_count_{0};
+  unsigned recent_in_a_row_ = 0;
+  unsigned turn_ = 0;
+  intrusive_queue<fiber> pinned_;
+  fiber* ring_[capacity];
+};
+
+}  // namespace detail
+CONCUR_NAMESPACE_END
+
+#if CONCUR_BODIES
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+CONCUR_NOINLINE CONCUR_INLINE void run_queue::step_back() noexcept {
+  owner_inside_.store(0, std::memory_order_release);  // release: lets the thief in, with the ring as it is
+  unsigned round = 0;
+  // acquire: pairs with the thief's leaving.
+  while (thief_inside_.load(std::memory_order_acquire) != 0) spin_wait(round);
+}
+
+CONCUR_INLINE std::uint32_t run_queue::steal(fiber** out, bool take_recent) noexcept {
+  if (stealable_count() == 0 && !(take_recent && has_recent())) return 0;
+  std::uint32_t expected = 0;
+  // seq_cst: the rare side of the pattern at the top. relaxed on failure: another thief is there, and we leave.
+  if (!thief_inside_.compare_exchange_strong(expected, 1, std::memory_order_seq_cst, std::memory_order_relaxed))
+    return 0;
+  heavy_fence();
+  // The owner is inside for some ten instructions; if it stays, it was pre-empted there, and somebody else may be
+  // robbed.
+  constexpr int patience = 200;
+  // seq_cst: the load of the pattern; also acquires what the owner published as it left.
+  bool is_free = CONCUR_MUTANT_IS(12) || owner_inside_.load(std::memory_order_seq_cst) == 0;
+  for (int i = 0; !is_free && i < patience; ++i) {
+    cpu_relax();
+    is_free = owner_inside_.load(std::memory_order_seq_cst) == 0;  // seq_cst: as above
+  }
+  std::uint32_t n = 0;
+  if (is_free) {
+    const std::uint32_t half = (stealable_count() + 1) / 2;
+    n = take_from_ring(out, half < batch ? half : batch);
+    if (n == 0 && take_recent) {
+      fiber* f = recent_.load(std::memory_order_relaxed);  // relaxed: inside (Q1)
+      if (f != nullptr) {
+        recent_.store(nullptr, std::memory_order_relaxed);  // relaxed: inside
+        out[n++] = f;
+      }
+    }
+  }
+  thief_inside_.store(0, std::memory_order_release);  // release: publishes the ring to the owner
+  return n;
+}
+
+}  // namespace detail
+CONCUR_NAMESPACE_END
+#endif  // CONCUR_BODIES
+#endif

@@ -1,0 +1,369 @@
+// runtime/scheduler.hpp - the workers of one runtime, and the few ways a fiber comes to be ready.
+//
+// A fiber becomes ready by being spawned, by its wait being ended, or by yielding, and on three kinds of thread: on a
+// worker of its own runtime, on a worker of another, or on a thread that is none. All of that comes together here,
+// and each ready fiber ends on exactly one queue:
+//
+//     who makes it ready           not pinned                              pinned to worker h
+//     a worker of its runtime      that worker's own queue                 h's pinned list if it is h, else h's inbox
+//     any other thread             the shared queue                        h's inbox
+//
+//   R1  Work that only others can run (shared queue, an inbox, a full ring's surplus) is announced by the sleep
+//       protocol in idle.hpp: never lost. Work on a worker's own queue needs no announcement: its owner is awake and
+//       looks there before it sleeps; waking another worker for it is only a matter of speed.
+//   R2  The shared queue gets a look every upkeep_interval picks, so that a busy local queue cannot starve it.
+//   R3  No shared counter is touched by spawn or exit: fibers alive are the sum of `spawned` less the sum of
+//       `finished`, exact when all workers are idle, which is when it is asked.
+//   R4  A thread from outside that makes a fiber ready may still be announcing it when that fiber has ended, and its
+//       runtime with it. It counts itself into `visitors` before anybody can run the fiber, and the end of the runtime
+//       waits until nobody is left in there.
+#ifndef CONCUR_RUNTIME_SCHEDULER_HPP
+#define CONCUR_RUNTIME_SCHEDULER_HPP
+
+#include <atomic>
+#include <exception>
+
+#include "atomic/spin_lock.hpp"
+#include "base/config.hpp"
+#include "base/error.hpp"
+#include "base/intrusive.hpp"
+#include "machine/poller.hpp"
+#include "machine/stack.hpp"
+#include "runtime/idle.hpp"
+#include "runtime/monitor.hpp"
+#include "runtime/options.hpp"
+#include "runtime/worker.hpp"
+
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+// What ended runtimes left behind; touched when one begins or ends, never in between.
+struct ledger {
+  std::atomic<std::size_t> runtimes{0}, fibers{0}, timers{0}, descriptors{0}, stacks{0};
+};
+inline ledger process_ledger;
+
+// The block goes home, which may have outlived its runtime; the payload is gone already.
+CONCUR_INLINE void free_fiber(fiber* f) noexcept;
+
+class scheduler {
+ public:
+  // Starts the threads. Throws std::invalid_argument for bad options, std::system_error when the system refuses; then
+  // nothing is left behind.
+  explicit scheduler(const options& wanted);
+  // Every fiber must have finished (see quiesce, cancel_all).
+  ~scheduler();
+  scheduler(const scheduler&) = delete;
+  scheduler& operator=(const scheduler&) = delete;
+
+  // --- fibers in and out ---
+
+  // A block with an id, ready to be given a payload and an entry; null when memory is exhausted. w: the calling
+  // thread's worker if that is one of ours, else null.
+  fiber* new_fiber(worker* w) noexcept;
+  // Makes a new fiber ready for the first time.
+  void launch(worker* w, fiber* f) noexcept;
+
+  // The claimed fiber goes on. From any thread.
+  void make_ready(fiber* f) noexcept;
+  CONCUR_FORCE_INLINE void make_ready_here(worker* w, fiber* f) noexcept;
+  void queue_behind(worker* w, fiber* f) noexcept;
+  // Another worker may be worth its waking when more waits here than what this worker turns to next (idle.hpp, I1).
+  CONCUR_FORCE_INLINE void suggest_help(worker* w) noexcept {
+    if (w->queue.stealable_count() > 1) idle.suggest(*this);
+  }
+
+  // --- what a worker runs next (loop.hpp) ---
+
+  fiber* upkeep(worker* w) noexcept;  // every upkeep_interval picks: timers, poller, shared queue; may return a fiber
+  fiber* find_work(worker* w) noexcept;              // blocks; null: the runtime stops
+  void run_worker(worker* w) noexcept;               // the body of a worker's thread
+  bool give_stack_to(worker* w, fiber* f) noexcept;  // false: there is none
+  void refuse_stackless(worker* w, fiber* f) noexcept;
+  void recycle_stack(worker* w, stack* s) noexcept;
+
+  // --- the end ---
+
+  void quiesce() noexcept;     // returns when every fiber has finished; from a plain thread
+  void cancel_all() noexcept;  // every parked fiber is woken with `cancelled`, every later wait ends at once
+  void keep_exception(std::exception_ptr error) noexcept;  // nobody took it; the first one is kept
+  std::exception_ptr take_exception() noexcept;
+
+  std::size_t live_fiber_count() const noexcept;
+  // Anything that w could do, seen without a lock. with_others: also what it would have to rob.
+  bool has_work_for(const worker* w, bool with_others) const noexcept;
+  nanoseconds_t next_timer_ns() const noexcept;  // of all workers
+  std::size_t fire_timers() noexcept;            // of all workers
+  static constexpr int events_at_once = 128;
+  int wait_events(poll_event* events, nanoseconds_t timeout_ns) noexcept;
+  void dispatch_events(const poll_event* events, int count) noexcept;
+
+  options settings;
+  unsigned worker_count = 0;
+  worker* workers = nullptr;
+  fiber_pool* blocks = nullptr;
+  stack_pool stacks;
+  poller watcher;
+  scope root_scope;
+  idle_set idle;
+  monitor watch;
+  std::atomic<bool> is_stopping{false};
+  std::atomic<std::uint32_t> poll_owner{0};  // 1 while some thread is in, or about to be in, watcher.wait
+  std::atomic<std::uint32_t> foreign_spawned{0};
+  std::atomic<std::uint32_t> visitors{0};       // threads from outside that are making a fiber ready (R4)
+  std::atomic<std::uint32_t> watched_count{0};  // descriptors registered with watcher
+
+ private:
+  friend class idle_set;
+  void spill(worker* w, fiber* f) noexcept;
+  void push_shared(fiber** list, std::uint32_t count) noexcept;
+  fiber* pop_shared(worker* w) noexcept;
+  void send_home(fiber* f) noexcept;
+  void empty_inbox(worker* w) noexcept;
+  fiber* look_around(worker* w) noexcept;
+  bool rob(worker* w, worker& victim) noexcept;
+  bool search(worker* w) noexcept;
+  void free_memory() noexcept;
+  void close_ledger() noexcept;
+  void start_threads();
+  void stop_threads() noexcept;
+  std::uint64_t new_id(worker* w) noexcept;
+
+  alignas(cache_line_bytes) spin_lock shared_lock_;
+  intrusive_queue<fiber> shared_;
+  std::atomic<std::uint32_t> shared_count_{0};
+  std::uint64_t next_id_ = 1;  // under shared_lock_
+  spin_lock exception_lock_;
+  std::exception_ptr exception_;  // under exception_lock_
+  void* threads_ = nullptr;       // pthread_t of each worker that was started
+  unsigned started_count_ = 0;
+};
+
+CONCUR_FORCE_INLINE void scheduler::make_ready_here(worker* w, fiber* f) noexcept {
+  f->set_state(fiber_state::ready);
+  if (CONCUR_UNLIKELY(f->home != nullptr)) {
+    send_home(f);
+    return;
+  }
+  fiber* displaced = nullptr;
+  if (CONCUR_LIKELY(w->queue.push_recent(f, displaced))) {
+    if (displaced != nullptr) suggest_help(w);
+    return;
+  }
+  queue_behind(w, displaced);
+}
+
+}  // namespace detail
+CONCUR_NAMESPACE_END
+
+#if CONCUR_BODIES
+
+#  include <new>
+
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+// --- ids and blocks ---
+
+CONCUR_INLINE std::uint64_t scheduler::new_id(worker* w) noexcept {
+  constexpr std::uint64_t run = 1024;
+  if (w != nullptr && w->next_id != w->last_id) return w->next_id++;
+  lock_scope<spin_lock> held(shared_lock_);
+  if (w == nullptr) return next_id_++;
+  w->next_id = next_id_;
+  next_id_ += run;
+  w->last_id = next_id_;
+  return w->next_id++;
+}
+
+CONCUR_INLINE fiber* scheduler::new_fiber(worker* w) noexcept {
+  fiber* f = w != nullptr ? w->blocks.take(*blocks) : blocks->take(1);
+  if (f == nullptr) return nullptr;
+  f->owner = this;
+  f->current_scope = &root_scope;
+  f->is_started = false;
+  f->shield_depth = 0;
+  f->home = nullptr;
+  f->pin_depth = 0;
+  f->memory = nullptr;
+  f->exceptions = exception_state{};
+  f->id = new_id(w);
+  f->set_reason(wait_reason::none);
+  return f;
+}
+
+CONCUR_INLINE void free_fiber(fiber* f) noexcept {
+  delete[] f->name;
+  f->name = nullptr;
+  f->set_state(fiber_state::idle);
+  worker* w = this_worker();
+  if (w != nullptr && w->sched->blocks == f->pool) {
+    w->blocks.give_back(*f->pool, f);
+  } else {
+    f->next = nullptr;
+    f->pool->give_back(f);
+  }
+}
+
+// --- becoming ready ---
+
+CONCUR_INLINE void scheduler::launch(worker* w, fiber* f) noexcept {
+  if (w == nullptr) {
+    foreign_spawned.fetch_add(1, std::memory_order_relaxed);  // relaxed: push_shared's lock publishes it
+    make_ready(f);
+    return;
+  }
+  w->spawned.add();
+  f->set_state(fiber_state::ready);
+  queue_behind(w, f);
+  suggest_help(w);
+}
+
+CONCUR_INLINE void scheduler::make_ready(fiber* f) noexcept {
+  worker* w = this_worker();
+  if (w != nullptr && w->sched == this) {
+    make_ready_here(w, f);
+    return;
+  }
+  f->set_state(fiber_state::ready);
+  visitors.fetch_add(1, std::memory_order_relaxed);  // relaxed: the lock or exchange that publishes the fiber orders it
+  if (f->home != nullptr) {
+    send_home(f);
+  } else {
+    push_shared(&f, 1);
+    idle.announce(*this);
+  }
+  visitors.fetch_sub(1, std::memory_order_release);  // release: the last touch; pairs with the end's acquire (R4)
+}
+
+// Behind everything on w's own queue; when that is full, its oldest move to the shared queue.
+CONCUR_INLINE void scheduler::queue_behind(worker* w, fiber* f) noexcept {
+  if (f->home != nullptr) {
+    send_home(f);
+    return;
+  }
+  if (CONCUR_UNLIKELY(!w->queue.push(f))) spill(w, f);
+}
+
+// A function of its own: its array must not stand in the frame of every fiber that parks.
+CONCUR_NOINLINE CONCUR_INLINE void scheduler::spill(worker* w, fiber* f) noexcept {
+  fiber* surplus[run_queue::batch + 1];
+  std::uint32_t count = w->queue.pop_batch(surplus);
+  surplus[count++] = f;
+  push_shared(surplus, count);
+  idle.announce(*this);
+}
+
+CONCUR_INLINE void scheduler::push_shared(fiber** list, std::uint32_t count) noexcept {
+  lock_scope<spin_lock> held(shared_lock_);
+  for (std::uint32_t i = 0; i < count; ++i) shared_.push(list[i]);
+  // relaxed: the lock orders it for takers, the announcement's fence for sleepers.
+  shared_count_.store(shared_count_.load(std::memory_order_relaxed) + count, std::memory_order_relaxed);
+}
+
+// One to run, and a fair share of the rest for w's own queue.
+CONCUR_INLINE fiber* scheduler::pop_shared(worker* w) noexcept {
+  // relaxed: a hint; sleepers look behind a fence.
+  if (shared_count_.load(std::memory_order_relaxed) == 0) return nullptr;
+  fiber* taken[run_queue::batch];
+  std::uint32_t n = 0;
+  {
+    lock_scope<spin_lock> held(shared_lock_);
+    const std::uint32_t count = shared_count_.load(std::memory_order_relaxed);  // relaxed: under the lock
+    if (count == 0) return nullptr;
+    const std::uint32_t share = count / worker_count + 1;
+    const std::uint32_t room = run_queue::capacity - w->queue.stealable_count();
+    while (n < share && n < count && n < run_queue::batch && (n == 0 || n < room)) taken[n++] = shared_.pop();
+    shared_count_.store(count - n, std::memory_order_relaxed);  // relaxed: under the lock
+  }
+  for (std::uint32_t i = 1; i < n; ++i) queue_behind(w, taken[i]);
+  return taken[0];
+}
+
+// To the one worker that may run it.
+CONCUR_INLINE void scheduler::send_home(fiber* f) noexcept {
+  worker* home = f->home;
+  if (home == this_worker()) {
+    home->queue.push_pinned(f);
+    return;
+  }
+  fiber* head = home->inbox.load(std::memory_order_relaxed);  // relaxed: the exchange below decides
+  do {
+    f->next = head;
+    // release: publishes the fiber to its worker. relaxed on failure: only the pointer is used again.
+  } while (!home->inbox.compare_exchange_weak(head, f, std::memory_order_release, std::memory_order_relaxed));
+  idle.announce_to(*this, *home);
+}
+
+// Oldest first into the pinned list.
+CONCUR_INLINE void scheduler::empty_inbox(worker* w) noexcept {
+  if (w->inbox.load(std::memory_order_relaxed) == nullptr) return;  // relaxed: a hint; the exchange acquires
+  fiber* newest_first = w->inbox.exchange(nullptr, std::memory_order_acquire);  // acquire: pairs with send_home
+  fiber* oldest_first = nullptr;
+  while (newest_first != nullptr) {
+    fiber* f = newest_first;
+    newest_first = f->next;
+    f->next = oldest_first;
+    oldest_first = f;
+  }
+  while (oldest_first != nullptr) {
+    fiber* f = oldest_first;
+    oldest_first = f->next;
+    w->queue.push_pinned(f);
+  }
+}
+
+CONCUR_INLINE void resume(party* who) noexcept {
+  if (who->kind == party_kind::fiber) {
+    fiber* f = static_cast<fiber*>(who);
+    f->owner->make_ready(f);
+  } else {
+    resume_thread(who);
+  }
+}
+
+// --- the end ---
+
+CONCUR_INLINE std::size_t scheduler::live_fiber_count() const noexcept {
+  // The finished are counted first: a fiber spawned and finished meanwhile then counts as live, never as minus one.
+  std::size_t finished = 0;
+  for (unsigned i = 0; i < worker_count; ++i) finished += workers[i].finished.get();
+  std::size_t spawned = foreign_spawned.load(std::memory_order_relaxed);  // relaxed: exact only when all are idle (R3)
+  for (unsigned i = 0; i < worker_count; ++i) spawned += workers[i].spawned.get();
+  return spawned - finished;
+}
+
+CONCUR_INLINE void scheduler::cancel_all() noexcept {
+  root_scope.is_cancelled.store(true,
+                                std::memory_order_relaxed);  // relaxed: the fence below orders it against the waits
+  heavy_fence();
+  // A fiber that parks looks at the flag after it wrote its wait word (suspend.hpp, S5); one that wrote it before is
+  // seen here.
+  blocks->walk(
+      [](fiber* f, void* self) {
+        const std::uint32_t word = f->word.load(std::memory_order_acquire);  // acquire: pairs with the fiber's parking
+        if ((word & 1) == 0 || f->owner != self) return;
+
+        // relaxed: the claim proves that it belonged to this wait.
+        if (f->is_deaf.load(std::memory_order_relaxed)) return;
+        end_wait(*f, word, outcome::cancelled);
+      },
+      this);
+}
+
+CONCUR_INLINE void scheduler::keep_exception(std::exception_ptr error) noexcept {
+  lock_scope<spin_lock> held(exception_lock_);
+  if (exception_ == nullptr) exception_ = error;
+}
+
+CONCUR_INLINE std::exception_ptr scheduler::take_exception() noexcept {
+  lock_scope<spin_lock> held(exception_lock_);
+  std::exception_ptr taken = exception_;
+  exception_ = nullptr;
+  return taken;
+}
+
+}  // namespace detail
+CONCUR_NAMESPACE_END
+#endif  // CONCUR_BODIES
+#endif

@@ -1,0 +1,354 @@
+// runtime/suspend.hpp - the one way a fiber stops running.
+//
+// Locking, receiving, sleeping and reading are the same act: leave a note where the waker will look, leave the
+// processor, and come back exactly once. This file is that act. Everything above it decides only who may wake whom.
+//
+// The race it exists for: the note is visible before we have left. A waker on another worker may find it at once and
+// resume us there, while our registers are still in use here: two threads on one stack. Hence a site keeps its lock
+// over the switch, and whoever runs next on this worker, on its own stack, publishes the one that left
+// (publish_departed) and only then drops that lock.
+//
+//   S1  A wait ends by one claim (waiter.hpp, W1), and only the claimer makes the fiber ready.
+//   S2  After the switch, the context that runs next sets the timer, makes the wait word odd and drops the site's
+//       lock, in this order. Once the word is odd the fiber may run again: nothing of its frame is touched after
+//       that. (A timer that fires before finds the word even, and comes again a tick later.)
+//   S3  Publishing may not park, throw, or take a lock that is held around make_ready, except the timers'.
+//   S4  The switch brings the worker that the fiber goes on at. No other way of knowing it is valid over the switch.
+//   S5  Publishing looks at the scope's cancellation after it wrote the wait word, and cancel_all looks at wait words
+//       after it wrote the cancellation, with a light and a heavy fence between: one of them sees the other.
+//   S6  A fiber whose function returned takes the next one in line, if that has not started, onto its own stack
+//       without any switch: that is what makes short fibers cheap.
+//
+// Rejected: dropping the lock first and letting wakers spin on a `switching` flag. Correct, but each remote wake then
+// waits for the slowest switch, and a pre-empted worker stalls its wakers.
+#ifndef CONCUR_RUNTIME_SUSPEND_HPP
+#define CONCUR_RUNTIME_SUSPEND_HPP
+
+#include <atomic>
+#include <new>
+#include <utility>
+
+#include "base/config.hpp"
+#include "base/error.hpp"
+#include "base/time.hpp"
+#include "machine/context.hpp"
+#include "machine/fence.hpp"
+#include "runtime/scheduler.hpp"
+
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+// The rarer halves of leaving: the next one has not started (needs a stack), or there is none (the loop looks for one).
+worker* leave_for_new(worker* w, fiber* self, fiber* next) noexcept;
+CONCUR_INLINE void publish_timer(worker* w) noexcept;
+CONCUR_INLINE void publish_finished(worker* w) noexcept;
+CONCUR_INLINE void cancel_departed(fiber* f, std::uint32_t ticket) noexcept;
+
+// First thing after every switch, on the stack of whoever goes on (S2).
+CONCUR_FORCE_INLINE void publish_departed(worker* w) noexcept {
+  fiber* f = w->leaving;
+  if (CONCUR_LIKELY(w->how == departure::parked)) {
+    w->how = departure::none;
+    const std::uint32_t ticket = w->leaving_ticket;
+    spin_lock* lock = w->leaving_lock;
+    scope* const wait_scope = f->current_scope;
+    const bool is_deaf = f->shield_depth != 0 || is_unwinding(f->exceptions);
+    f->is_deaf.store(is_deaf, std::memory_order_relaxed);  // relaxed: published with the wait word
+    f->set_state(fiber_state::parked);
+    if (CONCUR_UNLIKELY(w->leaving_timer != nullptr)) publish_timer(w);
+    f->word.store(ticket, std::memory_order_release);  // release: publishes the stopped context to whoever claims
+    light_fence();
+    // relaxed: behind the fence of S5.
+    if (CONCUR_UNLIKELY(wait_scope->is_cancelled.load(std::memory_order_relaxed)) && !is_deaf && !CONCUR_MUTANT_IS(55))
+      cancel_departed(f, ticket);
+    if (lock != nullptr) lock->unlock();
+    return;
+  }
+  if (w->how == departure::yielded) {
+    w->how = departure::none;
+    f->set_state(fiber_state::ready);
+    w->sched->queue_behind(w, f);
+  } else if (w->how == departure::finished) {
+    w->how = departure::none;
+    publish_finished(w);
+  }
+}
+
+// Null: nothing local is ready, or upkeep is due; either is for the loop. Upkeep ends waits and takes the locks of
+// sites, one of which the fiber that leaves may hold.
+CONCUR_FORCE_INLINE fiber* pick_next(worker* w) noexcept {
+  w->budget = worker::operations_per_slice;
+  w->switches.add();
+  if (CONCUR_UNLIKELY(--w->picks_to_upkeep == 0)) return CONCUR_MUTANT_IS(52) ? w->sched->upkeep(w) : nullptr;
+  return w->queue.pop();
+}
+
+// Switches to whatever is next, and returns, perhaps on another worker, when the fiber is resumed.
+CONCUR_FORCE_INLINE worker* leave(worker* w, fiber* self) noexcept {
+  fiber* next = pick_next(w);
+  self->exceptions.save_from(w->exceptions);
+  w->leaving = self;
+  if (CONCUR_LIKELY(next != nullptr && next->is_started)) {
+    next->exceptions.load_into(w->exceptions);
+    next->set_state(fiber_state::running);
+    w->current = next;
+    w = static_cast<worker*>(switch_fiber_context(self->ctx, next->ctx, w, notice_of(self), notice_of(next)));
+  } else {
+    w = leave_for_new(w, self, next);
+  }
+  publish_departed(w);
+  return w;
+}
+
+// Behind every other ready fiber of this worker.
+CONCUR_FORCE_INLINE worker* yield_fiber(worker* w) noexcept {
+  fiber* self = w->current;
+  if (!w->queue.has_any() && w->picks_to_upkeep > 1) {
+    --w->picks_to_upkeep;
+    w->budget = worker::operations_per_slice;
+    return w;
+  }
+  w->how = departure::yielded;
+  return leave(w, self);
+}
+
+// Parks the running fiber, until its note is claimed or the deadline passes. `lock`, the site's, is held by the
+// caller and dropped once the fiber may be found; null when only time or cancellation can end the wait. The result
+// says what ended it. A note in a queue, unless granted or closed, is still there: the site unlinks it.
+CONCUR_FORCE_INLINE outcome park_fiber(worker*& w, spin_lock* lock, nanoseconds_t deadline_ns,
+                                       wait_reason reason) noexcept {
+  fiber* self = w->current;
+  const std::uint32_t ticket = self->next_ticket();
+  timer_entry timer;
+  w->leaving_timer = nullptr;
+  if (CONCUR_UNLIKELY(deadline_ns != never)) {
+    timer.deadline_ns = deadline_ns;
+    timer.who = self;
+    timer.ticket = ticket;
+    w->leaving_timer = &timer;
+  }
+  if (CONCUR_MUTANT_IS(63) && lock != nullptr) {
+    lock->unlock();
+    for (unsigned round = 0; round < 12;) spin_wait(round);
+    lock = nullptr;
+  }
+  w->leaving_ticket = ticket;
+  w->leaving_lock = lock;
+  w->how = departure::parked;
+  self->set_reason(reason);
+  w = leave(w, self);
+  self->set_reason(wait_reason::none);
+  if (CONCUR_UNLIKELY(timer.wheel != nullptr) && self->result != outcome::timed_out) timer.wheel->call_off(timer);
+  return self->result;
+}
+
+// A thread inside a blocking call. On that thread's stack.
+struct thread_party : party {
+  thread_party() noexcept : party(party_kind::thread) {}
+  parker thread;
+};
+
+CONCUR_INLINE outcome park_thread(thread_party& self, spin_lock* lock, nanoseconds_t deadline_ns) noexcept;
+
+// Who makes a blocking call: the fiber of this worker, or this thread.
+class caller {
+ public:
+  // w: the calling thread's worker, as this_worker() or checkpoint() gave it.
+  explicit caller(worker* w) noexcept : worker_(w) {
+    if (CONCUR_UNLIKELY(worker_ == nullptr || worker_->current == nullptr)) {
+      worker_ = nullptr;
+      ::new (static_cast<void*>(room_)) thread_party();
+    }
+  }
+  ~caller() {
+    if (CONCUR_UNLIKELY(worker_ == nullptr)) as_thread()->~thread_party();
+  }
+  caller(const caller&) = delete;
+  caller& operator=(const caller&) = delete;
+
+  party* who() noexcept { return worker_ != nullptr ? static_cast<party*>(worker_->current) : as_thread(); }
+
+  CONCUR_FORCE_INLINE outcome park(spin_lock* lock, nanoseconds_t deadline_ns, wait_reason reason) noexcept {
+    if (CONCUR_LIKELY(worker_ != nullptr)) return park_fiber(worker_, lock, deadline_ns, reason);
+    return park_thread(*as_thread(), lock, deadline_ns);
+  }
+
+ private:
+  thread_party* as_thread() noexcept { return std::launder(reinterpret_cast<thread_party*>(room_)); }
+
+  worker* worker_;
+  alignas(thread_party) unsigned char room_[sizeof(thread_party)];
+};
+
+// Every parking operation begins with this: it raises a cancellation, and makes a fiber that never has to wait yield
+// now and then. Throws `cancelled`. Not while the stack unwinds: destructors finish their work.
+// Returns the worker that the caller goes on at; null on a plain thread.
+worker* checkpoint_slow(worker* w);
+CONCUR_FORCE_INLINE worker* checkpoint() {
+  worker* w = this_worker();
+  if (CONCUR_UNLIKELY(w == nullptr || w->current == nullptr)) return nullptr;
+  const bool is_spent = --w->budget == 0 && !CONCUR_MUTANT_IS(77);
+  if (CONCUR_UNLIKELY(is_spent) || CONCUR_UNLIKELY(w->current->should_cancel())) return checkpoint_slow(w);
+  return w;
+}
+
+// How a site reports an end that is none of its own.
+[[noreturn]] inline void fail_outcome(outcome result, const char* what) {
+  if (result == outcome::cancelled) fail_cancelled();
+  fail_timed_out(what);
+}
+
+// Switches from a worker's loop to a fiber, and returns when the loop is wanted again.
+CONCUR_INLINE void enter_fiber(worker* w, fiber* f) noexcept;
+CONCUR_INLINE void bind_stack(worker* w, fiber* f, stack* s) noexcept;
+
+}  // namespace detail
+CONCUR_NAMESPACE_END
+
+#if CONCUR_BODIES
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+CONCUR_INLINE void publish_timer(worker* w) noexcept {
+  timer_entry* timer = w->leaving_timer;
+  w->leaving_timer = nullptr;
+  w->timers.set(*timer);
+}
+
+CONCUR_INLINE void cancel_departed(fiber* f, std::uint32_t ticket) noexcept {
+  end_wait(*f, ticket, outcome::cancelled);
+}
+
+CONCUR_INLINE void publish_finished(worker* w) noexcept {
+  stack* s = w->dead_stack;
+#  if CONCUR_ASAN || CONCUR_TSAN
+  std::launder(reinterpret_cast<stack_notice*>(s->low + s->size - sizeof(stack_notice)))->release();
+#  endif
+  w->sched->recycle_stack(w, s);
+}
+
+// Runs fibers on one stack, one after another, until the next in line has a stack of its own (S6).
+[[noreturn]] CONCUR_NOINLINE inline void fiber_main(worker* w) noexcept {
+  stack* const own = w->current->memory;
+  stack_notice& own_notice = notice_of(w->current);  // at the top of this stack: it outlives the fiber's block
+  publish_departed(w);
+  for (;;) {
+    fiber* self = w->current;
+    self->entry(self);  // the block may be free, and another fiber's, when this returns
+    w = this_worker();
+    w->finished.add();
+    fiber* next = pick_next(w);
+    if (next != nullptr && !next->is_started) {
+#  if CONCUR_TSAN
+      // A fiber of its own for the tool, or it would take two fibers on one stack for one after the other by right.
+      if (!w->sched->give_stack_to(w, next)) w->stackless = std::exchange(next, nullptr);
+#  else
+      next->memory = own;
+      next->is_started = true;
+#    if defined(CONCUR_SAVE_FPU)
+      fpu_control{}.apply();
+#    endif
+#    if CONCUR_ASAN
+      next->notice = &own_notice;
+#    endif
+      if (w->sched->settings.migration == migration::at_start) next->home = w;
+      next->set_state(fiber_state::running);
+      w->current = next;
+      continue;
+#  endif
+    }
+    w->how = departure::finished;
+    w->dead_stack = own;
+    context end;
+    if (next != nullptr) {
+      next->exceptions.load_into(w->exceptions);
+      next->set_state(fiber_state::running);
+      w->current = next;
+      leave_fiber_context(end, next->ctx, w, own_notice, notice_of(next));
+    }
+    w->current = nullptr;
+    leave_fiber_context(end, w->loop, w, own_notice, w->loop_notice);
+  }
+}
+
+// The first function on a stack. Not instrumented: a sanitizer must hear of the new stack before it sees a frame there.
+[[noreturn]] CONCUR_UNINSTRUMENTED inline void fiber_entry(void* raw) noexcept {
+  fiber_main(static_cast<worker*>(enter_fiber_context(raw, notice_of(this_worker()->current))));
+}
+
+CONCUR_INLINE void bind_stack([[maybe_unused]] worker* w, fiber* f, stack* s) noexcept {
+  f->memory = s;
+  f->is_started = true;
+  if (w->sched->settings.migration == migration::at_start) f->home = w;
+  std::size_t size = s->size;
+#  if CONCUR_ASAN || CONCUR_TSAN
+  sanitizer::unpoison(s->low, s->size);
+  size -= sizeof(stack_notice);
+  f->notice = ::new (static_cast<void*>(s->low + size)) stack_notice();
+  size &= ~std::size_t{15};
+  f->notice->bind_stack(s->low, size);
+#  endif
+  prepare_context(f->ctx, s->low, size, &fiber_entry);
+}
+
+CONCUR_NOINLINE CONCUR_INLINE worker* leave_for_new(worker* w, fiber* self, fiber* next) noexcept {
+  if (next != nullptr && !next->is_started && !w->sched->give_stack_to(w, next))
+    w->stackless = std::exchange(next, nullptr);
+  void* back = nullptr;
+  if (next != nullptr) {
+    next->exceptions.load_into(w->exceptions);
+    next->set_state(fiber_state::running);
+    w->current = next;
+    back = switch_fiber_context(self->ctx, next->ctx, w, notice_of(self), notice_of(next));
+  } else {
+    exception_state{}.load_into(w->exceptions);
+    w->current = nullptr;
+    back = switch_fiber_context(self->ctx, w->loop, w, notice_of(self), w->loop_notice);
+  }
+  return static_cast<worker*>(back);
+}
+
+CONCUR_INLINE void enter_fiber(worker* w, fiber* f) noexcept {
+  if (!f->is_started && !w->sched->give_stack_to(w, f)) {
+    w->sched->refuse_stackless(w, f);
+    return;
+  }
+  f->exceptions.load_into(w->exceptions);
+  f->set_state(fiber_state::running);
+  w->current = f;
+  switch_fiber_context(w->loop, f->ctx, w, w->loop_notice, notice_of(f));
+  publish_departed(w);
+}
+
+CONCUR_INLINE outcome park_thread(thread_party& self, spin_lock* lock, nanoseconds_t deadline_ns) noexcept {
+  const std::uint32_t ticket = self.next_ticket();
+  self.word.store(ticket, std::memory_order_release);  // release: publishes the note's fields to whoever claims
+  if (lock != nullptr) lock->unlock();
+  if (deadline_ns == never) {
+    self.thread.park();
+    return self.result;
+  }
+  if (self.thread.park_until(deadline_ns)) return self.result;
+  if (claim(self, ticket)) return outcome::timed_out;
+  self.thread.park();  // somebody claimed in the same moment, and its wake-up is on the way
+  return self.result;
+}
+
+CONCUR_INLINE void resume_thread(party* who) noexcept { static_cast<thread_party*>(who)->thread.unpark(); }
+
+CONCUR_NOINLINE CONCUR_INLINE worker* checkpoint_slow(worker* w) {
+  if (w->current->should_cancel()) {
+    w->budget = worker::operations_per_slice;
+#  if CONCUR_EXCEPTIONS
+    if (std::uncaught_exceptions() == 0) fail_cancelled();
+#  endif
+    return w;
+  }
+  w->picks_to_upkeep = 1;  // a whole slice without a wait is long enough to have missed timers and events
+  return yield_fiber(w);
+}
+
+}  // namespace detail
+CONCUR_NAMESPACE_END
+#endif  // CONCUR_BODIES
+#endif

@@ -1,0 +1,182 @@
+// tests/compile/every_template.cpp - uses every template and every function of the header once, for the compiler's opinion.
+//
+// It is compiled, not run: warnings inside a template show only where it is instantiated. Types are chosen to be difficult:
+// move-only, without default constructor, references, void.
+#include "concur.hpp"
+
+#include <chrono>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <system_error>
+#include <utility>
+#include <vector>
+
+namespace {
+
+using std::chrono::milliseconds;
+using clock_type = std::chrono::steady_clock;
+
+struct no_default {
+  explicit no_default(int value_in) : value(value_in) {}
+  int value;
+};
+
+template <class T>
+void use_channel(T first, T second, T third) {
+  concur::channel<T> numbers(3);
+  concur::channel<T> same = numbers;
+  numbers.send(std::move(first));
+  bool good = numbers.try_send(second);
+  good = numbers.send_for(third, milliseconds(1)) == concur::status::ok && good;
+  good = numbers.send_until(third, clock_type::now()) == concur::status::timeout && good;
+  good = numbers.recv().has_value() && good;
+  good = numbers.try_recv().has_value() && good;
+  good = numbers.recv_for(second, milliseconds(1)) == concur::status::ok && good;
+  good = numbers.recv_until(second, clock_type::now() + milliseconds(1)) == concur::status::closed && good;
+  good = same == numbers && !(same != numbers) && numbers.size() <= numbers.capacity() && good;
+  same.close();
+  good = !same.try_close() && numbers.closed() && good;
+  for (T value : numbers) static_cast<void>(value);
+  numbers = concur::nil;
+  static_cast<void>(good);
+}
+
+void use_signals() {
+  concur::channel<void> signal_channel(1);
+  signal_channel.send();
+  bool good = signal_channel.try_send();
+  good = signal_channel.send_for(milliseconds(1)) == concur::status::ok && good;
+  good = signal_channel.recv() && signal_channel.try_recv() && good;
+  good = signal_channel.recv_for(milliseconds(1)) == concur::status::ok && good;
+  signal_channel.close();
+  static_cast<void>(good);
+}
+
+int free_function(int a, const std::string& b) { return a + static_cast<int>(b.size()); }
+
+void use_futures() {
+  concur::future<int> number = concur::go(free_function, 1, "text");
+  concur::future<void> nothing = concur::go([] {});
+  concur::future<std::unique_ptr<int>> pointer =
+      concur::go([p = std::make_unique<int>(1)]() mutable { return std::move(p); });
+  static int target = 0;
+  concur::future<int&> reference = concur::go([]() -> int& { return target; });
+  concur::future<no_default> value = concur::go([](no_default v) { return v; }, no_default(3));
+  bool good = number.valid() && !number.ready();
+  good = number.wait_for(milliseconds(1)) && number.wait_until(clock_type::now()) && good;
+  number.wait();
+  target = number.get() + *pointer.get() + value.get().value;
+  reference.get() += 1;
+  nothing.get();
+  concur::future<int> empty;
+  empty = std::move(number);
+  static_cast<void>(good);
+}
+
+void use_sync() {
+  concur::mutex lock;
+  lock.lock();
+  bool good = !lock.try_lock();
+  lock.unlock();
+  concur::wait_group group;
+  group.add(2);
+  group.done();
+  good = !group.wait_for(milliseconds(1)) && !group.wait_until(clock_type::now()) && !group.try_wait() && good;
+  group.add(-1);
+  group.wait();
+  static_cast<void>(good);
+}
+
+void use_this_fiber() {
+  concur::this_fiber::yield();
+  concur::this_fiber::sleep_for(milliseconds(1));
+  concur::this_fiber::sleep_for(std::chrono::duration<double>(0.001));
+  concur::this_fiber::sleep_until(clock_type::now());
+  concur::this_fiber::sleep_until(std::chrono::system_clock::now());
+  concur::this_fiber::name("a name");
+  concur::this_fiber::checkpoint();
+  const concur::fiber_id mine = concur::this_fiber::get_id();
+  const bool good = !concur::this_fiber::name().empty() && !concur::this_fiber::cancelled() && mine == mine;
+  static_cast<void>(good);
+}
+
+void use_streams(concur::tcp_stream& stream) {
+  std::error_code error;
+  std::string text(10, ' ');
+  std::vector<unsigned char> bytes(10);
+  stream.read_deadline(clock_type::now() + milliseconds(1));
+  stream.write_deadline({});
+  std::size_t count = stream.read_some(text.data(), text.size());
+  count += stream.read_some(text) + stream.read_some(bytes) + stream.read_some(bytes, error);
+  count += stream.read_exactly(bytes) + stream.read_exactly(text, error) + stream.read_exactly(text.data(), 1, error);
+  count += stream.write_all("literal") + stream.write_all(text) + stream.write_all(bytes);
+  count += stream.write_all(bytes, error);
+  count += stream.write_all(std::string_view(text), error) + stream.write_all(text.data(), 1, error);
+  count += stream.read_until("\r\n", 100).size() + stream.read_until("\n", 100, error).size();
+  stream.no_delay(true);
+  stream.no_delay(false, error);
+  stream.shutdown_write();
+  stream.shutdown_write(error);
+  const bool good = stream.is_open() && stream.fd() >= 0 && stream.local_endpoint() != stream.peer_endpoint();
+  stream.close();
+  static_cast<void>(count);
+  static_cast<void>(good);
+}
+
+void use_listeners() {
+  std::error_code error;
+  concur::tcp_listener listener = concur::tcp_listener::bind("127.0.0.1:0");
+  concur::tcp_listener second = concur::tcp_listener::bind(concur::endpoint("::1", 0u), 10, error);
+  second = concur::tcp_listener::bind(std::string("localhost:0"), error);
+  concur::tcp_stream stream = concur::tcp_stream::connect(listener.local_endpoint());
+  stream = concur::tcp_stream::connect("127.0.0.1:9", error);
+  concur::tcp_stream accepted = listener.accept();
+  accepted = listener.accept(error);
+  use_streams(accepted);
+  const concur::endpoint parsed = concur::endpoint::parse("[::1]:80", error);
+  const std::string text = parsed.to_string() + parsed.address();
+  const bool good = parsed.is_v6() && !parsed.is_empty() && parsed.port() == 80 && !text.empty() && !error;
+  static_cast<void>(good);
+}
+
+void use_posix() {
+  char byte = 0;
+  concur::io::ssize_type count = concur::io::read(0, &byte, 1);
+  count += concur::io::write(1, &byte, 1);
+  const int accepted = concur::io::accept(0, nullptr, nullptr);
+  const int connected = concur::io::connect(0, nullptr, 0);
+  const unsigned left = concur::io::sleep(0);
+  const int closed = concur::io::close(accepted);
+  static_cast<void>(count + accepted + connected + static_cast<int>(left) + closed);
+}
+
+}  // namespace
+
+int main() {
+  concur::options chosen;
+  chosen.workers = 2;
+  concur::run(chosen, [] {
+    use_channel<int>(1, 2, 3);
+    use_channel<std::string>("a", "b", "c");
+    use_channel<std::unique_ptr<int>>(nullptr, nullptr, nullptr);
+    concur::channel<no_default> numbers;
+    concur::go([numbers]() mutable { numbers.send(no_default(1)); });
+    const int got = numbers.recv()->value;
+    use_signals();
+    use_futures();
+    use_sync();
+    use_this_fiber();
+    use_listeners();
+    use_posix();
+    return got;
+  });
+  concur::run(use_sync);
+  concur::runtime embedded(chosen);
+  embedded.go([](int) {}, 1).get();
+  const int answer = embedded.block_on([] { return 0; });
+  const concur::stats figures = embedded.snapshot();
+  embedded.dump(stderr);
+  concur::set_on_fatal(concur::set_on_fatal(nullptr));
+  return answer + static_cast<int>(figures.fibers_live);
+}

@@ -1,0 +1,417 @@
+#!/usr/bin/env python3
+"""Tests of what is in tools/: amalgamate, tidy, the test runner, the examples' check, on small trees made for the purpose.
+
+Each rule of tidy gets a tree that is clean but for one planted violation, and must name exactly that line; the tree without
+the plant must be clean. A rule for which no violation is planted here fails the test by its absence.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import unittest
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+sys.path.insert(0, os.path.join(ROOT, "tools"))
+import amalgamate  # noqa: E402
+import tidy  # noqa: E402
+
+CONFIG = """// base/config.hpp - the ground.
+#ifndef CONCUR_BASE_CONFIG_HPP
+#define CONCUR_BASE_CONFIG_HPP
+
+#include <cstddef>
+#include <atomic>
+
+#define CONCUR_BODIES 1
+
+#if CONCUR_BODIES
+#include <unistd.h>
+#include <cstddef>
+#endif  // CONCUR_BODIES
+#endif
+"""
+
+QUEUE = """// runtime/queue.hpp - a part.
+#ifndef CONCUR_RUNTIME_QUEUE_HPP
+#define CONCUR_RUNTIME_QUEUE_HPP
+
+#include <atomic>
+
+#include "base/config.hpp"
+
+struct queue {
+  // acquire: pairs with the store in put.
+  int take() { return head_.load(std::memory_order_acquire); }
+  void put(int value) { head_.store(value, std::memory_order_release); }  // release: publishes the value
+  bool swap(int value) {
+    int old = 0;
+    // acq_rel: both. relaxed on failure: nothing is read.
+    return head_.compare_exchange_strong(old, value, std::memory_order_acq_rel,
+                                         std::memory_order_relaxed);
+  }
+  std::atomic<int> head_{0};
+};
+// HERE
+
+#if CONCUR_BODIES
+#include <sys/types.h>
+#if CONCUR_MUTANT_IS(1)
+#endif
+#endif  // CONCUR_BODIES
+#endif
+"""
+
+MANIFEST = """// concur - the manifest.
+#ifndef CONCUR_HPP
+#define CONCUR_HPP
+
+// base: the ground
+#include "base/config.hpp"
+// runtime: the rest
+#include "runtime/queue.hpp"
+
+#endif
+"""
+
+CLEAN = {
+    "LICENSE": "MIT License\n\nsome text\n",
+    "src/concur.hpp": MANIFEST,
+    "src/base/config.hpp": CONFIG,
+    "src/runtime/queue.hpp": QUEUE,
+    "tests/test_queue.cpp": "// tests/test_queue.cpp - a test.\n#include \"concur.hpp\"\n",
+    "tests/mutants.txt": "# number | test program | what it takes out\n1 | test_queue | the recheck\n",
+    "tools/run.sh": "#!/bin/sh\nset -u\n",
+    "tools/make.py": "def main():\n    return 0\n",
+}
+
+LONG_FUNCTION = "int long_one() {\n" + "  ++count;\n" * 70 + "}"
+TAB, BLANK = "\t", " "
+
+# rule -> plants: (file, text to replace, replacement, the text of the line that must be named).
+# `// HERE` in queue.hpp is a place for a statement at namespace scope.
+PLANTS = {
+    "layers": [
+        ("src/base/config.hpp", "#include <atomic>", '#include "runtime/queue.hpp"', '#include "runtime/queue.hpp"'),
+        ("src/runtime/queue.hpp", '"base/config.hpp"', '"base/missing.hpp"', '#include "base/missing.hpp"'),
+    ],
+    "manifest": [
+        ("src/concur.hpp", '#include "runtime/queue.hpp"\n', "", "// runtime/queue.hpp - a part."),
+        ("src/concur.hpp", "// base: the ground\n", '#include "runtime/queue.hpp"\n', '#include "base/config.hpp"'),
+    ],
+    "opening": [
+        ("src/runtime/queue.hpp", "// runtime/queue.hpp - a", "// A", "// A part."),
+        ("tests/test_queue.cpp", "tests/test_queue.cpp", "queue.cpp", "// queue.cpp - a test."),
+    ],
+    "guard": [("src/runtime/queue.hpp", "CONCUR_RUNTIME_QUEUE_HPP", "CONCUR_QUEUE_HPP", "#ifndef CONCUR_QUEUE_HPP")],
+    "part_size": [("src/runtime/queue.hpp", "// HERE\n", "\n" * 380, "#endif")],
+    "function_size": [
+        ("src/runtime/queue.hpp", "// HERE", LONG_FUNCTION, "int long_one() {"),
+        ("src/runtime/queue.hpp", "// HERE", f"struct s {{\n  template <class T>\n{LONG_FUNCTION}\n}};", "  template <class T>"),
+        ("tools/make.py", "    return 0\n", "    print()\n" * 71, "def main():"),
+    ],
+    "memory_order": [
+        ("src/runtime/queue.hpp", "load(std::memory_order_acquire)", "load()", "  int take() { return head_.load(); }"),
+        ("src/runtime/queue.hpp", "  // release: publishes the value", "", None),
+        ("src/runtime/queue.hpp", "// acquire: pairs with the store in put.", "// pairs with put.", None),
+        ("src/runtime/queue.hpp", "// acquire: pairs", "// relaxed: pairs", None),
+        ("src/runtime/queue.hpp", "// acq_rel: both.", "// both.", None),
+        ("src/runtime/queue.hpp", "// HERE", "inline void f() { std::atomic_thread_fence(std::memory_order_seq_cst); }", None),
+    ],
+    "implicit_order": [
+        ("src/runtime/queue.hpp", "int old = 0;", "int old = 0; ++head_;", "    int old = 0; ++head_;"),
+        ("src/runtime/queue.hpp", "int old = 0;", "int old = 0; head_ = 1;", "    int old = 0; head_ = 1;"),
+        ("src/runtime/queue.hpp", "int old = 0;", "int old = 0; head_ |= 1;", "    int old = 0; head_ |= 1;"),
+    ],
+    "thread_locals": [
+        ("src/runtime/queue.hpp", "// HERE", "thread_local int a;\nthread_local int b;", "thread_local int b;"),
+        ("src/runtime/queue.hpp", "// HERE", "thread_local int a;\n__thread int b;", "__thread int b;"),
+    ],
+    "ways_out": [
+        ("src/runtime/queue.hpp", "// HERE", "inline void f() { throw 1; }", None),
+        ("src/runtime/queue.hpp", "// HERE", "inline void f() { std::abort(); }", None),
+        ("src/runtime/queue.hpp", "// HERE", "inline void f() { std::terminate(); }", None),
+    ],
+    "forbidden_names": [
+        ("src/runtime/queue.hpp", "// HERE", "inline int f(int a, int b) { return std::min(a, b); }", None),
+        ("src/runtime/queue.hpp", "// HERE", "int slots;", None),
+        ("src/runtime/queue.hpp", "// HERE", "void yield();", None),
+    ],
+    "headers": [
+        ("src/runtime/queue.hpp", "#include <atomic>", "#include <sys/types.h>", "#include <sys/types.h>"),
+        ("src/runtime/queue.hpp", "#include <atomic>", "#include <functional>", "#include <functional>"),
+    ],
+    "macros": [("src/runtime/queue.hpp", "// HERE", "#define LIKELY(x) x", None)],
+    "mutants": [
+        ("src/runtime/queue.hpp", "CONCUR_MUTANT_IS(1)", "CONCUR_MUTANT_IS(2)", "#if CONCUR_MUTANT_IS(2)"),
+        ("tests/mutants.txt", "1 | test_queue", "1 | test_missing", None),
+        ("tests/mutants.txt", "1 | test_queue | the recheck", "1 | test_queue", None),
+        ("tests/mutants.txt", "the recheck\n", "the recheck\n1 | test_queue | again\n", "1 | test_queue | again"),
+        ("tests/mutants.txt", "the recheck\n", "the recheck\n7 | test_queue | nothing\n", "7 | test_queue | nothing"),
+    ],
+    "plain_text": [
+        ("src/runtime/queue.hpp", "// HERE", "int a;" + BLANK, None),
+        ("src/runtime/queue.hpp", "// HERE", TAB + "int a;", None),
+        ("src/runtime/queue.hpp", "// HERE", "int a;\r", None),
+        ("src/runtime/queue.hpp", "// HERE", "int " + "a" * 120 + ";", None),
+        ("src/runtime/queue.hpp", "// HERE", "// " + "a" * 130, None),
+        ("tools/make.py", "return 0\n", "return 0", "    return 0"),
+    ],
+    "comments": [
+        ("src/runtime/queue.hpp", "// HERE", "// =======", None),
+        ("src/runtime/queue.hpp", "// HERE", "/// A thing.", None),
+        ("src/runtime/queue.hpp", "// HERE", "/** A thing. */", None),
+        ("src/runtime/queue.hpp", "// HERE", "// TO" + "DO: more", None),
+    ],
+    "scripts": [
+        ("tools/run.sh", "set -u\n", "", "#!/bin/sh"),
+        ("tools/run.sh", "#!/bin/sh\n", "", "set -u"),
+    ],
+}
+
+
+class ScratchTree(unittest.TestCase):
+    def setUp(self):
+        self.root = tempfile.mkdtemp(prefix="concur_tools_")
+        self.addCleanup(shutil.rmtree, self.root)
+        for path, text in CLEAN.items():
+            self.write(path, text)
+
+    def write(self, path, text):
+        full = os.path.join(self.root, path)
+        os.makedirs(os.path.dirname(full), exist_ok=True)
+        with open(full, "w", encoding="utf-8", newline="") as file:
+            file.write(text)
+
+    def replace(self, path, old, new):
+        self.assertIn(old, CLEAN[path])
+        self.write(path, CLEAN[path].replace(old, new))
+
+
+class Tidy(ScratchTree):
+    def found(self):
+        return tidy.run(self.root).findings
+
+    def test_the_clean_tree_is_clean(self):
+        self.assertEqual(self.found(), [])
+
+    def test_every_rule_has_a_plant(self):
+        self.assertEqual(set(tidy.RULES), set(PLANTS))
+
+    def test_every_plant_is_found(self):
+        for name, plants in PLANTS.items():
+            for path, old, new, expected in plants:
+                with self.subTest(rule=name, plant=new[:40] or f"without {old[:40]}"):
+                    self.replace(path, old, new)
+                    found = [finding for finding in self.found() if finding[2] == name]
+                    self.assertTrue(found, "not found")
+                    if expected is not None:
+                        places = [self.line(found_path, line) for found_path, line, _, _ in found]
+                        self.assertIn(expected, places)
+                self.write(path, CLEAN[path])
+
+    def line(self, path, number):
+        with open(os.path.join(self.root, path), encoding="utf-8") as file:
+            return file.read().split("\n")[number - 1]
+
+    def test_what_looks_like_a_violation_and_is_none(self):
+        harmless = [
+            "inline int f(int a, int b) { return (std::min)(a, b); }",
+            'inline const char* f() { return "throw abort() min slots"; }',
+            "// throw, abort(), min and slots are only words here",
+            "void (yield)();",
+            "struct state { static state load(); };\ninline state f() { return state::load(); }",
+            "#include <chrono>",
+            'inline const char* f() { return R"(\n// ======\n)"; }',
+            "inline void f() {\n  // relaxed: counts only.\n  a.load(std::memory_order_relaxed);\n"
+            "  b.load(std::memory_order_relaxed);\n}",
+        ]
+        for text in harmless:
+            with self.subTest(text=text[:50]):
+                self.replace("src/runtime/queue.hpp", "// HERE", text)
+                self.assertEqual(self.found(), [])
+
+    def test_the_command_says_where_and_fails(self):
+        self.replace("src/runtime/queue.hpp", "// HERE", "int slots;")
+        command = [sys.executable, os.path.join(ROOT, "tools/tidy.py"), "--root", self.root]
+        answer = subprocess.run(command, capture_output=True, text=True, check=False)
+        self.assertEqual(answer.returncode, 1)
+        self.assertRegex(answer.stdout, r"^src/runtime/queue.hpp:\d+: forbidden_names: ")
+        self.write("src/runtime/queue.hpp", QUEUE)
+        self.assertEqual(subprocess.run(command, check=False).returncode, 0)
+
+
+class Amalgamate(ScratchTree):
+    def text(self):
+        return amalgamate.Amalgamation(self.root).text()
+
+    def refused(self, pattern):
+        with self.assertRaisesRegex(amalgamate.AmalgamationError, pattern):
+            self.text()
+
+    def command(self, *arguments):
+        line = [sys.executable, os.path.join(ROOT, "tools/amalgamate.py"), "--root", self.root, *arguments]
+        return subprocess.run(line, capture_output=True, text=True, check=False)
+
+    def test_each_part_is_there_once_in_order_and_without_its_guard(self):
+        text = self.text()
+        self.assertEqual(text.count("// base/config.hpp - "), 1)
+        self.assertLess(text.index("// base/config.hpp - "), text.index("// runtime/queue.hpp - "))
+        self.assertNotIn("CONCUR_BASE_CONFIG_HPP", text)
+        self.assertNotIn('#include "', text)
+        self.assertTrue(text.endswith("#endif\n"))
+        self.assertEqual(text.count("#if"), text.count("#endif"))
+
+    def test_the_licence_is_in_it(self):
+        self.assertIn("// some text\n", self.text())
+
+    def test_system_includes_are_left_out_only_where_they_would_be_empty(self):
+        text = self.text()
+        self.assertEqual(text.count("#include <atomic>"), 1)
+        self.assertEqual(text.count("#include <cstddef>"), 1)
+        self.write("src/runtime/queue.hpp", QUEUE.replace("// HERE", "#include <unistd.h>"))
+        # Outside of any condition it is another one than under CONCUR_BODIES.
+        self.assertEqual(self.text().count("#include <unistd.h>"), 2)
+
+    def test_other_branches_are_other_conditions(self):
+        branches = "#if A\n#include <vector>\n#else\n#include <vector>\n#endif\n#if A\n#include <vector>\n#endif"
+        self.write("src/runtime/queue.hpp", QUEUE.replace("// HERE", branches))
+        self.assertEqual(self.text().count("#include <vector>"), 2)
+
+    def test_the_same_input_gives_the_same_output_wherever_it_lies(self):
+        first = self.text()
+        moved = self.root + "_moved"
+        shutil.copytree(self.root, moved)
+        self.addCleanup(shutil.rmtree, moved)
+        self.assertEqual(amalgamate.Amalgamation(moved).text(), first)
+
+    def test_check_fails_when_out_of_step_and_says_so(self):
+        self.assertEqual(self.command("--check").returncode, 1)
+        self.assertEqual(self.command().returncode, 0)
+        self.assertEqual(self.command("--check").returncode, 0)
+        self.write("src/runtime/queue.hpp", QUEUE.replace("// HERE", "// new"))
+        answer = self.command("--check")
+        self.assertEqual(answer.returncode, 1)
+        self.assertRegex(answer.stderr, r"^concur.hpp:\d+: out of step")
+
+    def test_a_part_under_a_condition_and_elsewhere_is_refused(self):
+        extra = "// base/extra.hpp - more.\n#ifndef CONCUR_BASE_EXTRA_HPP\n#define CONCUR_BASE_EXTRA_HPP\n#endif\n"
+        self.write("src/base/extra.hpp", extra)
+        inside = CONFIG.replace("#include <unistd.h>", '#include "base/extra.hpp"')
+        self.write("src/base/config.hpp", inside)
+        self.assertIn("// base/extra.hpp - more.", self.text())
+        self.write("src/runtime/queue.hpp", QUEUE.replace("// HERE", '#include "base/extra.hpp"'))
+        self.refused("also included by src/base/config.hpp:11, there under `if CONCUR_BODIES`")
+
+    def test_mistakes_are_named_with_their_place(self):
+        plants = [
+            ("base/config.hpp", CONFIG.replace("#include <atomic>", '#include "runtime/queue.hpp"'), "include each other"),
+            ("base/config.hpp", CONFIG.replace("<atomic>", '"base/none.hpp"'), "src/base/config.hpp:6: .*no src/base/none"),
+            ("base/config.hpp", CONFIG.replace("<atomic>", '"../secret.hpp"'), "relative to src"),
+            ("base/config.hpp", CONFIG.replace("#endif  // CONCUR_BODIES\n", ""), "an #if is not closed"),
+            ("base/config.hpp", CONFIG.replace("#ifndef CONCUR_BASE_CONFIG_HPP\n", ""), "include guard"),
+            ("concur.hpp", MANIFEST.replace("// runtime: the rest", "int stray;"), "includes and comments only"),
+        ]
+        for path, text, pattern in plants:
+            with self.subTest(plant=pattern):
+                self.write(f"src/{path}", text)
+                self.refused(pattern)
+                self.write(f"src/{path}", CLEAN[f"src/{path}"])
+
+
+SUMMARY = "echo '[doctest] test cases:  {} |  {} passed | {} failed | 0 skipped'\n"
+
+# What a program does -> cases passed and failed that the runner must count, and a word it must say.
+PROGRAMS = {
+    "passes": (SUMMARY.format(3, 3, 0), 3, 0, ""),
+    "fails": (SUMMARY.format(3, 2, 1) + "exit 1", 2, 1, "test cases"),
+    "ends_early": ("exit 0", 0, 1, "before its summary"),
+    "runs_nothing": (SUMMARY.format(0, 0, 0), 0, 1, "no test case"),
+    "crashes_late": (SUMMARY.format(2, 2, 0) + "kill -SEGV $$", 2, 1, "Segmentation"),
+    "bad_status": (SUMMARY.format(2, 2, 0) + "exit 66", 2, 1, "status 66"),
+    "hangs": (SUMMARY.format(2, 2, 0) + "sleep 100", 2, 1, "still running"),
+    "leaves_a_child": ("sleep 100 &\n" + SUMMARY.format(1, 1, 0), 1, 0, ""),
+}
+
+
+class Runner(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.folder = tempfile.mkdtemp(prefix="concur_runner_")
+        cls.runner = os.path.join(cls.folder, "run_tests")
+        source = os.path.join(ROOT, "tools/run_tests.cpp")
+        subprocess.run([os.environ.get("CXX", "g++"), "-std=c++17", "-O0", source, "-o", cls.runner], check=True)
+        for name, (text, _, _, _) in PROGRAMS.items():
+            path = os.path.join(cls.folder, name)
+            with open(path, "w", encoding="utf-8") as file:
+                file.write("#!/bin/sh\n" + text + "\n")
+            os.chmod(path, 0o755)
+
+    @classmethod
+    def tearDownClass(cls):
+        shutil.rmtree(cls.folder)
+
+    def run_programs(self, *names):
+        command = [self.runner, "--limit", "1", *(os.path.join(self.folder, name) for name in names)]
+        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+    def test_each_program_is_judged(self):
+        for name, (_, passed, failed, word) in PROGRAMS.items():
+            with self.subTest(program=name):
+                answer = self.run_programs(name)
+                self.assertEqual(answer.stdout.splitlines()[-1], f"{passed} passed, {failed} failed")
+                self.assertEqual(answer.returncode, 1 if failed else 0)
+                self.assertIn(word, answer.stdout)
+
+    def test_the_sum_is_over_all(self):
+        answer = self.run_programs("passes", "fails", "missing")
+        self.assertEqual(answer.stdout.splitlines()[-1], "5 passed, 2 failed")
+
+    def test_no_program_is_a_failure(self):
+        self.assertEqual(self.run_programs().returncode, 1)
+
+    def test_nothing_is_left_running(self):
+        self.run_programs("leaves_a_child", "hangs")
+        listing = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=False).stdout
+        self.assertNotIn(self.folder, listing)
+
+
+HELLO = """// hello.cpp - says it.
+//
+//     g++ -std=c++17 examples/hello.cpp -o hello
+//
+// Output:
+//     hello
+//       world
+//     took ... ms
+#include <cstdio>
+int main() { std::puts("hello\\n  world\\ntook 5 ms"); }
+"""
+
+
+class Examples(ScratchTree):
+    def setUp(self):
+        super().setUp()
+        shutil.copy(os.path.join(ROOT, "tools/run_examples.sh"), os.path.join(self.root, "tools"))
+
+    def sum_of(self, text):
+        self.write("examples/hello.cpp", text)
+        script = os.path.join(self.root, "tools/run_examples.sh")
+        answer = subprocess.run(["bash", script], capture_output=True, text=True, check=False)
+        return answer.stdout.splitlines()[-1]
+
+    def test_examples_are_held_to_what_they_say(self):
+        good, bad = "examples: 1 passed, 0 failed", "examples: 0 passed, 1 failed"
+        self.assertEqual(self.sum_of(HELLO), good)
+        self.assertEqual(self.sum_of(HELLO.replace("//     hello", "//     goodbye")), bad)
+        self.assertEqual(self.sum_of(HELLO.replace("//       world", "//     world")), bad)
+        self.assertEqual(self.sum_of(HELLO.replace("// Output:", "// Prints:")), bad)
+        self.assertEqual(self.sum_of(HELLO.replace("int main", "int mian")), bad)
+        self.assertEqual(self.sum_of(HELLO.replace("); }", "); return 1; }")), bad)
+        self.assertEqual(self.sum_of(HELLO.replace("-o hello", "")), bad)
+        self.assertEqual(self.sum_of(HELLO.replace("// Output:", "// Runs until stopped.")), good)
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -4410,7 +4410,16 @@ enum class wait_reason : unsigned char {
   sleep,
   channel_send,
   channel_recv,
+  select,
   mutex_lock,
+  shared_lock,
+  condition_wait,
+  semaphore_acquire,
+  latch_wait,
+  barrier_wait,
+  event_wait,
+  once_wait,
+  pool_acquire,
   wait_group_wait,
   future_get,
   readable,
@@ -4454,13 +4463,26 @@ struct waiter {
   waiter(const waiter&) = delete;
   waiter& operator=(const waiter&) = delete;
 
-  bool claim() noexcept { return detail::claim(*who, ticket); }
+  // W1, W5.
+  bool claim() noexcept {
+    if (!detail::claim(*who, ticket)) return false;
+    ticket = chosen;
+    return true;
+  }
+  // Whether a claim would succeed now. Somebody else may still win it before.
+  bool is_claimable() const noexcept {
+    return who->word.load(std::memory_order_relaxed) == ticket;  // relaxed: the claim decides
+  }
+  bool was_chosen() const noexcept { return ticket == chosen; }
 
   waiter* next = nullptr;  // the site's queue
   waiter* prev = nullptr;
   party* who = nullptr;
   void* value = nullptr;  // where a value comes from or goes to; its type is known to the site
   std::uint32_t ticket = 0;
+
+ private:
+  static constexpr std::uint32_t chosen = 0;  // even: never the ticket of a wait
 };
 
 // Makes a claimed party go on. Defined by the scheduler; W2 holds from here.
@@ -4474,6 +4496,56 @@ inline bool end_wait(party& who, std::uint32_t ticket, outcome result) noexcept 
   resume(&who);
   return true;
 }
+
+// The first waiter of a site's queue whose wait nobody else has ended: unlinked and claimed. Under the site's lock.
+inline waiter* pop_claimed(intrusive_list<waiter>& queue) noexcept {
+  while (waiter* note = queue.pop_front()) {
+    if (CONCUR_LIKELY(note->claim())) return note;
+  }
+  return nullptr;
+}
+
+// Whether somebody in the queue can be claimed: who cannot, because its wait was ended elsewhere, is unlinked on the way.
+// Under the site's lock.
+inline bool has_claimable(intrusive_list<waiter>& queue) noexcept {
+  while (waiter* note = queue.front()) {
+    if (CONCUR_LIKELY(note->is_claimable())) return true;
+    queue.erase(note);
+  }
+  return false;
+}
+
+// Parties whose waits a site ended all at once: claimed under its lock, resumed without it, in the order of their queue.
+// The chain runs through the notes, which stay as long as their parties are not resumed (W2).
+class ended_waits {
+ public:
+  ended_waits() noexcept = default;
+  ended_waits(const ended_waits&) = delete;
+  ended_waits& operator=(const ended_waits&) = delete;
+
+  // Ends every wait in the queue, and returns how many there were. Under the site's lock.
+  std::ptrdiff_t take_all(intrusive_list<waiter>& queue, outcome result) noexcept {
+    std::ptrdiff_t count = 0;
+    while (waiter* note = pop_claimed(queue)) {
+      note->who->result = result;
+      *end_ = note;
+      end_ = &note->next;
+      ++count;
+    }
+    return count;
+  }
+  void resume_all() noexcept {
+    while (first_ != nullptr) {
+      party* who = first_->who;
+      first_ = first_->next;  // read before the resume (W2)
+      resume(who);
+    }
+  }
+
+ private:
+  waiter* first_ = nullptr;
+  waiter** end_ = &first_;
+};
 
 }  // namespace detail
 CONCUR_NAMESPACE_END
@@ -4492,8 +4564,26 @@ CONCUR_INLINE const char* to_string(wait_reason reason) noexcept {
       return "channel send";
     case wait_reason::channel_recv:
       return "channel receive";
+    case wait_reason::select:
+      return "select";
     case wait_reason::mutex_lock:
       return "mutex lock";
+    case wait_reason::shared_lock:
+      return "shared_mutex lock_shared";
+    case wait_reason::condition_wait:
+      return "condition_variable wait";
+    case wait_reason::semaphore_acquire:
+      return "semaphore acquire";
+    case wait_reason::latch_wait:
+      return "latch wait";
+    case wait_reason::barrier_wait:
+      return "barrier wait";
+    case wait_reason::event_wait:
+      return "event wait";
+    case wait_reason::once_wait:
+      return "call_once";
+    case wait_reason::pool_acquire:
+      return "resource_pool acquire";
     case wait_reason::wait_group_wait:
       return "wait_group wait";
     case wait_reason::future_get:
@@ -6185,6 +6275,57 @@ CONCUR_NOINLINE CONCUR_INLINE worker* checkpoint_slow(worker* w) {
 CONCUR_NAMESPACE_END
 #endif  // CONCUR_BODIES
 
+// runtime/wait_queue.hpp - a lock, and the parties that wait for what it guards.
+//
+// Most primitives are the same thing with different arithmetic: a few words under a small lock, and a queue of those
+// whom the words do not let pass yet. The lock, the queue and the act of waiting are here; the words and the rule who
+// may pass are the primitive's own.
+//
+//   Q1  The queue changes under the lock only. A party that is in the queue waits, has just been claimed elsewhere, or is
+//       about to take itself off.
+//   Q2  wait() returns with the caller off the queue and the lock free, whatever ended the wait.
+//   Q3  Whoever lets parties pass claims them under the lock (pop_claimed, ended_waits::take_all) and resumes them after
+//       it has dropped the lock.
+
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+struct wait_queue {
+  spin_lock lock;
+  intrusive_list<waiter> parties;
+
+  // Under the lock, which it drops (Q2). A deadline that has passed ends the wait before it began. `value` is for who
+  // claims the note. Returns what ended the wait; unless that is granted or closed, nothing was given.
+  outcome wait(caller& me, void* value, nanoseconds_t deadline_ns, wait_reason reason) noexcept;
+};
+
+}  // namespace detail
+CONCUR_NAMESPACE_END
+
+#if CONCUR_BODIES
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+CONCUR_INLINE outcome wait_queue::wait(caller& me, void* value, nanoseconds_t deadline_ns,
+                                       wait_reason reason) noexcept {
+  if (deadline_ns != never && deadline_ns <= seam_now()) {
+    lock.unlock();
+    return outcome::timed_out;
+  }
+  waiter note(me.who(), value);
+  parties.push_back(&note);
+  const outcome result = me.park(&lock, deadline_ns, reason);
+  if (result == outcome::timed_out || result == outcome::cancelled) {
+    lock_scope<spin_lock> held(lock);
+    if (intrusive_list<waiter>::is_linked(&note)) parties.erase(&note);
+  }
+  return result;
+}
+
+}  // namespace detail
+CONCUR_NAMESPACE_END
+#endif  // CONCUR_BODIES
+
 // runtime/idle_sleep.hpp - the bodies of idle.hpp, which need to know the scheduler they serve.
 
 #if CONCUR_BODIES
@@ -6974,13 +7115,9 @@ inline void note_busy(descriptor_side& side) noexcept {
 // Under the slot's lock: gives the turn to the first waiter that is still to be had. Returns it, to be resumed
 // without the lock.
 inline party* pass_turn(descriptor_side& side) noexcept {
-  party* chosen = nullptr;
-  while (chosen == nullptr && !side.waiting.is_empty()) {
-    waiter* note = side.waiting.pop_front();
-    if (!note->claim()) continue;
-    chosen = note->who;
-    chosen->result = outcome::granted;
-  }
+  waiter* const note = pop_claimed(side.waiting);
+  party* const chosen = note != nullptr ? note->who : nullptr;
+  if (chosen != nullptr) chosen->result = outcome::granted;
   side.has_turn = chosen != nullptr;
   note_busy(side);
   return chosen;
@@ -7112,7 +7249,7 @@ CONCUR_INLINE void leave_turn(descriptor_slot& slot, direction d) noexcept {
 
 // Wakes everybody with `closed` and begins a new generation.
 inline void retire_slot(descriptor_slot& slot, int fd, descriptor_kind kind, bool is_in_poller) noexcept {
-  waiter* woken = nullptr;
+  ended_waits woken;
   {
     lock_scope<spin_lock> held(slot.lock);
     unwatch_descriptor(slot, fd, is_in_poller);
@@ -7123,20 +7260,11 @@ inline void retire_slot(descriptor_slot& slot, int fd, descriptor_kind kind, boo
     for (descriptor_side& side : slot.sides) {
       side.is_ready = false;
       side.has_turn = false;
-      while (waiter* note = side.waiting.pop_front()) {
-        if (!note->claim()) continue;
-        note->who->result = outcome::closed;
-        note->next = woken;
-        woken = note;
-      }
+      woken.take_all(side.waiting, outcome::closed);
       note_busy(side);
     }
   }
-  while (woken != nullptr) {
-    party* who = woken->who;
-    woken = woken->next;
-    resume(who);
-  }
+  woken.resume_all();
 }
 
 CONCUR_INLINE void adopt_descriptor(int fd, descriptor_kind kind) noexcept {
@@ -7454,9 +7582,7 @@ CONCUR_INLINE void mutex::unlock_slow() noexcept {
   {
     detail::lock_scope<detail::spin_lock> in(queue_lock_);
     bool is_handover = false;
-    while (next == nullptr && !queue_.is_empty()) {
-      detail::waiter* note = queue_.pop_front();
-      if (!note->claim()) continue;
+    if (detail::waiter* note = detail::pop_claimed(queue_)) {
       next = note->who;
       is_handover = *static_cast<bool*>(note->value);
       next->result = is_handover ? detail::outcome::granted : detail::outcome::retry;
@@ -7511,10 +7637,9 @@ class wait_group {
  private:
   bool wait_deadline(detail::nanoseconds_t deadline_ns);
 
-  detail::spin_lock lock_;
   std::ptrdiff_t count_ = 0;
   std::ptrdiff_t leaving_ = 0;  // waiters that were let go and have not returned yet
-  detail::intrusive_list<detail::waiter> queue_;
+  detail::wait_queue waiting_;
 };
 
 CONCUR_NAMESPACE_END
@@ -7523,10 +7648,10 @@ CONCUR_NAMESPACE_END
 CONCUR_NAMESPACE_BEGIN
 
 CONCUR_INLINE void wait_group::add(std::ptrdiff_t n) {
-  detail::waiter* woken = nullptr;
+  detail::ended_waits woken;
   const char* misuse = nullptr;
   {
-    detail::lock_scope<detail::spin_lock> held(lock_);
+    detail::lock_scope<detail::spin_lock> held(waiting_.lock);
     std::ptrdiff_t sum = 0;
     if (__builtin_add_overflow(count_, n, &sum))
       misuse = "concur::wait_group::add: the count would overflow";
@@ -7536,26 +7661,15 @@ CONCUR_INLINE void wait_group::add(std::ptrdiff_t n) {
       misuse = "concur::wait_group::add: the group is used again before every wait() of the last round has returned";
     if (misuse == nullptr) {
       count_ = sum;
-      while (count_ == 0 && !queue_.is_empty()) {
-        detail::waiter* note = queue_.pop_front();
-        if (!note->claim()) continue;
-        note->who->result = detail::outcome::granted;
-        ++leaving_;
-        note->next = woken;
-        woken = note;
-      }
+      if (count_ == 0) leaving_ += woken.take_all(waiting_.parties, detail::outcome::granted);
     }
   }
   if (misuse != nullptr) detail::fail_logic(misuse);
-  while (woken != nullptr) {
-    detail::party* who = woken->who;
-    woken = woken->next;
-    detail::resume(who);
-  }
+  woken.resume_all();
 }
 
 CONCUR_INLINE bool wait_group::try_wait() noexcept {
-  detail::lock_scope<detail::spin_lock> held(lock_);
+  detail::lock_scope<detail::spin_lock> held(waiting_.lock);
   return count_ == 0;
 }
 
@@ -7563,20 +7677,15 @@ CONCUR_INLINE void wait_group::wait() { wait_deadline(detail::never); }
 
 CONCUR_INLINE bool wait_group::wait_deadline(detail::nanoseconds_t deadline_ns) {
   detail::caller me(detail::checkpoint());
-  lock_.lock();
+  waiting_.lock.lock();
   if (count_ == 0) {
-    lock_.unlock();
+    waiting_.lock.unlock();
     return true;
   }
-  detail::waiter note(me.who(), nullptr);
-  queue_.push_back(&note);
-  const detail::outcome result = me.park(&lock_, deadline_ns, detail::wait_reason::wait_group_wait);
-  {
-    detail::lock_scope<detail::spin_lock> held(lock_);
-    if (result == detail::outcome::granted)
-      --leaving_;
-    else if (detail::intrusive_list<detail::waiter>::is_linked(&note))
-      queue_.erase(&note);
+  const detail::outcome result = waiting_.wait(me, nullptr, deadline_ns, detail::wait_reason::wait_group_wait);
+  if (result == detail::outcome::granted) {
+    detail::lock_scope<detail::spin_lock> held(waiting_.lock);
+    --leaving_;
   }
   if (result == detail::outcome::cancelled) detail::fail_cancelled();
   return result == detail::outcome::granted;
@@ -7699,27 +7808,17 @@ class channel_core {
 
   // False: it was closed before.
   bool close() noexcept {
-    waiter* woken = nullptr;
+    ended_waits woken;
     {
       lock_scope<spin_lock> held(lock_);
       if (is_closed_) return false;
       is_closed_ = true;
       for (intrusive_list<waiter>* queue : {&receivers_, &senders_}) {
         if (CONCUR_MUTANT_IS(60) && queue == &senders_) break;
-        waiter** end = &woken;
-        while (*end != nullptr) end = &(*end)->next;
-        while (waiter* note = pop_claimed(*queue)) {
-          note->who->result = outcome::closed;
-          *end = note;
-          end = &note->next;
-        }
+        woken.take_all(*queue, outcome::closed);
       }
     }
-    while (woken != nullptr) {
-      party* who = woken->who;
-      woken = woken->next;
-      resume(who);
-    }
+    woken.resume_all();
     return true;
   }
 
@@ -7748,14 +7847,6 @@ class channel_core {
   std::size_t after(std::size_t index, std::size_t n) const noexcept {
     const std::size_t sum = index + n;
     return sum < capacity_ ? sum : sum - capacity_;
-  }
-
-  // The first waiter whose wait nobody else has ended; unlinked. Under the lock.
-  static waiter* pop_claimed(intrusive_list<waiter>& queue) noexcept {
-    while (waiter* note = queue.pop_front()) {
-      if (CONCUR_LIKELY(note->claim())) return note;
-    }
-    return nullptr;
   }
 
   // With the lock held; drops it when the answer is yes.
@@ -8313,23 +8404,14 @@ CONCUR_INLINE outcome future_state::wait(nanoseconds_t deadline_ns) {
 
 CONCUR_INLINE bool future_state::complete() noexcept {
   if (lock_.lock_unless_retired() == dropped) return false;
-  waiter* woken = nullptr;
+  ended_waits woken;
   if (CONCUR_MUTANT_IS(65)) {
     lock_.retire(ready);
     for (unsigned round = 0; round < 12;) spin_wait(round);
   }
-  while (waiter* note = waiting_.pop_front()) {
-    if (!note->claim()) continue;
-    note->who->result = outcome::granted;
-    note->next = woken;
-    woken = note;
-  }
+  woken.take_all(waiting_, outcome::granted);
   if (!CONCUR_MUTANT_IS(65)) lock_.retire(ready);  // the last touch: who finds the result may release it now
-  while (woken != nullptr) {
-    party* who = woken->who;
-    woken = woken->next;
-    resume(who);
-  }
+  woken.resume_all();
   return true;
 }
 

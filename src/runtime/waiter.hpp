@@ -48,7 +48,16 @@ enum class wait_reason : unsigned char {
   sleep,
   channel_send,
   channel_recv,
+  select,
   mutex_lock,
+  shared_lock,
+  condition_wait,
+  semaphore_acquire,
+  latch_wait,
+  barrier_wait,
+  event_wait,
+  once_wait,
+  pool_acquire,
   wait_group_wait,
   future_get,
   readable,
@@ -92,13 +101,26 @@ struct waiter {
   waiter(const waiter&) = delete;
   waiter& operator=(const waiter&) = delete;
 
-  bool claim() noexcept { return detail::claim(*who, ticket); }
+  // W1, W5.
+  bool claim() noexcept {
+    if (!detail::claim(*who, ticket)) return false;
+    ticket = chosen;
+    return true;
+  }
+  // Whether a claim would succeed now. Somebody else may still win it before.
+  bool is_claimable() const noexcept {
+    return who->word.load(std::memory_order_relaxed) == ticket;  // relaxed: the claim decides
+  }
+  bool was_chosen() const noexcept { return ticket == chosen; }
 
   waiter* next = nullptr;  // the site's queue
   waiter* prev = nullptr;
   party* who = nullptr;
   void* value = nullptr;  // where a value comes from or goes to; its type is known to the site
   std::uint32_t ticket = 0;
+
+ private:
+  static constexpr std::uint32_t chosen = 0;  // even: never the ticket of a wait
 };
 
 // Makes a claimed party go on. Defined by the scheduler; W2 holds from here.
@@ -121,10 +143,24 @@ inline waiter* pop_claimed(intrusive_list<waiter>& queue) noexcept {
   return nullptr;
 }
 
+// Whether somebody in the queue can be claimed: who cannot, because its wait was ended elsewhere, is unlinked on the way.
+// Under the site's lock.
+inline bool has_claimable(intrusive_list<waiter>& queue) noexcept {
+  while (waiter* note = queue.front()) {
+    if (CONCUR_LIKELY(note->is_claimable())) return true;
+    queue.erase(note);
+  }
+  return false;
+}
+
 // Parties whose waits a site ended all at once: claimed under its lock, resumed without it, in the order of their queue.
 // The chain runs through the notes, which stay as long as their parties are not resumed (W2).
 class ended_waits {
  public:
+  ended_waits() noexcept = default;
+  ended_waits(const ended_waits&) = delete;
+  ended_waits& operator=(const ended_waits&) = delete;
+
   // Ends every wait in the queue, and returns how many there were. Under the site's lock.
   std::ptrdiff_t take_all(intrusive_list<waiter>& queue, outcome result) noexcept {
     std::ptrdiff_t count = 0;
@@ -166,8 +202,26 @@ CONCUR_INLINE const char* to_string(wait_reason reason) noexcept {
       return "channel send";
     case wait_reason::channel_recv:
       return "channel receive";
+    case wait_reason::select:
+      return "select";
     case wait_reason::mutex_lock:
       return "mutex lock";
+    case wait_reason::shared_lock:
+      return "shared_mutex lock_shared";
+    case wait_reason::condition_wait:
+      return "condition_variable wait";
+    case wait_reason::semaphore_acquire:
+      return "semaphore acquire";
+    case wait_reason::latch_wait:
+      return "latch wait";
+    case wait_reason::barrier_wait:
+      return "barrier wait";
+    case wait_reason::event_wait:
+      return "event wait";
+    case wait_reason::once_wait:
+      return "call_once";
+    case wait_reason::pool_acquire:
+      return "resource_pool acquire";
     case wait_reason::wait_group_wait:
       return "wait_group wait";
     case wait_reason::future_get:

@@ -11,8 +11,7 @@
 #include "atomic/spin_lock.hpp"
 #include "base/config.hpp"
 #include "base/error.hpp"
-#include "base/intrusive.hpp"
-#include "runtime/suspend.hpp"
+#include "runtime/wait_queue.hpp"
 
 CONCUR_NAMESPACE_BEGIN
 
@@ -46,10 +45,9 @@ class wait_group {
  private:
   bool wait_deadline(detail::nanoseconds_t deadline_ns);
 
-  detail::spin_lock lock_;
   std::ptrdiff_t count_ = 0;
   std::ptrdiff_t leaving_ = 0;  // waiters that were let go and have not returned yet
-  detail::intrusive_list<detail::waiter> queue_;
+  detail::wait_queue waiting_;
 };
 
 CONCUR_NAMESPACE_END
@@ -61,7 +59,7 @@ CONCUR_INLINE void wait_group::add(std::ptrdiff_t n) {
   detail::ended_waits woken;
   const char* misuse = nullptr;
   {
-    detail::lock_scope<detail::spin_lock> held(lock_);
+    detail::lock_scope<detail::spin_lock> held(waiting_.lock);
     std::ptrdiff_t sum = 0;
     if (__builtin_add_overflow(count_, n, &sum))
       misuse = "concur::wait_group::add: the count would overflow";
@@ -71,7 +69,7 @@ CONCUR_INLINE void wait_group::add(std::ptrdiff_t n) {
       misuse = "concur::wait_group::add: the group is used again before every wait() of the last round has returned";
     if (misuse == nullptr) {
       count_ = sum;
-      if (count_ == 0) leaving_ += woken.take_all(queue_, detail::outcome::granted);
+      if (count_ == 0) leaving_ += woken.take_all(waiting_.parties, detail::outcome::granted);
     }
   }
   if (misuse != nullptr) detail::fail_logic(misuse);
@@ -79,7 +77,7 @@ CONCUR_INLINE void wait_group::add(std::ptrdiff_t n) {
 }
 
 CONCUR_INLINE bool wait_group::try_wait() noexcept {
-  detail::lock_scope<detail::spin_lock> held(lock_);
+  detail::lock_scope<detail::spin_lock> held(waiting_.lock);
   return count_ == 0;
 }
 
@@ -87,20 +85,15 @@ CONCUR_INLINE void wait_group::wait() { wait_deadline(detail::never); }
 
 CONCUR_INLINE bool wait_group::wait_deadline(detail::nanoseconds_t deadline_ns) {
   detail::caller me(detail::checkpoint());
-  lock_.lock();
+  waiting_.lock.lock();
   if (count_ == 0) {
-    lock_.unlock();
+    waiting_.lock.unlock();
     return true;
   }
-  detail::waiter note(me.who(), nullptr);
-  queue_.push_back(&note);
-  const detail::outcome result = me.park(&lock_, deadline_ns, detail::wait_reason::wait_group_wait);
-  {
-    detail::lock_scope<detail::spin_lock> held(lock_);
-    if (result == detail::outcome::granted)
-      --leaving_;
-    else if (detail::intrusive_list<detail::waiter>::is_linked(&note))
-      queue_.erase(&note);
+  const detail::outcome result = waiting_.wait(me, nullptr, deadline_ns, detail::wait_reason::wait_group_wait);
+  if (result == detail::outcome::granted) {
+    detail::lock_scope<detail::spin_lock> held(waiting_.lock);
+    --leaving_;
   }
   if (result == detail::outcome::cancelled) detail::fail_cancelled();
   return result == detail::outcome::granted;

@@ -1,0 +1,58 @@
+// runtime/wait_queue.hpp - a lock, and the parties that wait for what it guards.
+//
+// Most primitives are the same thing with different arithmetic: a few words under a small lock, and a queue of those
+// whom the words do not let pass yet. The lock, the queue and the act of waiting are here; the words and the rule who
+// may pass are the primitive's own.
+//
+//   Q1  The queue changes under the lock only. A party that is in the queue waits, has just been claimed elsewhere, or is
+//       about to take itself off.
+//   Q2  wait() returns with the caller off the queue and the lock free, whatever ended the wait.
+//   Q3  Whoever lets parties pass claims them under the lock (pop_claimed, ended_waits::take_all) and resumes them after
+//       it has dropped the lock.
+#ifndef CONCUR_RUNTIME_WAIT_QUEUE_HPP
+#define CONCUR_RUNTIME_WAIT_QUEUE_HPP
+
+#include "atomic/spin_lock.hpp"
+#include "base/config.hpp"
+#include "base/intrusive.hpp"
+#include "runtime/suspend.hpp"
+
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+struct wait_queue {
+  spin_lock lock;
+  intrusive_list<waiter> parties;
+
+  // Under the lock, which it drops (Q2). A deadline that has passed ends the wait before it began. `value` is for who
+  // claims the note. Returns what ended the wait; unless that is granted or closed, nothing was given.
+  outcome wait(caller& me, void* value, nanoseconds_t deadline_ns, wait_reason reason) noexcept;
+};
+
+}  // namespace detail
+CONCUR_NAMESPACE_END
+
+#if CONCUR_BODIES
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+CONCUR_INLINE outcome wait_queue::wait(caller& me, void* value, nanoseconds_t deadline_ns,
+                                       wait_reason reason) noexcept {
+  if (deadline_ns != never && deadline_ns <= seam_now()) {
+    lock.unlock();
+    return outcome::timed_out;
+  }
+  waiter note(me.who(), value);
+  parties.push_back(&note);
+  const outcome result = me.park(&lock, deadline_ns, reason);
+  if (result == outcome::timed_out || result == outcome::cancelled) {
+    lock_scope<spin_lock> held(lock);
+    if (intrusive_list<waiter>::is_linked(&note)) parties.erase(&note);
+  }
+  return result;
+}
+
+}  // namespace detail
+CONCUR_NAMESPACE_END
+#endif  // CONCUR_BODIES
+#endif

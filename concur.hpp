@@ -522,6 +522,7 @@ CONCUR_NAMESPACE_END
 //       left.
 //   K3  A holder may retire the lock: it leaves a number above 1 instead of 0, and nobody gets the lock any more.
 //       That store is the last touch, so who reads the number may free the memory: the state of a future ends that way.
+//   K4  A retired lock may be brought back by one compare-exchange from its number: an event is set and reset that way.
 
 #include <atomic>
 
@@ -546,6 +547,7 @@ CONCUR_INLINE void spin_wait(unsigned& round) noexcept;
 class spin_lock {
  public:
   constexpr spin_lock() noexcept = default;
+  explicit constexpr spin_lock(std::uint32_t retired_with) noexcept : word_(retired_with) {}  // 0: free
   spin_lock(const spin_lock&) = delete;
   spin_lock& operator=(const spin_lock&) = delete;
 
@@ -577,6 +579,11 @@ class spin_lock {
   void retire(std::uint32_t number) noexcept {
     word_.store(number,
                 std::memory_order_release);  // release: publishes what was done under the lock to who reads the number
+  }
+  // Lets a lock that is retired with `from` say `to` instead, 0 to be free again; false if it is not retired with that (K4).
+  bool replace_retired(std::uint32_t from, std::uint32_t to) noexcept {
+    // acq_rel: sees what the retirement published, and publishes what its caller did. relaxed on failure: nothing is read.
+    return word_.compare_exchange_strong(from, to, std::memory_order_acq_rel, std::memory_order_relaxed);
   }
   std::uint32_t peek() const noexcept {
     return word_.load(std::memory_order_acquire);  // acquire: pairs with retire
@@ -6286,6 +6293,8 @@ CONCUR_NAMESPACE_END
 //   Q2  wait() returns with the caller off the queue and the lock free, whatever ended the wait.
 //   Q3  Whoever lets parties pass claims them under the lock (pop_claimed, ended_waits::take_all) and resumes them after
 //       it has dropped the lock.
+//   Q4  Who retires the lock (spin_lock.hpp, K3) has taken everybody off the queue before, and nobody gets onto it while
+//       the lock is retired. A waiter that finds it so has nothing to take off.
 
 CONCUR_NAMESPACE_BEGIN
 namespace detail {
@@ -6316,8 +6325,10 @@ CONCUR_INLINE outcome wait_queue::wait(caller& me, void* value, nanoseconds_t de
   parties.push_back(&note);
   const outcome result = me.park(&lock, deadline_ns, reason);
   if (result == outcome::timed_out || result == outcome::cancelled) {
-    lock_scope<spin_lock> held(lock);
-    if (intrusive_list<waiter>::is_linked(&note)) parties.erase(&note);
+    if (lock.lock_unless_retired() == 0) {  // Q4
+      if (intrusive_list<waiter>::is_linked(&note)) parties.erase(&note);
+      lock.unlock();
+    }
   }
   return result;
 }
@@ -7694,6 +7705,536 @@ CONCUR_INLINE bool wait_group::wait_deadline(detail::nanoseconds_t deadline_ns) 
 CONCUR_NAMESPACE_END
 #endif  // CONCUR_BODIES
 
+// sync/latch.hpp - a door that opens once, when so many have arrived.
+//
+// A number of things must have happened before somebody goes on: each counts down, and who waits, waits for zero. A latch
+// is used once, and very often lives on the stack of the one that waits, so it must be possible to let it go as soon as
+// wait() has returned, while the last count_down() is still on its way out. So zero is not seen in the count, but in the
+// lock: the last one retires it, with the number `open`.
+//
+//     lock      meaning                                     written by
+//     0, 1      the count is above zero; free or held       whoever counts down, or begins to wait
+//     open      the count is zero, for ever                 the last count_down, as its last touch
+//
+//   G1  Nobody sees zero before the last count_down() has touched the latch for the last time: waiters are claimed before
+//       the lock is retired and resumed after it, from a chain that runs through their own notes.
+//   G2  The count changes under the lock only.
+
+CONCUR_NAMESPACE_BEGIN
+
+// Every count_down() happens before the return of each wait() that it lets go, and of each try_wait() that says true. The
+// latch may be destroyed as soon as every wait() has returned, whatever count_down() is still doing.
+class latch {
+ public:
+  static constexpr std::ptrdiff_t(max)() noexcept { return (std::numeric_limits<std::ptrdiff_t>::max)(); }
+
+  // Opens after `expected` arrivals; zero: it is open. Throws std::invalid_argument if that is negative.
+  explicit constexpr latch(std::ptrdiff_t expected)
+      : count_(expected), waiting_{detail::spin_lock(expected == 0 ? open : 0), {}} {
+    if (expected < 0) fail_negative("concur::latch", "expected", expected);
+  }
+  latch(const latch&) = delete;
+  latch& operator=(const latch&) = delete;
+
+  // Lowers the count by n, and lets everybody go when it is zero. Never parks. Throws std::invalid_argument for a negative
+  // n, and std::logic_error when the count would fall below zero; the count is then what it was.
+  void count_down(std::ptrdiff_t n = 1);
+
+  // Whether the count is zero. One load.
+  bool try_wait() const noexcept { return waiting_.lock.peek() == open; }
+
+  // Parks until the count is zero. Throws `cancelled`.
+  void wait() { wait_deadline(detail::never); }
+  // The same with a limit; false when that passed first.
+  template <class Rep, class Period>
+  bool wait_for(std::chrono::duration<Rep, Period> d) {
+    return wait_deadline(detail::deadline_after(d));
+  }
+  template <class Clock, class Duration>
+  bool wait_until(const std::chrono::time_point<Clock, Duration>& tp) {
+    return wait_deadline(detail::deadline_at(tp));
+  }
+
+  // count_down(n), then wait(). Throws as these do; when it throws `cancelled`, the arrival has been counted.
+  void arrive_and_wait(std::ptrdiff_t n = 1) {
+    count_down(n);
+    wait_deadline(detail::never);
+  }
+
+ private:
+  static constexpr std::uint32_t open = 2;
+
+  bool wait_deadline(detail::nanoseconds_t deadline_ns);
+  [[noreturn]] static void fail_negative(const char* what, const char* argument, std::ptrdiff_t value);
+
+  std::ptrdiff_t count_;  // means nothing once the lock is retired
+  detail::wait_queue waiting_;
+};
+
+CONCUR_NAMESPACE_END
+
+#if CONCUR_BODIES
+CONCUR_NAMESPACE_BEGIN
+
+CONCUR_INLINE void latch::fail_negative(const char* what, const char* argument, std::ptrdiff_t value) {
+  detail::fail_argument(what, argument, std::to_string(value), "a number of arrivals is zero or more");
+}
+
+CONCUR_INLINE void latch::count_down(std::ptrdiff_t n) {
+  if (n < 0) fail_negative("concur::latch::count_down", "n", n);
+  const bool is_open = waiting_.lock.lock_unless_retired() != 0;
+  if (is_open || n > count_) {
+    if (!is_open) waiting_.lock.unlock();
+    if (n == 0) return;
+    detail::fail_logic("concur::latch::count_down: the count would fall below zero; more arrive than it was made for");
+  }
+  count_ -= n;
+  if (count_ != 0) {
+    waiting_.lock.unlock();
+    return;
+  }
+  detail::ended_waits woken;
+  if (CONCUR_MUTANT_IS(121)) {
+    waiting_.lock.retire(open);
+    for (unsigned round = 0; round < 12;) detail::spin_wait(round);
+  }
+  woken.take_all(waiting_.parties, detail::outcome::granted);
+  if (!CONCUR_MUTANT_IS(121)) waiting_.lock.retire(open);  // G1
+  woken.resume_all();
+}
+
+CONCUR_INLINE bool latch::wait_deadline(detail::nanoseconds_t deadline_ns) {
+  detail::worker* w = detail::checkpoint();
+  if (try_wait()) return true;
+  detail::caller me(w);
+  if (waiting_.lock.lock_unless_retired() != 0) return true;
+  const detail::outcome result = waiting_.wait(me, nullptr, deadline_ns, detail::wait_reason::latch_wait);
+  if (result == detail::outcome::cancelled) detail::fail_cancelled();
+  return result == detail::outcome::granted;
+}
+
+CONCUR_NAMESPACE_END
+#endif  // CONCUR_BODIES
+
+// sync/barrier.hpp - a place where a fixed number of parties meet, again and again.
+//
+// Work that goes in steps, each of which needs the whole step before: every party arrives, the last one runs the
+// completion, and all go on together into the next phase. Everything is under one lock, except the completion, which is
+// the user's and may take its time; while it runs nobody is expected, so `pending` is zero and an arrival is an error.
+//
+//     pending    phase    meaning                                             next
+//     1..        p        so many are still to arrive                         p, less · 0 by the last one
+//     0          p        the completion runs                                 expected, p + 1
+//
+//   Y1  A phase is its number. A token carries the number its arrival belongs to, and the wait for it ends when the
+//       barrier's is another: a party that comes late, or is resumed late, cannot miss a phase.
+//   Y2  An arrival counts, whatever becomes of the wait after it: a wait that timed out or was cancelled takes nothing back.
+//   Y3  The phase advances under the lock, in the same hold in which everybody is taken off the queue; they are resumed
+//       without it. That unlocking is the last touch of the last to arrive.
+
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+// The part that does not depend on the completion.
+class barrier_core {
+ public:
+  explicit barrier_core(std::ptrdiff_t expected);
+
+  // n arrive. True: they were the last, and the caller runs the completion, then calls next_phase.
+  bool arrive(std::ptrdiff_t n, bool are_dropped, std::uint64_t& phase);
+  void next_phase() noexcept;
+  bool is_over(std::uint64_t phase) noexcept;
+  // False: the deadline passed while the phase was still `phase`. Throws `cancelled`.
+  bool wait(std::uint64_t phase, nanoseconds_t deadline_ns);
+
+ private:
+  wait_queue waiting_;
+  std::ptrdiff_t expected_;
+  std::ptrdiff_t pending_;
+  std::uint64_t phase_ = 0;
+};
+
+// While it lives, the calling fiber's parking operations are not cancelled.
+class deaf_scope {
+ public:
+  deaf_scope() noexcept {
+    worker* w = this_worker();
+    self_ = w != nullptr ? w->current : nullptr;
+    if (self_ != nullptr) ++self_->shield_depth;
+  }
+  ~deaf_scope() {
+    if (self_ != nullptr) --self_->shield_depth;
+  }
+  deaf_scope(const deaf_scope&) = delete;
+  deaf_scope& operator=(const deaf_scope&) = delete;
+
+ private:
+  fiber* self_;
+};
+
+struct no_completion {
+  void operator()() const noexcept {}
+};
+
+[[noreturn]] CONCUR_INLINE void fail_token();
+
+}  // namespace detail
+
+// `completion` is called once a phase, by the last to arrive, after every arrival and before anybody is let go. It may
+// park, and is not cancelled; an exception that leaves it ends the program. Each arrival happens before the completion,
+// and that before the return of each wait. May be destroyed when every call but the waits for former phases has returned.
+template <class Completion = detail::no_completion>
+class barrier {
+ public:
+  // Which phase an arrival belongs to. May be copied, and waited for any number of times.
+  class arrival_token {
+   private:
+    friend class barrier;
+    arrival_token(const barrier* whose, std::uint64_t phase) noexcept : whose_(whose), phase_(phase) {}
+    const barrier* whose_;
+    std::uint64_t phase_;
+  };
+
+  static constexpr std::ptrdiff_t(max)() noexcept { return (std::numeric_limits<std::ptrdiff_t>::max)(); }
+
+  // Throws std::invalid_argument if `expected` is negative.
+  explicit barrier(std::ptrdiff_t expected, Completion completion = Completion())
+      : core_(expected), completion_(std::move(completion)) {}
+  barrier(const barrier&) = delete;
+  barrier& operator=(const barrier&) = delete;
+
+  // n parties arrive; does not wait, except that the last to arrive runs the completion. Throws std::invalid_argument
+  // unless n is above zero, and std::logic_error when more arrive than this phase still expects; then nobody has arrived.
+  [[nodiscard]] arrival_token arrive(std::ptrdiff_t n = 1) { return enter(n, false); }
+
+  // Parks until the phase of the token is over. Throws `cancelled`, and std::logic_error for another barrier's token.
+  void wait(const arrival_token& token) { wait_deadline(token, detail::never); }
+  // The same with a limit: false when that passed first. The arrival still counts, and the token can be waited for again.
+  template <class Rep, class Period>
+  bool wait_for(const arrival_token& token, std::chrono::duration<Rep, Period> d) {
+    return wait_deadline(token, detail::deadline_after(d));
+  }
+  template <class Clock, class Duration>
+  bool wait_until(const arrival_token& token, const std::chrono::time_point<Clock, Duration>& tp) {
+    return wait_deadline(token, detail::deadline_at(tp));
+  }
+  // Whether the phase of the token is over. Never parks.
+  bool try_wait(const arrival_token& token) {
+    if (token.whose_ != this) detail::fail_token();
+    return core_.is_over(token.phase_);
+  }
+
+  // wait(arrive()). When it throws `cancelled`, the arrival counts all the same (Y2).
+  void arrive_and_wait() { wait_deadline(enter(1, false), detail::never); }
+  // Arrives, and is not expected in later phases. Throws as arrive() does.
+  void arrive_and_drop() { enter(1, true); }
+
+ private:
+  arrival_token enter(std::ptrdiff_t n, bool are_dropped) {
+    std::uint64_t phase = 0;
+    if (core_.arrive(n, are_dropped, phase)) complete();
+    return arrival_token(this, phase);
+  }
+  void complete() noexcept {
+    {
+      const detail::deaf_scope uncancelled;
+      completion_();
+    }
+    core_.next_phase();
+  }
+  bool wait_deadline(const arrival_token& token, detail::nanoseconds_t deadline_ns) {
+    if (token.whose_ != this) detail::fail_token();
+    return core_.wait(token.phase_, deadline_ns);
+  }
+
+  detail::barrier_core core_;
+  Completion completion_;
+};
+
+CONCUR_NAMESPACE_END
+
+#if CONCUR_BODIES
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+CONCUR_INLINE void fail_token() {
+  fail_logic("concur::barrier::wait: the token is another barrier's; wait where arrive() was called");
+}
+
+CONCUR_INLINE barrier_core::barrier_core(std::ptrdiff_t expected) : expected_(expected), pending_(expected) {
+  if (expected < 0)
+    fail_argument("concur::barrier", "expected", std::to_string(expected), "a number of parties is zero or more");
+}
+
+CONCUR_INLINE bool barrier_core::arrive(std::ptrdiff_t n, bool are_dropped, std::uint64_t& phase) {
+  if (n <= 0) fail_argument("concur::barrier::arrive", "n", std::to_string(n), "at least one party arrives");
+  bool is_last = false;
+  bool are_too_many = false;
+  {
+    lock_scope<spin_lock> held(waiting_.lock);
+    are_too_many = n > pending_;
+    if (!are_too_many) {
+      phase = phase_;
+      pending_ -= n;
+      if (are_dropped && !CONCUR_MUTANT_IS(125)) expected_ -= n;
+      is_last = pending_ == 0;
+    }
+  }
+  if (are_too_many)
+    fail_logic("concur::barrier::arrive: more arrive than the phase expects; one party came twice, or was not counted");
+  return is_last;
+}
+
+CONCUR_INLINE void barrier_core::next_phase() noexcept {
+  ended_waits woken;
+  {
+    lock_scope<spin_lock> held(waiting_.lock);
+    ++phase_;
+    pending_ = expected_;
+    woken.take_all(waiting_.parties, outcome::granted);
+  }
+  woken.resume_all();
+}
+
+CONCUR_INLINE bool barrier_core::is_over(std::uint64_t phase) noexcept {
+  lock_scope<spin_lock> held(waiting_.lock);
+  return phase_ != phase;
+}
+
+CONCUR_INLINE bool barrier_core::wait(std::uint64_t phase, nanoseconds_t deadline_ns) {
+  caller me(checkpoint());
+  waiting_.lock.lock();
+  if (phase_ != phase && !CONCUR_MUTANT_IS(126)) {
+    waiting_.lock.unlock();
+    return true;
+  }
+  const outcome result = waiting_.wait(me, nullptr, deadline_ns, wait_reason::barrier_wait);
+  if (result == outcome::cancelled) fail_cancelled();
+  return result == outcome::granted;
+}
+
+}  // namespace detail
+CONCUR_NAMESPACE_END
+#endif  // CONCUR_BODIES
+
+// sync/event.hpp - something that has happened, until it is said to be over.
+//
+// "The cache is warm", "shutdown has begun", "there is work": a state that one side sets and resets, and the other waits
+// for. Setting it lets everybody go that waits, also when it is reset in the same moment; a wait that finds it set costs a
+// load. The state is the queue's lock itself (spin_lock.hpp, K3 and K4):
+//
+//     lock          meaning              next            by
+//     0             not set              1               set, or a waiter that queues
+//     1             not set, held        0, is_set_now   the holder
+//     is_set_now    set; nobody waits    0               reset
+//
+//   V1  Who waits, queued while the event was not set; who sets it takes everybody off the queue in the same hold of the
+//       lock. So a waiter is never in the queue of a set event, and a reset cannot come between the two.
+//   V2  Retiring the lock is the last touch of set(): an event on the stack of the one that waits may go when wait()
+//       returns.
+
+CONCUR_NAMESPACE_BEGIN
+
+// Manual reset: it stays set until reset() is called. Each set() happens before the return of every wait() that it lets go
+// or that finds it set. It may be destroyed as soon as every wait() has returned, whatever set() is still doing.
+class event {
+ public:
+  constexpr event() noexcept = default;
+  explicit constexpr event(bool begins_set) noexcept : waiting_{detail::spin_lock(begins_set ? is_set_now : 0), {}} {}
+  event(const event&) = delete;
+  event& operator=(const event&) = delete;
+
+  // Sets it, and lets everybody go that waits. Never parks.
+  void set() noexcept;
+  // Takes it back. Whoever was let go stays so.
+  void reset() noexcept { waiting_.lock.replace_retired(is_set_now, 0); }
+  // Whether it is set now. One load.
+  bool is_set() const noexcept { return waiting_.lock.peek() == is_set_now; }
+  bool try_wait() const noexcept { return is_set(); }
+
+  // Parks until it is set. Throws `cancelled`.
+  void wait() { wait_deadline(detail::never); }
+  // The same with a limit; false when that passed first.
+  template <class Rep, class Period>
+  bool wait_for(std::chrono::duration<Rep, Period> d) {
+    return wait_deadline(detail::deadline_after(d));
+  }
+  template <class Clock, class Duration>
+  bool wait_until(const std::chrono::time_point<Clock, Duration>& tp) {
+    return wait_deadline(detail::deadline_at(tp));
+  }
+
+ private:
+  static constexpr std::uint32_t is_set_now = 2;
+
+  bool wait_deadline(detail::nanoseconds_t deadline_ns);
+
+  detail::wait_queue waiting_;
+};
+
+CONCUR_NAMESPACE_END
+
+#if CONCUR_BODIES
+CONCUR_NAMESPACE_BEGIN
+
+CONCUR_INLINE void event::set() noexcept {
+  while (waiting_.lock.lock_unless_retired() != 0) {
+    // Set already. The exchange publishes what this caller did before, to whoever finds the event set from now on.
+    if (CONCUR_MUTANT_IS(124) || waiting_.lock.replace_retired(is_set_now, is_set_now)) return;
+  }
+  detail::ended_waits woken;
+  if (CONCUR_MUTANT_IS(123)) {
+    if (detail::waiter* note = detail::pop_claimed(waiting_.parties)) {
+      note->who->result = detail::outcome::granted;
+      detail::party* who = note->who;
+      waiting_.lock.retire(is_set_now);
+      detail::resume(who);
+      return;
+    }
+  }
+  woken.take_all(waiting_.parties, detail::outcome::granted);
+  waiting_.lock.retire(is_set_now);  // V2
+  woken.resume_all();
+}
+
+CONCUR_INLINE bool event::wait_deadline(detail::nanoseconds_t deadline_ns) {
+  detail::worker* w = detail::checkpoint();
+  if (is_set()) return true;
+  detail::caller me(w);
+  if (waiting_.lock.lock_unless_retired() != 0) return true;
+  const detail::outcome result = waiting_.wait(me, nullptr, deadline_ns, detail::wait_reason::event_wait);
+  if (result == detail::outcome::cancelled) detail::fail_cancelled();
+  if (CONCUR_MUTANT_IS(122) && result == detail::outcome::granted && !is_set()) return wait_deadline(deadline_ns);
+  return result == detail::outcome::granted;
+}
+
+CONCUR_NAMESPACE_END
+#endif  // CONCUR_BODIES
+
+// sync/once.hpp - a function that is to run once, whoever comes first.
+//
+// The first caller runs its function, the others wait for it; afterwards a call is one load. If the function throws, or
+// the fiber that runs it is cancelled, nothing has been done: the next in line runs its own. The state is the queue's lock
+// and who runs (spin_lock.hpp, K3):
+//
+//     lock       runner    meaning                             next
+//     0, 1       null      nothing done, nobody runs           runs, by the first call
+//     0, 1       set       it runs; others queue               done · the first in the queue runs · null, nobody queues
+//     is_done    -         it was done, for ever
+//
+//   N1  The runner is handed on under the lock, to a waiter that was claimed: there is never a moment in which somebody
+//       queues and nobody runs.
+//   N2  Retiring the lock is the last touch of the call that ran the function: a flag may go when any call has returned
+//       and no other is under way.
+
+#include <tuple>
+
+CONCUR_NAMESPACE_BEGIN
+
+class once_flag {
+ public:
+  constexpr once_flag() noexcept = default;
+  once_flag(const once_flag&) = delete;
+  once_flag& operator=(const once_flag&) = delete;
+
+ private:
+  template <class F, class... Args>
+  friend void call_once(once_flag& flag, F&& f, Args&&... args);
+
+  static constexpr std::uint32_t is_done_now = 2;
+
+  // A call in which the caller's function is to run: unless it was done, the next one's turn comes (N1).
+  class turn {
+   public:
+    explicit turn(once_flag& flag) noexcept : flag_(flag) {}
+    ~turn() {
+      if (!is_done_) flag_.pass_on();
+    }
+    turn(const turn&) = delete;
+    turn& operator=(const turn&) = delete;
+    void end() noexcept {
+      is_done_ = true;
+      flag_.finish();
+    }
+
+   private:
+    once_flag& flag_;
+    bool is_done_ = false;
+  };
+
+  bool is_done() const noexcept { return waiting_.lock.peek() == is_done_now; }
+  // True: the caller runs its function. False: it was done.
+  bool begin();
+  void finish() noexcept;
+  void pass_on() noexcept;
+
+  const void* runner_ = nullptr;  // the fiber's block, or something that is the thread's own; under the lock
+  detail::wait_queue waiting_;
+};
+
+// Runs f(args...) unless a call with this flag has already returned from its function; waits for one that is under way.
+// What the function throws passes through, and leaves the flag unset. Throws `cancelled`, if it is not done yet, and
+// std::logic_error when the caller's own function, on this fiber or thread, is what it would wait for. The end of the
+// function that was done happens before the return of every call. A call that finds it done is one load, and no checkpoint.
+template <class F, class... Args>
+void call_once(once_flag& flag, F&& f, Args&&... args) {
+  if (CONCUR_LIKELY(flag.is_done()) || !flag.begin()) return;
+  once_flag::turn mine(flag);
+  std::apply(std::forward<F>(f), std::forward_as_tuple(std::forward<Args>(args)...));
+  mine.end();
+}
+
+CONCUR_NAMESPACE_END
+
+#if CONCUR_BODIES
+CONCUR_NAMESPACE_BEGIN
+
+CONCUR_INLINE bool once_flag::begin() {
+  detail::worker* w = detail::checkpoint();
+  detail::caller me(w);
+  const void* self = w != nullptr ? static_cast<const void*>(w->current) : detail::this_worker_cell();
+  if (waiting_.lock.lock_unless_retired() != 0) return false;
+  if (runner_ == nullptr) {
+    runner_ = self;
+    waiting_.lock.unlock();
+    return true;
+  }
+  if (runner_ == self && !CONCUR_MUTANT_IS(128)) {
+    waiting_.lock.unlock();
+    detail::fail_logic("concur::call_once: the function calls call_once with its own flag, and would wait for itself");
+  }
+  const detail::outcome result =
+      waiting_.wait(me, const_cast<void*>(self), detail::never, detail::wait_reason::once_wait);
+  if (result == detail::outcome::cancelled) detail::fail_cancelled();
+  return result == detail::outcome::retry;
+}
+
+CONCUR_INLINE void once_flag::finish() noexcept {
+  detail::ended_waits woken;
+  waiting_.lock.lock();
+  woken.take_all(waiting_.parties, detail::outcome::granted);
+  waiting_.lock.retire(is_done_now);  // N2
+  woken.resume_all();
+}
+
+CONCUR_INLINE void once_flag::pass_on() noexcept {
+  detail::party* heir = nullptr;
+  {
+    detail::lock_scope<detail::spin_lock> held(waiting_.lock);
+    runner_ = nullptr;
+    detail::waiter* note = CONCUR_MUTANT_IS(127) ? nullptr : detail::pop_claimed(waiting_.parties);
+    if (note != nullptr) {
+      heir = note->who;
+      heir->result = detail::outcome::retry;
+      runner_ = note->value;
+    }
+  }
+  if (heir != nullptr) detail::resume(heir);
+}
+
+CONCUR_NAMESPACE_END
+#endif  // CONCUR_BODIES
+
 // channel/channel_core.hpp - what the handles of one channel share: the ring, the two queues, and the operations on
 // them.
 //
@@ -8443,8 +8984,6 @@ CONCUR_NAMESPACE_END
 // The fiber's block has room for a small closure and its result; a large one gets memory of its own. The closure is
 // destroyed as soon as it has returned, before the result is published: who waits for the fiber may rely on what it
 // held being gone.
-
-#include <tuple>
 
 CONCUR_NAMESPACE_BEGIN
 namespace detail {

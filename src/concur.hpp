@@ -51,6 +51,10 @@
 // sync: what fibers and threads wait for
 #include "sync/mutex.hpp"
 #include "sync/wait_group.hpp"
+#include "sync/latch.hpp"
+#include "sync/barrier.hpp"
+#include "sync/event.hpp"
+#include "sync/once.hpp"
 
 // channel: values handed over
 #include "channel/channel_core.hpp"

@@ -9,6 +9,7 @@
 //       left.
 //   K3  A holder may retire the lock: it leaves a number above 1 instead of 0, and nobody gets the lock any more.
 //       That store is the last touch, so who reads the number may free the memory: the state of a future ends that way.
+//   K4  A retired lock may be brought back by one compare-exchange from its number: an event is set and reset that way.
 #ifndef CONCUR_ATOMIC_SPIN_LOCK_HPP
 #define CONCUR_ATOMIC_SPIN_LOCK_HPP
 
@@ -37,6 +38,7 @@ CONCUR_INLINE void spin_wait(unsigned& round) noexcept;
 class spin_lock {
  public:
   constexpr spin_lock() noexcept = default;
+  explicit constexpr spin_lock(std::uint32_t retired_with) noexcept : word_(retired_with) {}  // 0: free
   spin_lock(const spin_lock&) = delete;
   spin_lock& operator=(const spin_lock&) = delete;
 
@@ -68,6 +70,11 @@ class spin_lock {
   void retire(std::uint32_t number) noexcept {
     word_.store(number,
                 std::memory_order_release);  // release: publishes what was done under the lock to who reads the number
+  }
+  // Lets a lock that is retired with `from` say `to` instead, 0 to be free again; false if it is not retired with that (K4).
+  bool replace_retired(std::uint32_t from, std::uint32_t to) noexcept {
+    // acq_rel: sees what the retirement published, and publishes what its caller did. relaxed on failure: nothing is read.
+    return word_.compare_exchange_strong(from, to, std::memory_order_acq_rel, std::memory_order_relaxed);
   }
   std::uint32_t peek() const noexcept {
     return word_.load(std::memory_order_acquire);  // acquire: pairs with retire

@@ -9,6 +9,8 @@
 //   Q2  wait() returns with the caller off the queue and the lock free, whatever ended the wait.
 //   Q3  Whoever lets parties pass claims them under the lock (pop_claimed, ended_waits::take_all) and resumes them after
 //       it has dropped the lock.
+//   Q4  Who retires the lock (spin_lock.hpp, K3) has taken everybody off the queue before, and nobody gets onto it while
+//       the lock is retired. A waiter that finds it so has nothing to take off.
 #ifndef CONCUR_RUNTIME_WAIT_QUEUE_HPP
 #define CONCUR_RUNTIME_WAIT_QUEUE_HPP
 
@@ -46,8 +48,10 @@ CONCUR_INLINE outcome wait_queue::wait(caller& me, void* value, nanoseconds_t de
   parties.push_back(&note);
   const outcome result = me.park(&lock, deadline_ns, reason);
   if (result == outcome::timed_out || result == outcome::cancelled) {
-    lock_scope<spin_lock> held(lock);
-    if (intrusive_list<waiter>::is_linked(&note)) parties.erase(&note);
+    if (lock.lock_unless_retired() == 0) {  // Q4
+      if (intrusive_list<waiter>::is_linked(&note)) parties.erase(&note);
+      lock.unlock();
+    }
   }
   return result;
 }

@@ -1,0 +1,102 @@
+// sync/event.hpp - something that has happened, until it is said to be over.
+//
+// "The cache is warm", "shutdown has begun", "there is work": a state that one side sets and resets, and the other waits
+// for. Setting it lets everybody go that waits, also when it is reset in the same moment; a wait that finds it set costs a
+// load. The state is the queue's lock itself (spin_lock.hpp, K3 and K4):
+//
+//     lock          meaning              next            by
+//     0             not set              1               set, or a waiter that queues
+//     1             not set, held        0, is_set_now   the holder
+//     is_set_now    set; nobody waits    0               reset
+//
+//   V1  Who waits, queued while the event was not set; who sets it takes everybody off the queue in the same hold of the
+//       lock. So a waiter is never in the queue of a set event, and a reset cannot come between the two.
+//   V2  Retiring the lock is the last touch of set(): an event on the stack of the one that waits may go when wait()
+//       returns.
+#ifndef CONCUR_SYNC_EVENT_HPP
+#define CONCUR_SYNC_EVENT_HPP
+
+#include "atomic/spin_lock.hpp"
+#include "base/config.hpp"
+#include "base/error.hpp"
+#include "base/time.hpp"
+#include "runtime/wait_queue.hpp"
+
+CONCUR_NAMESPACE_BEGIN
+
+// Manual reset: it stays set until reset() is called. Each set() happens before the return of every wait() that it lets go
+// or that finds it set. It may be destroyed as soon as every wait() has returned, whatever set() is still doing.
+class event {
+ public:
+  constexpr event() noexcept = default;
+  explicit constexpr event(bool begins_set) noexcept : waiting_{detail::spin_lock(begins_set ? is_set_now : 0), {}} {}
+  event(const event&) = delete;
+  event& operator=(const event&) = delete;
+
+  // Sets it, and lets everybody go that waits. Never parks.
+  void set() noexcept;
+  // Takes it back. Whoever was let go stays so.
+  void reset() noexcept { waiting_.lock.replace_retired(is_set_now, 0); }
+  // Whether it is set now. One load.
+  bool is_set() const noexcept { return waiting_.lock.peek() == is_set_now; }
+  bool try_wait() const noexcept { return is_set(); }
+
+  // Parks until it is set. Throws `cancelled`.
+  void wait() { wait_deadline(detail::never); }
+  // The same with a limit; false when that passed first.
+  template <class Rep, class Period>
+  bool wait_for(std::chrono::duration<Rep, Period> d) {
+    return wait_deadline(detail::deadline_after(d));
+  }
+  template <class Clock, class Duration>
+  bool wait_until(const std::chrono::time_point<Clock, Duration>& tp) {
+    return wait_deadline(detail::deadline_at(tp));
+  }
+
+ private:
+  static constexpr std::uint32_t is_set_now = 2;
+
+  bool wait_deadline(detail::nanoseconds_t deadline_ns);
+
+  detail::wait_queue waiting_;
+};
+
+CONCUR_NAMESPACE_END
+
+#if CONCUR_BODIES
+CONCUR_NAMESPACE_BEGIN
+
+CONCUR_INLINE void event::set() noexcept {
+  while (waiting_.lock.lock_unless_retired() != 0) {
+    // Set already. The exchange publishes what this caller did before, to whoever finds the event set from now on.
+    if (CONCUR_MUTANT_IS(124) || waiting_.lock.replace_retired(is_set_now, is_set_now)) return;
+  }
+  detail::ended_waits woken;
+  if (CONCUR_MUTANT_IS(123)) {
+    if (detail::waiter* note = detail::pop_claimed(waiting_.parties)) {
+      note->who->result = detail::outcome::granted;
+      detail::party* who = note->who;
+      waiting_.lock.retire(is_set_now);
+      detail::resume(who);
+      return;
+    }
+  }
+  woken.take_all(waiting_.parties, detail::outcome::granted);
+  waiting_.lock.retire(is_set_now);  // V2
+  woken.resume_all();
+}
+
+CONCUR_INLINE bool event::wait_deadline(detail::nanoseconds_t deadline_ns) {
+  detail::worker* w = detail::checkpoint();
+  if (is_set()) return true;
+  detail::caller me(w);
+  if (waiting_.lock.lock_unless_retired() != 0) return true;
+  const detail::outcome result = waiting_.wait(me, nullptr, deadline_ns, detail::wait_reason::event_wait);
+  if (result == detail::outcome::cancelled) detail::fail_cancelled();
+  if (CONCUR_MUTANT_IS(122) && result == detail::outcome::granted && !is_set()) return wait_deadline(deadline_ns);
+  return result == detail::outcome::granted;
+}
+
+CONCUR_NAMESPACE_END
+#endif  // CONCUR_BODIES
+#endif

@@ -50,7 +50,7 @@ help:
 	@echo '  make check       the header is in step, the style holds, every way to compile it works; then the tests'
 	@echo '  make ci          check, sanitizers, optimisation lanes, backends, other processors, mutants, meson'
 	@echo '  make examples    build every example and compare what it prints with what it promises'
-	@echo '  make bench       measure, against Go and Boost.Fiber where they are installed'
+	@echo '  make bench       measure, against Go, Boost.Fiber and tokio where they are installed'
 	@echo '  make amalgamate  write concur.hpp from src/'
 	@echo '  make install     copy the header and its pkg-config file below PREFIX=$(PREFIX)'
 	@echo '  make clean       remove $(BUILD)/'

@@ -1,7 +1,7 @@
 # bench/build.py - makes every program a contender needs, and says by name what cannot be had.
 #
-# All C++ programs get the same flags, ours included. Peers come from the system's packages: as root what is missing is
-# installed, otherwise it is named.
+# All C++ programs get the same flags, ours included. Peers come from the system's packages, tokio from crates.io at the versions
+# that its Cargo.lock names: as root what is missing is installed, otherwise it is named.
 import os
 import shutil
 import subprocess
@@ -17,6 +17,7 @@ PEERS = {
     "Go": (lambda: shutil.which("go"), "golang-go"),
     "Boost.Fiber": (lambda: os.path.exists("/usr/include/boost/fiber/all.hpp"), "libboost-fiber-dev"),
     "Boost.Context": (lambda: os.path.exists("/usr/include/boost/context/fiber.hpp"), "libboost-context-dev"),
+    "tokio": (lambda: shutil.which("cargo"), "cargo"),
     "wrk": (lambda: shutil.which("wrk"), "wrk"),
     "nginx": (lambda: shutil.which("nginx") or os.path.exists("/usr/sbin/nginx"), "nginx-light"),
 }
@@ -54,7 +55,7 @@ def newest(*paths):
     for path in paths:
         if os.path.isdir(path):
             times += [newest(os.path.join(path, name)) for name in os.listdir(path)]
-        elif path.endswith((".cpp", ".hpp", ".go", ".mod")):
+        elif path.endswith((".cpp", ".hpp", ".go", ".mod", ".rs", ".toml", ".lock")):
             times.append(os.path.getmtime(path))
     return max(times, default=0)
 
@@ -102,6 +103,14 @@ def program(name, missing):
         folder = os.path.join(BENCH, "peers", "go")
         if not os.path.exists(output) or os.path.getmtime(output) < newest(folder):
             run_compiler(["go", "build", "-o", output, "."], output, folder)
+    elif kind == "tokio":
+        if "tokio" in missing:
+            raise Unavailable("cargo, which builds it, is not installed")
+        folder = os.path.join(BENCH, "peers", "tokio")
+        if not os.path.exists(output) or os.path.getmtime(output) < newest(folder):
+            target = os.path.join(OUT, "cargo")
+            run_compiler(["cargo", "build", "--quiet", "--release", "--locked", "--target-dir", target], output, folder)
+            shutil.copy(os.path.join(target, "release", "concurbench"), output)
     elif kind == "nginx":
         if "nginx" in missing:
             raise Unavailable("nginx is not installed")
@@ -116,6 +125,12 @@ def first_line(*command):
         return "not there"
 
 
+def tokio_version():
+    with open(os.path.join(BENCH, "peers", "tokio", "Cargo.lock"), encoding="utf-8") as file:
+        lines = file.read().splitlines()
+    return lines[lines.index('name = "tokio"') + 1].split('"')[1]
+
+
 def machine():
     with open("/proc/cpuinfo", encoding="utf-8") as file:
         models = [line.split(":", 1)[1].strip() for line in file if line.startswith("model name")]
@@ -128,4 +143,5 @@ def machine():
         "cpu": models[0] if models else os.uname().machine, "cpus": len(os.sched_getaffinity(0)),
         "kernel": f"{os.uname().sysname} {os.uname().release}", "compiler": first_line(CXX, "--version"),
         "flags": " ".join(FLAGS), "go": first_line("go", "version"), "boost": boost,
+        "tokio": f"{tokio_version()}, {first_line('rustc', '--version')}",
     }

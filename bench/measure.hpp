@@ -15,6 +15,10 @@
 #include <cstdlib>
 #include <cstring>
 #include <initializer_list>
+#include <numeric>
+#include <vector>
+
+#include <sys/resource.h>
 
 namespace bench {
 
@@ -61,6 +65,26 @@ double elapsed_ns(F&& work) {
   const auto start = std::chrono::steady_clock::now();
   work();
   return std::chrono::duration<double, std::nano>(std::chrono::steady_clock::now() - start).count();
+}
+
+// The time this process has been on a processor, in all its threads and in the kernel on its behalf.
+inline double cpu_ns() {
+  rusage used{};
+  getrusage(RUSAGE_SELF, &used);
+  const double seconds = static_cast<double>(used.ru_utime.tv_sec + used.ru_stime.tv_sec);
+  const double microseconds = static_cast<double>(used.ru_utime.tv_usec + used.ru_stime.tv_usec);
+  return seconds * 1e9 + microseconds * 1e3;
+}
+
+inline double mean(const std::vector<double>& values) {
+  return std::accumulate(values.begin(), values.end(), 0.0) / static_cast<double>(values.size());
+}
+
+// Work that was not done must not be timed: a wrong sum ends the program, and run.py names it.
+inline void expect_sum(const char* what, long got, long wanted) {
+  if (got == wanted) return;
+  std::fprintf(stderr, "%s: got %ld, expected %ld\n", what, got, wanted);
+  std::exit(1);
 }
 
 // What the kernel says about this process, in bytes: `VmRSS` is what is resident, `VmPTE` the page tables beside it.

@@ -56,31 +56,40 @@ def cell(result, name):
     return text
 
 
-COLUMNS = ("Go", "Boost.Fiber", "Boost.Context", "epoll loop", "nginx", "Go net/http", "concur http_server")
+COLUMNS = ("Go", "Boost.Fiber", "tokio", "Boost.Context", "epoll loop", "nginx", "Go net/http", "concur http_server")
+
+
+def marked(name, notes):
+    return name + "*" if name in notes else name
 
 
 def markdown(rows, machine):
     lines = ["| workload [workers] | concur | peers (ours / theirs) | goal | |", "|---|--:|---|---|---|"]
     for row in rows:
         for result in row["results"]:
-            peers = [f"{name} {cell(result, name)}" for name in COLUMNS if cell(result, name)]
+            notes = row.get("notes", {})
+            peers = [f"{marked(name, notes)} {cell(result, name)}" for name in COLUMNS if cell(result, name)]
             ours = cell(result, OURS) or "-"
             lines.append(f"| {row['row']}. {row['title']} [{row['workers']}], {result['label']} | {ours} | "
                          f"{', '.join(peers) or '-'} | {goal_text(result)} | {verdict_text(result)} |")
-    lines += ["", f"Medians; `~`: the runs differ by more than 20 %. In brackets ours divided by theirs. {machine['cpu']}, "
-              f"{machine['cpus']} CPUs, {machine['kernel']}, {machine['compiler']}, {machine['go']}, Boost {machine['boost']}."]
+    lines += ["", f"Medians; `~`: the runs differ by more than 20 %; `*`: see below. In brackets ours divided by theirs. "
+              f"{machine['cpu']}, "
+              f"{machine['cpus']} CPUs, {machine['kernel']}, {machine['compiler']}, {machine['go']}, Boost {machine['boost']}, "
+              f"tokio {machine.get('tokio', 'not there')}."]
     for row in rows:
+        for name, note in row.get("notes", {}).items():
+            lines.append(f"{row['row']}. {row['title']} [{row['workers']}]: {name}*: {note}.  ")
         for name, why in {**row["absent"], **{n: w for r in row["results"] for n, w in r["failed"].items()}}.items():
             lines.append(f"{row['row']}. {row['title']} [{row['workers']}]: {name}: {why}.  ")
     return "\n".join(lines) + "\n"
 
 
-def print_result(result):
+def print_result(result, notes=()):
     ours = result["figures"].get(OURS)
     for name, figure in result["figures"].items():
         ratio = f"{ours['median'] / figure['median']:8.3f}" if ours and figure["median"] and name != OURS else " " * 8
         noise = "  noisy" if figure["noisy"] else ""
-        print(f"    {result['label']:28} {name:18} {text_of(figure['median'], result['unit']):>14}"
+        print(f"    {result['label']:28} {marked(name, notes):18} {text_of(figure['median'], result['unit']):>14}"
               f"   {text_of(figure['least'], ''):>10} - {text_of(figure['most'], ''):<10} {ratio}{noise}")
     if result.get("goal"):
         print(f"    {'':28} goal {goal_text(result)}: {verdict_text(result).replace('**', '')}")

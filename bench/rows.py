@@ -36,9 +36,17 @@ class Experiment:
     runner: str = "program"  # program, idle, echo, http: see measure.py
     settings: dict = field(default_factory=dict)
     absent: dict = field(default_factory=dict)  # name -> why it takes no part
+    notes: dict = field(default_factory=dict)   # name -> in what its work differs; marked `*`, and said below the table
+    once: tuple = ()        # who is measured a single time, because it takes minutes; marked like a note
 
     def key(self):
         return f"{self.row}: {self.title} [{self.workers}]"
+
+    def all_notes(self):
+        said = {name: [note] for name, note in self.notes.items()}
+        for name in self.once:
+            said.setdefault(name, []).append("takes so long that it is measured a single time")
+        return {name: "; ".join(parts) for name, parts in said.items()}
 
 
 def goal(value, go):
@@ -55,6 +63,17 @@ def three(program, workers, **settings):
         "Go": ["go", program] + words,
         "Boost.Fiber": ["boost_fiber/" + program] + words,
     }
+
+
+# And tokio, where the rows are about what tasks do with one another.
+def four(program, workers, **settings):
+    contenders = three(program, workers, **settings)
+    return {**contenders, "tokio": ["tokio", program] + contenders["Go"][2:]}
+
+
+NO_RENDEZVOUS = "has no rendezvous: capacity 1 stands for the unbuffered channel"
+ONE_LESS = "its channel of capacity 128 holds 127"
+ASYNC_CHANNEL = "its own channel has one receiver: the crate async-channel is measured"
 
 
 def switches(scale):
@@ -92,17 +111,67 @@ def channels(scale):
     rows = []
     for workers, best in ((1, goal(65, 443)), (2, goal(85, 486))):
         rows.append(Experiment("d", "unbuffered ping-pong", workers, [Figure("ping_pong", "a round trip", "ns", best)],
-                               three("ping_pong", workers, count=scale(2000000))))
+                               four("ping_pong", workers, count=scale(2000000)), notes={"tokio": NO_RENDEZVOUS}))
     for pairs, capacity, bests in ((1, 128, (goal(24, 50), goal(40, 92))), (4, 128, (goal(23, 51), goal(40, 57))),
                                    (4, 0, (goal(60, 224), goal(90, 252)))):
         kind = f"buffered {capacity}" if capacity else "unbuffered"
+        tokio = ([ASYNC_CHANNEL] if pairs > 1 else []) + ([] if capacity else [NO_RENDEZVOUS])
+        notes = {**({"tokio": "; ".join(tokio)} if tokio else {}), **({"Boost.Fiber": ONE_LESS} if capacity else {})}
         for workers, best in zip((1, 2), bests):
             rows.append(Experiment("d", f"{kind}, {pairs} to {pairs}", workers, [Figure("item", "an item", "ns", best)],
-                                   three("channel", workers, pairs=pairs, capacity=capacity, count=scale(4000000))))
+                                   four("channel", workers, pairs=pairs, capacity=capacity, count=scale(4000000)),
+                                   notes=notes))
     rows.append(Experiment("d", "send and receive that never wait", 1,
                            [Figure("never_wait", "a send and a receive", "ns", goal(24, 44))],
-                           three("channel", 1, never_wait=True, count=scale(10000000))))
+                           four("channel", 1, never_wait=True, count=scale(10000000)), notes={"Boost.Fiber": ONE_LESS}))
     return rows
+
+
+def rings(scale):
+    fibers = 1000
+    return [Experiment("e", f"ring of {fibers}", workers, [Figure("hop", "a hop", "ns", best)],
+                       four("ring", workers, fibers=fibers, count=scale(2000000)), notes={"tokio": NO_RENDEZVOUS})
+            for workers, best in ((1, goal(45, 304)), (2, goal(70, 244)))]
+
+
+# A goal for the whole of the work says nothing about a tenth of it.
+def for_whole_work(scale, best):
+    return best if scale(10) == 10 else None
+
+
+# Boost.Fiber's million stacks take it up to a minute for one tree.
+def skynets(scale):
+    rows = []
+    leaves = scale(1000000)
+    for join, bests in ((False, (goal(220, 1148), goal(160, 1169))), (True, (goal(90, 1043), goal(60, 928)))):
+        for workers, best in zip((1, 2), bests):
+            rows.append(Experiment(
+                "f", f"skynet, {leaves:,} leaves, " + ("spawned and joined" if join else "through channels"), workers,
+                [Figure("skynet", "the whole", "ms", for_whole_work(scale, best)),
+                 Figure("skynet_cold", "on a fresh heap", "ms")],
+                four("skynet", workers, count=leaves, **({"join": True} if join else {})),
+                notes={} if join else {"tokio": "has no rendezvous: a node's channel has capacity 10"},
+                once=("Boost.Fiber",)))
+    return rows
+
+
+def mutexes(scale):
+    rows = []
+    for fibers, workers, best in ((8, 1, goal(18, 21)), (8, 2, goal(22, 44)), (1, 1, goal(12, 16))):
+        title = f"mutex, {fibers} fibers" if fibers > 1 else "mutex, uncontended"
+        rows.append(Experiment("i", title, workers, [Figure("lock", "a lock and an unlock", "ns", best)],
+                               four("mutex", workers, fibers=fibers, count=scale(20000000))))
+    return rows
+
+
+def sleepers(scale):
+    count = scale(100000)
+    return [Experiment(
+        "j", f"{count:,} sleepers of 1 to 1000 ms", workers,
+        [Figure("cpu", "CPU", "ms", for_whole_work(scale, Goal(180, "tokio", 310))),
+         Figure("late", "mean lateness", "ms", for_whole_work(scale, goal(0.5, 1.6))),
+         Figure("cpu_cold", "CPU, on a fresh heap", "ms")],
+        four("sleepers", workers, count=count)) for workers in (1, 2)]
 
 
 def parked(scale):
@@ -164,7 +233,8 @@ def idle(scale):
         runner="idle", settings={"seconds": seconds}, absent={"Boost.Fiber": SOCKETLESS})]
 
 
-ROWS = {"a": switches, "b": yields, "c": spawns, "d": channels, "h": parked, "k": echoes, "l": http, "m": idle}
+ROWS = {"a": switches, "b": yields, "c": spawns, "d": channels, "e": rings, "f": skynets, "h": parked, "i": mutexes,
+        "j": sleepers, "k": echoes, "l": http, "m": idle}
 
 
 # Every experiment of the rows asked for. Quick runs do a tenth of the work: enough to see that all of it runs.

@@ -55,7 +55,7 @@ class Samples:
 
     def take(self):
         for name, command in self.commands.items():
-            if name in self.failed:
+            if name in self.failed or (name in self.experiment.once and self.values[name]):
                 continue
             try:
                 figures = measure.RUNNERS[self.experiment.runner](command, self.experiment.settings)
@@ -91,6 +91,9 @@ def run_experiment(experiment, repeats, missing):
     print(f"\n{experiment.key()}", flush=True)
     for name, why in experiment.absent.items():
         print(f"    {name} takes no part: it {why}")
+    notes = experiment.all_notes()
+    for name, note in notes.items():
+        print(f"    {name}*: {note}")
     samples = Samples(experiment, missing)
     for _ in range(repeats):
         samples.take()
@@ -100,9 +103,9 @@ def run_experiment(experiment, repeats, missing):
             samples.take()
     results = [samples.result_of(figure) for figure in experiment.figures]
     for result in results:
-        report.print_result(result)
+        report.print_result(result, notes)
     return {"row": experiment.row, "title": experiment.title, "workers": experiment.workers, "results": results,
-            "absent": experiment.absent}
+            "absent": experiment.absent, "notes": notes}
 
 
 def kept_rows():

@@ -2,9 +2,11 @@
 # bench/test_bench.py - the judgements of run.py, tested: a table that flatters us would be worse than none.
 import sys
 import unittest
+import unittest.mock
 
 sys.dont_write_bytecode = True
 
+import build  # noqa: E402
 import measure  # noqa: E402
 import report  # noqa: E402
 import rows  # noqa: E402
@@ -67,6 +69,35 @@ class Judgement(unittest.TestCase):
                 measure.program([sys.executable, "-c", script], {})
             with self.assertRaises(measure.Failed):
                 measure.idle([sys.executable, "-c", script], {"seconds": 1})
+
+    def test_what_differs_is_said_in_the_table(self):
+        row = {"row": "d", "title": "t", "workers": 1, "absent": {"Boost.Fiber": "has no select"},
+               "notes": {"tokio": "has no rendezvous"}, "results": [result(None, concur=10, Go=20, tokio=40)]}
+        table = report.markdown([row], build.machine())
+        self.assertIn("Go 20 ns (0.50), tokio* 40 ns (0.25)", table)
+        self.assertIn("d. t [1]: tokio*: has no rendezvous.", table)
+        self.assertIn("d. t [1]: Boost.Fiber: has no select.", table)
+
+    def test_who_takes_minutes_is_measured_a_single_time_and_that_is_said(self):
+        calls = []
+        experiment = rows.Experiment("d", "t", 1, [rows.Figure("f", "f", "ns")], {"concur": ["ours/x"], "Go": ["go"]},
+                                     runner="fake", once=("Go",))
+        with unittest.mock.patch.object(build, "program", lambda name, _: name), \
+                unittest.mock.patch.dict(measure.RUNNERS, fake=lambda command, _: calls.append(command[0]) or {"f": 1}):
+            samples = run.Samples(experiment, set())
+            for _ in range(3):
+                samples.take()
+        self.assertEqual((calls.count("ours/x"), calls.count("go")), (3, 1))
+        self.assertIn("a single time", experiment.all_notes()["Go"])
+
+    def test_a_peer_that_is_missing_is_named(self):
+        for name, peer in (("tokio", "cargo"), ("go", "Go"), ("boost_fiber/mutex", "Boost.Fiber")):
+            with self.assertRaisesRegex(build.Unavailable, peer):
+                build.program(name, set(build.PEERS))
+
+    def test_every_note_names_a_contender(self):
+        for experiment in rows.experiments(rows.ROWS, False):
+            self.assertFalse(set(experiment.all_notes()) - set(experiment.contenders), experiment.key())
 
     def test_every_goal_names_a_contender(self):
         for quick in (False, True):

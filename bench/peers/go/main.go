@@ -11,6 +11,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -24,6 +25,7 @@ var (
 	connections = flags.Int("connections", 1, "TCP connections")
 	port        = flags.Int("port", 0, "TCP port to listen on")
 	many        = flags.Bool("many", false, "spawn all, then join all")
+	join        = flags.Bool("join", false, "join instead of channels")
 	neverWait   = flags.Bool("never-wait", false, "send and receive in turn")
 	serve       = flags.Bool("serve", false, "only the server's half")
 	nethttp     = flags.Bool("nethttp", false, "net/http instead of a loop over the connection")
@@ -55,6 +57,20 @@ func statusBytes(field string) float64 {
 	return 0
 }
 
+// The time this process has been on a processor, in all its threads and in the kernel on its behalf.
+func cpuNs() float64 {
+	var used syscall.Rusage
+	must(syscall.Getrusage(syscall.RUSAGE_SELF, &used))
+	return float64(used.Utime.Nano() + used.Stime.Nano())
+}
+
+// Work that was not done must not be timed.
+func expectSum(what string, got, wanted int) {
+	if got != wanted {
+		must(fmt.Errorf("%s: got %d, expected %d", what, got, wanted))
+	}
+}
+
 func must(err error) {
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -65,10 +81,12 @@ func must(err error) {
 func main() {
 	commands := map[string]func(){
 		"yield": yield, "spawn": spawn, "ping_pong": pingPong, "channel": channel,
+		"select": selects, "ring": ring, "skynet": skynet, "mutex": mutex, "sleepers": sleepers,
 		"parked": parked, "idle": idle, "echo": echo, "http": httpServer,
 	}
 	if len(os.Args) < 2 || commands[os.Args[1]] == nil {
-		fmt.Fprintln(os.Stderr, "usage: go-bench yield|spawn|ping_pong|channel|parked|idle|echo|http [--workers N] ...")
+		fmt.Fprintln(os.Stderr, "usage: go-bench yield|spawn|ping_pong|channel|select|ring|skynet|mutex|sleepers|parked|idle|echo|http "+
+			"[--workers N] ...")
 		os.Exit(2)
 	}
 	must(flags.Parse(os.Args[2:]))

@@ -4356,6 +4356,15 @@ class random_source {
   std::uint64_t state_;
 };
 
+// A seed for a thread that has no source of its own: the time and an address of its stack, well mixed (splitmix64, Steele
+// and others, "Fast splittable pseudorandom number generators", 2014, section 4).
+inline std::uint64_t thread_seed(const void* stack_address) noexcept {
+  std::uint64_t z = static_cast<std::uint64_t>(now_ns()) + reinterpret_cast<std::uintptr_t>(stack_address);
+  z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
+  z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
+  return z ^ (z >> 31);
+}
+
 // A number below count, which is at least 1.
 inline std::uint32_t seam_choose(random_source& random, [[maybe_unused]] choice what, std::uint32_t count) noexcept {
 #if defined(CONCUR_EXPLORE)
@@ -4469,6 +4478,12 @@ struct waiter {
   waiter(party* who_in, void* value_in) noexcept : who(who_in), value(value_in), ticket(who_in->next_ticket()) {}
   waiter(const waiter&) = delete;
   waiter& operator=(const waiter&) = delete;
+
+  // For a note that is used for one wait after another.
+  void begin(party* who_in) noexcept {
+    who = who_in;
+    ticket = who_in->next_ticket();
+  }
 
   // W1, W5.
   bool claim() noexcept {
@@ -5366,8 +5381,15 @@ namespace detail {
 enum class departure : unsigned char {
   none,      // nobody left: the worker's own loop did
   parked,    // it waits; then the site's lock, if any, is dropped
+  selected,  // it waits at several sites; then all their locks are dropped
   yielded,   // it is ready, behind the others
   finished,  // its stack is free
+};
+
+// The locks of several sites, held by one party. The links lie on the stack of who holds them.
+struct lock_chain {
+  spin_lock* lock = nullptr;
+  lock_chain* next = nullptr;
 };
 
 // A count that its worker adds to and others read.
@@ -5392,6 +5414,7 @@ struct alignas(cache_line_bytes) worker {
   fiber* leaving = nullptr;
   std::uint32_t leaving_ticket = 0;
   spin_lock* leaving_lock = nullptr;
+  lock_chain* leaving_locks = nullptr;  // of the fiber that selected
   timer_entry* leaving_timer = nullptr;
   stack* dead_stack = nullptr;                 // of the fiber that finished
   unsigned picks_to_upkeep = upkeep_interval;  // 0: due, in the loop
@@ -5956,7 +5979,10 @@ CONCUR_NAMESPACE_END
 //   S4  The switch brings the worker that the fiber goes on at. No other way of knowing it is valid over the switch.
 //   S5  Publishing looks at the scope's cancellation after it wrote the wait word, and cancel_all looks at wait words
 //       after it wrote the cancellation, with a light and a heavy fence between: one of them sees the other.
-//   S6  A fiber whose function returned takes the next one in line, if that has not started, onto its own stack
+//   S6  The locks of several sites are dropped in the order of their chain, which lies in the frame of the fiber that left.
+//       The fiber may run again before they all are, but takes the last one of the chain before its frame goes: until
+//       then the frame, and the chain, are there.
+//   S7  A fiber whose function returned takes the next one in line, if that has not started, onto its own stack
 //       without any switch: that is what makes short fibers cheap.
 //
 // Rejected: dropping the lock first and letting wakers spin on a `switching` flag. Correct, but each remote wake then
@@ -5972,25 +5998,30 @@ namespace detail {
 worker* leave_for_new(worker* w, fiber* self, fiber* next) noexcept;
 CONCUR_INLINE void publish_timer(worker* w) noexcept;
 CONCUR_INLINE void publish_finished(worker* w) noexcept;
+CONCUR_INLINE void publish_selected(worker* w) noexcept;
 CONCUR_INLINE void cancel_departed(fiber* f, std::uint32_t ticket) noexcept;
+
+CONCUR_FORCE_INLINE void publish_wait(worker* w, fiber* f) noexcept {
+  w->how = departure::none;
+  const std::uint32_t ticket = w->leaving_ticket;
+  scope* const wait_scope = f->current_scope;
+  const bool is_deaf = f->shield_depth != 0 || is_unwinding(f->exceptions);
+  f->is_deaf.store(is_deaf, std::memory_order_relaxed);  // relaxed: published with the wait word
+  f->set_state(fiber_state::parked);
+  if (CONCUR_UNLIKELY(w->leaving_timer != nullptr)) publish_timer(w);
+  f->word.store(ticket, std::memory_order_release);  // release: publishes the stopped context to whoever claims
+  light_fence();
+  // relaxed: behind the fence of S5.
+  if (CONCUR_UNLIKELY(wait_scope->is_cancelled.load(std::memory_order_relaxed)) && !is_deaf && !CONCUR_MUTANT_IS(55))
+    cancel_departed(f, ticket);
+}
 
 // First thing after every switch, on the stack of whoever goes on (S2).
 CONCUR_FORCE_INLINE void publish_departed(worker* w) noexcept {
   fiber* f = w->leaving;
   if (CONCUR_LIKELY(w->how == departure::parked)) {
-    w->how = departure::none;
-    const std::uint32_t ticket = w->leaving_ticket;
     spin_lock* lock = w->leaving_lock;
-    scope* const wait_scope = f->current_scope;
-    const bool is_deaf = f->shield_depth != 0 || is_unwinding(f->exceptions);
-    f->is_deaf.store(is_deaf, std::memory_order_relaxed);  // relaxed: published with the wait word
-    f->set_state(fiber_state::parked);
-    if (CONCUR_UNLIKELY(w->leaving_timer != nullptr)) publish_timer(w);
-    f->word.store(ticket, std::memory_order_release);  // release: publishes the stopped context to whoever claims
-    light_fence();
-    // relaxed: behind the fence of S5.
-    if (CONCUR_UNLIKELY(wait_scope->is_cancelled.load(std::memory_order_relaxed)) && !is_deaf && !CONCUR_MUTANT_IS(55))
-      cancel_departed(f, ticket);
+    publish_wait(w, f);
     if (lock != nullptr) lock->unlock();
     return;
   }
@@ -6001,6 +6032,8 @@ CONCUR_FORCE_INLINE void publish_departed(worker* w) noexcept {
   } else if (w->how == departure::finished) {
     w->how = departure::none;
     publish_finished(w);
+  } else if (w->how == departure::selected) {
+    publish_selected(w);
   }
 }
 
@@ -6045,8 +6078,8 @@ CONCUR_FORCE_INLINE worker* yield_fiber(worker* w) noexcept {
 // Parks the running fiber, until its note is claimed or the deadline passes. `lock`, the site's, is held by the
 // caller and dropped once the fiber may be found; null when only time or cancellation can end the wait. The result
 // says what ended it. A note in a queue, unless granted or closed, is still there: the site unlinks it.
-CONCUR_FORCE_INLINE outcome park_fiber(worker*& w, spin_lock* lock, nanoseconds_t deadline_ns,
-                                       wait_reason reason) noexcept {
+CONCUR_FORCE_INLINE outcome park_fiber(worker*& w, spin_lock* lock, nanoseconds_t deadline_ns, wait_reason reason,
+                                       departure how = departure::parked) noexcept {
   fiber* self = w->current;
   const std::uint32_t ticket = self->next_ticket();
   timer_entry timer;
@@ -6064,7 +6097,7 @@ CONCUR_FORCE_INLINE outcome park_fiber(worker*& w, spin_lock* lock, nanoseconds_
   }
   w->leaving_ticket = ticket;
   w->leaving_lock = lock;
-  w->how = departure::parked;
+  w->how = how;
   self->set_reason(reason);
   w = leave(w, self);
   self->set_reason(wait_reason::none);
@@ -6076,9 +6109,21 @@ CONCUR_FORCE_INLINE outcome park_fiber(worker*& w, spin_lock* lock, nanoseconds_
 struct thread_party : party {
   thread_party() noexcept : party(party_kind::thread) {}
   parker thread;
+  int wake_end = -1;  // of a pipe, while the thread sleeps in poll() instead (select_poll.hpp)
 };
 
-CONCUR_INLINE outcome park_thread(thread_party& self, spin_lock* lock, nanoseconds_t deadline_ns) noexcept;
+// Drops the locks in order (S6).
+inline void unlock_chain(lock_chain* locks) noexcept {
+  while (locks != nullptr) {
+    lock_chain* const next = locks->next;
+    locks->lock->unlock();
+    locks = next;
+  }
+}
+
+// Parks the running fiber, whose notes are at several sites; `locks` are theirs (S6).
+outcome park_selected(worker*& w, lock_chain* locks, nanoseconds_t deadline_ns) noexcept;
+CONCUR_INLINE outcome park_thread(thread_party& self, lock_chain* locks, nanoseconds_t deadline_ns) noexcept;
 
 // Who makes a blocking call: the fiber of this worker, or this thread.
 class caller {
@@ -6098,9 +6143,16 @@ class caller {
 
   party* who() noexcept { return worker_ != nullptr ? static_cast<party*>(worker_->current) : as_thread(); }
 
+  thread_party& thread() noexcept { return *as_thread(); }
+
   CONCUR_FORCE_INLINE outcome park(spin_lock* lock, nanoseconds_t deadline_ns, wait_reason reason) noexcept {
     if (CONCUR_LIKELY(worker_ != nullptr)) return park_fiber(worker_, lock, deadline_ns, reason);
-    return park_thread(*as_thread(), lock, deadline_ns);
+    lock_chain one{lock, nullptr};
+    return park_thread(*as_thread(), lock != nullptr ? &one : nullptr, deadline_ns);
+  }
+  outcome park_at_all(lock_chain* locks, nanoseconds_t deadline_ns) noexcept {
+    if (CONCUR_LIKELY(worker_ != nullptr)) return park_selected(worker_, locks, deadline_ns);
+    return park_thread(*as_thread(), locks, deadline_ns);
   }
 
  private:
@@ -6136,6 +6188,7 @@ CONCUR_INLINE void bind_stack(worker* w, fiber* f, stack* s) noexcept;
 CONCUR_NAMESPACE_END
 
 #if CONCUR_BODIES
+
 CONCUR_NAMESPACE_BEGIN
 namespace detail {
 
@@ -6157,7 +6210,7 @@ CONCUR_INLINE void publish_finished(worker* w) noexcept {
   w->sched->recycle_stack(w, s);
 }
 
-// Runs fibers on one stack, one after another, until the next in line has a stack of its own (S6).
+// Runs fibers on one stack, one after another, until the next in line has a stack of its own (S7).
 [[noreturn]] CONCUR_NOINLINE inline void fiber_main(worker* w) noexcept {
   stack* const own = w->current->memory;
   stack_notice& own_notice = notice_of(w->current);  // at the top of this stack: it outlives the fiber's block
@@ -6250,10 +6303,21 @@ CONCUR_INLINE void enter_fiber(worker* w, fiber* f) noexcept {
   publish_departed(w);
 }
 
-CONCUR_INLINE outcome park_thread(thread_party& self, spin_lock* lock, nanoseconds_t deadline_ns) noexcept {
+CONCUR_INLINE void publish_selected(worker* w) noexcept {
+  lock_chain* const locks = w->leaving_locks;
+  publish_wait(w, w->leaving);
+  unlock_chain(locks);
+}
+
+CONCUR_NOINLINE CONCUR_INLINE outcome park_selected(worker*& w, lock_chain* locks, nanoseconds_t deadline_ns) noexcept {
+  w->leaving_locks = locks;
+  return park_fiber(w, nullptr, deadline_ns, wait_reason::select, departure::selected);
+}
+
+CONCUR_INLINE outcome park_thread(thread_party& self, lock_chain* locks, nanoseconds_t deadline_ns) noexcept {
   const std::uint32_t ticket = self.next_ticket();
   self.word.store(ticket, std::memory_order_release);  // release: publishes the note's fields to whoever claims
-  if (lock != nullptr) lock->unlock();
+  unlock_chain(locks);
   if (deadline_ns == never) {
     self.thread.park();
     return self.result;
@@ -6264,7 +6328,16 @@ CONCUR_INLINE outcome park_thread(thread_party& self, spin_lock* lock, nanosecon
   return self.result;
 }
 
-CONCUR_INLINE void resume_thread(party* who) noexcept { static_cast<thread_party*>(who)->thread.unpark(); }
+CONCUR_INLINE void resume_thread(party* who) noexcept {
+  thread_party* const t = static_cast<thread_party*>(who);
+  const int wake_end = t->wake_end;
+  if (CONCUR_LIKELY(wake_end < 0)) {
+    t->thread.unpark();
+    return;
+  }
+  const char byte = 1;
+  static_cast<void>(!::write(wake_end, &byte, 1));
+}
 
 CONCUR_NOINLINE CONCUR_INLINE worker* checkpoint_slow(worker* w) {
   if (w->current->should_cancel()) {
@@ -8235,6 +8308,55 @@ CONCUR_INLINE void once_flag::pass_on() noexcept {
 CONCUR_NAMESPACE_END
 #endif  // CONCUR_BODIES
 
+// channel/tick_source.hpp - when a timed channel has its next value, without anything running until then.
+//
+// after(d) and tick(d) give channels on which a moment of time arrives by itself. No fiber, thread or timer stands
+// behind them: the channel knows when its next tick is due, and whoever receives, or selects, looks at the clock. A
+// receiver that has to wait waits until that moment at the latest. So a timed channel that nobody reads costs nothing,
+// holds nothing up, and has nothing to be stopped; and a slow reader finds one tick, however many are past.
+
+CONCUR_NAMESPACE_BEGIN
+
+// What arrives on timed channels.
+using time_point = std::chrono::steady_clock::time_point;
+
+namespace detail {
+
+// Only channels of time points can have ticks; for all others this is empty.
+template <class T>
+struct tick_source {
+  static constexpr bool is_possible = false;
+  static constexpr nanoseconds_t next_ns() noexcept { return never; }
+};
+
+template <>
+struct tick_source<time_point> {
+ public:
+  static constexpr bool is_possible = true;
+
+  // never: there are no ticks.
+  nanoseconds_t next_ns() const noexcept { return next_ns_; }
+  // period 0: one tick only.
+  void set(nanoseconds_t first_ns, nanoseconds_t period_ns) noexcept {
+    next_ns_ = first_ns;
+    period_ns_ = period_ns;
+  }
+  // The last tick that is due at `now`, which is not before next_ns. Those before it are dropped.
+  time_point take(nanoseconds_t now) noexcept {
+    const nanoseconds_t missed = period_ns_ > 0 ? (now - next_ns_) / period_ns_ : 0;
+    const nanoseconds_t tick = next_ns_ + missed * period_ns_;
+    next_ns_ = period_ns_ > 0 ? saturating_add(tick, period_ns_) : never;
+    return time_point(std::chrono::duration_cast<time_point::duration>(std::chrono::nanoseconds(tick)));
+  }
+
+ private:
+  nanoseconds_t next_ns_ = never;
+  nanoseconds_t period_ns_ = 0;
+};
+
+}  // namespace detail
+CONCUR_NAMESPACE_END
+
 // channel/channel_core.hpp - what the handles of one channel share: the ring, the two queues, and the operations on
 // them.
 //
@@ -8251,6 +8373,8 @@ CONCUR_NAMESPACE_END
 //   H4  Closing takes all waiters off at once: receivers find the ring empty (H1), senders keep their values.
 //   H5  A move that throws in the middle of a hand-off gives the claimed waiter back with `retry`; it then tries by
 //       itself, and the exception goes to whose value it was.
+//   H6  The ticks of a timed channel (tick_source.hpp) come into being when somebody looks: a receiver that waits sets
+//       its deadline to the next one, and looks again then.
 //
 // The shape (direct hand-off, one lock, two queues) is that of Go's chan.go, and goes back to Hoare's rendezvous.
 
@@ -8262,6 +8386,14 @@ namespace detail {
 
 // As a deadline: do not park, and be no checkpoint.
 inline constexpr nanoseconds_t without_parking = long_ago;
+
+// What one step of an operation came to.
+enum class step : unsigned char {
+  done,
+  closed,
+  blocked,  // it would have to wait
+  again,    // a value went back to its sender, and nothing was done
+};
 
 template <class T>
 class channel_core {
@@ -8291,28 +8423,14 @@ class channel_core {
   outcome send(T& value, nanoseconds_t deadline_ns) {
     for (;;) {
       caller me(deadline_ns == without_parking ? this_worker() : checkpoint());
-      lock_.lock();
-      if (CONCUR_UNLIKELY(is_closed_)) {
-        lock_.unlock();
-        return outcome::closed;
+      {
+        moment now(lock_);
+        const step result = send_step(value, now.served);
+        if (CONCUR_LIKELY(result == step::done)) return outcome::granted;
+        if (result == step::closed) return outcome::closed;
+        if (has_no_time(deadline_ns)) return outcome::timed_out;
+        now.keep_lock();
       }
-      if (waiter* receiver = pop_claimed(receivers_)) {
-        party* who = receiver->who;
-        if constexpr (moves_quietly) {
-          static_cast<std::optional<T>*>(receiver->value)->emplace(std::move(value));
-          who->result = outcome::granted;
-          lock_.unlock();
-        } else {
-          hand_over_or_give_back(*receiver, value);
-        }
-        resume(who);
-        return outcome::granted;
-      }
-      if (count_ < capacity_) {
-        put(value);
-        return outcome::granted;
-      }
-      if (has_no_time(deadline_ns)) return outcome::timed_out;
       waiter note(me.who(), &value);
       senders_.push_back(&note);
       const outcome result = me.park(&lock_, deadline_ns, wait_reason::channel_send);
@@ -8325,25 +8443,22 @@ class channel_core {
   outcome receive(std::optional<T>& slot, nanoseconds_t deadline_ns) {
     for (;;) {
       caller me(deadline_ns == without_parking ? this_worker() : checkpoint());
-      lock_.lock();
-      if (count_ != 0) {
-        take(slot);
-        return outcome::granted;
+      {
+        moment now(lock_);
+        const step result = receive_step(slot, now.served);
+        if (CONCUR_LIKELY(result == step::done)) return outcome::granted;
+        if (result == step::again) continue;
+        if (result == step::closed) return outcome::closed;
+        if (has_no_time(deadline_ns)) return outcome::timed_out;
+        now.keep_lock();
       }
-      if (waiter* sender = pop_claimed(senders_)) {
-        if (take_from(*sender, slot)) return outcome::granted;
-        continue;
-      }
-      if (CONCUR_UNLIKELY(is_closed_)) {
-        lock_.unlock();
-        return outcome::closed;
-      }
-      if (has_no_time(deadline_ns)) return outcome::timed_out;
       waiter note(me.who(), &slot);
       receivers_.push_back(&note);
-      const outcome result = me.park(&lock_, deadline_ns, wait_reason::channel_recv);
+      const outcome result = me.park(&lock_, earlier(deadline_ns, ticks_.next_ns()), wait_reason::channel_recv);
       if (CONCUR_LIKELY(result == outcome::granted)) return result;
-      if (result != outcome::retry) return withdraw(receivers_, note, result);
+      if (result == outcome::retry) continue;
+      withdraw(receivers_, note, result);
+      if (result != outcome::timed_out || !ticks_.is_possible) return result;
     }
   }
 
@@ -8369,12 +8484,105 @@ class channel_core {
   }
   std::size_t size() noexcept {
     lock_scope<spin_lock> held(lock_);
+    take_tick();
     return count_;
   }
   std::size_t capacity() const noexcept { return capacity_; }
 
+  // Only for a channel of time points with room for one.
+  void set_ticks(nanoseconds_t first_ns, nanoseconds_t period_ns) noexcept {
+    {
+      lock_scope<spin_lock> held(lock_);
+      ticks_.set(first_ns, period_ns);
+    }
+    wake_receivers();
+  }
+
+  // --- the same step by step, for who holds the locks of several channels ---
+
+  spin_lock& lock() noexcept { return lock_; }
+  intrusive_list<waiter>& receivers() noexcept { return receivers_; }
+  intrusive_list<waiter>& senders() noexcept { return senders_; }
+  nanoseconds_t next_tick_ns() const noexcept { return ticks_.next_ns(); }
+
+  // Whether a step would come to something else than `blocked`.
+  bool can_send() noexcept { return is_closed_ || count_ < capacity_ || has_claimable(receivers_); }
+  bool can_receive() noexcept {
+    take_tick();
+    return count_ != 0 || is_closed_ || has_claimable(senders_);
+  }
+
+  // `served`, if it is set, is to be resumed when the lock is dropped, also when an exception comes out.
+  step send_step(T& value, party*& served) noexcept(moves_quietly) {
+    if (CONCUR_UNLIKELY(is_closed_)) return step::closed;
+    if (waiter* receiver = pop_claimed(receivers_)) {
+      served = receiver->who;
+      served->result = outcome::retry;  // if the move throws (H5)
+      static_cast<std::optional<T>*>(receiver->value)->emplace(std::move(value));
+      served->result = outcome::granted;
+      return step::done;
+    }
+    if (count_ == capacity_) return step::blocked;
+    ::new (static_cast<void*>(&ring_[after(first_, count_)])) T(std::move(value));
+    ++count_;
+    return step::done;
+  }
+
+  step receive_step(std::optional<T>& slot, party*& served) noexcept(moves_quietly) {
+    take_tick();
+    if (count_ != 0) {
+      take(slot, served);
+      return step::done;
+    }
+    if (waiter* sender = pop_claimed(senders_)) {
+      served = sender->who;
+      const bool is_moved = emplace_quietly(slot, *static_cast<T*>(sender->value));
+      served->result = is_moved ? outcome::granted : outcome::retry;  // (H5)
+      return is_moved ? step::done : step::again;
+    }
+    return CONCUR_UNLIKELY(is_closed_) ? step::closed : step::blocked;
+  }
+
  private:
   static constexpr bool moves_quietly = std::is_nothrow_move_constructible<T>::value;
+
+  // The lock for one moment of an operation. Who was served goes on when it is dropped.
+  struct moment {
+    explicit moment(spin_lock& l) noexcept : lock(&l) { lock->lock(); }
+    CONCUR_FORCE_INLINE ~moment() {
+      if (CONCUR_UNLIKELY(lock == nullptr)) return;
+      lock->unlock();
+      if (served != nullptr) resume(served);
+    }
+    moment(const moment&) = delete;
+    moment& operator=(const moment&) = delete;
+    void keep_lock() noexcept { lock = nullptr; }
+
+    spin_lock* lock;
+    party* served = nullptr;
+  };
+
+  // Under the lock: a tick that is due becomes a value, unless one lies there already.
+  void take_tick() noexcept {
+    if constexpr (tick_source<T>::is_possible) {
+      if (CONCUR_LIKELY(ticks_.next_ns() == never) || is_closed_) return;
+      const nanoseconds_t now = seam_now();
+      if (ticks_.next_ns() > now) return;
+      const T tick = ticks_.take(now);
+      if (count_ == capacity_) return;
+      ::new (static_cast<void*>(&ring_[after(first_, count_)])) T(tick);
+      ++count_;
+    }
+  }
+  // They look again, at the new times.
+  void wake_receivers() noexcept {
+    ended_waits woken;
+    {
+      lock_scope<spin_lock> held(lock_);
+      woken.take_all(receivers_, outcome::retry);
+    }
+    woken.resume_all();
+  }
 
   channel_core(T* ring, std::size_t capacity) noexcept : ring_(ring), capacity_(capacity) {}
   ~channel_core() {
@@ -8390,13 +8598,12 @@ class channel_core {
     return sum < capacity_ ? sum : sum - capacity_;
   }
 
-  // With the lock held; drops it when the answer is yes.
-  bool has_no_time(nanoseconds_t deadline_ns) noexcept {
+  static bool has_no_time(nanoseconds_t deadline_ns) noexcept {
     if (CONCUR_LIKELY(deadline_ns == never)) return false;
-    if (deadline_ns != without_parking && deadline_ns > seam_now()) return false;
-    lock_.unlock();
-    return true;
+    return deadline_ns == without_parking || deadline_ns <= seam_now();
   }
+
+  static constexpr nanoseconds_t earlier(nanoseconds_t a, nanoseconds_t b) noexcept { return a < b ? a : b; }
 
   // A wait that somebody else ended (closed: the note is off already).
   outcome withdraw(intrusive_list<waiter>& queue, waiter& note, outcome result) noexcept {
@@ -8406,69 +8613,21 @@ class channel_core {
     return result;
   }
 
-  // Into the ring, which has room. Drops the lock, also by an exception.
-  void put(T& value) noexcept(moves_quietly) {
-    lock_drop held(lock_);
-    ::new (static_cast<void*>(&ring_[after(first_, count_)])) T(std::move(value));
-    ++count_;
-  }
-
-  // The oldest out of the ring, and the longest waiting sender's value in (H3). Drops the lock.
-  void take(std::optional<T>& slot) noexcept(moves_quietly) {
-    party* served = nullptr;
-    {
-      lock_drop held(lock_);
-      slot.emplace(std::move(ring_[first_]));
-      ring_[first_].~T();
-      first_ = after(first_, 1);
-      --count_;
-      if (CONCUR_MUTANT_IS(61)) {
-        if (waiter* sender = pop_claimed(senders_)) (served = sender->who)->result = outcome::retry;
-      } else if (waiter* sender = pop_claimed(senders_)) {
-        served = sender->who;
-        served->result = move_quietly(&ring_[after(first_, count_)], *static_cast<T*>(sender->value)) ? outcome::granted
-                                                                                                      : outcome::retry;
-        if (served->result == outcome::granted) ++count_;
+  // The oldest out of the ring, and the longest waiting sender's value in (H3).
+  void take(std::optional<T>& slot, party*& served) noexcept(moves_quietly) {
+    slot.emplace(std::move(ring_[first_]));
+    ring_[first_].~T();
+    first_ = after(first_, 1);
+    --count_;
+    if (waiter* sender = pop_claimed(senders_)) {
+      served = sender->who;
+      served->result = outcome::retry;
+      if (CONCUR_MUTANT_IS(61)) return;
+      if (move_quietly(&ring_[after(first_, count_)], *static_cast<T*>(sender->value))) {
+        served->result = outcome::granted;
+        ++count_;
       }
     }
-    if (served != nullptr) resume(served);
-  }
-
-  // From the frame of a claimed sender. False: the move threw, and the sender will find out by itself (H5). Drops the
-  // lock.
-  bool take_from(waiter& sender, std::optional<T>& slot) noexcept {
-    party* who = sender.who;
-    bool is_moved = true;
-    T& value = *static_cast<T*>(sender.value);
-    if constexpr (moves_quietly) {
-      slot.emplace(std::move(value));
-    } else {
-      is_moved = emplace_quietly(slot, value);
-    }
-    who->result = is_moved ? outcome::granted : outcome::retry;
-    lock_.unlock();
-    resume(who);
-    return is_moved;
-  }
-
-  // To a claimed receiver, of a type whose move may throw: then the receiver goes back to wait, and the exception to
-  // the sender.
-  void hand_over_or_give_back(waiter& receiver, T& value) {
-    party* who = receiver.who;
-#if CONCUR_EXCEPTIONS
-    try {
-      static_cast<std::optional<T>*>(receiver.value)->emplace(std::move(value));
-    } catch (...) {
-      who->result = outcome::retry;
-      lock_.unlock();
-      resume(who);
-      throw;
-    }
-#else
-    static_cast<std::optional<T>*>(receiver.value)->emplace(std::move(value));
-#endif
-    who->result = outcome::granted;
-    lock_.unlock();
   }
 
   static bool move_quietly(T* to, T& from) noexcept {
@@ -8499,15 +8658,6 @@ class channel_core {
 #endif
   }
 
-  // Drops a lock that is held already.
-  struct lock_drop {
-    explicit lock_drop(spin_lock& lock) noexcept : lock_(lock) {}
-    ~lock_drop() { lock_.unlock(); }
-    lock_drop(const lock_drop&) = delete;
-    lock_drop& operator=(const lock_drop&) = delete;
-    spin_lock& lock_;
-  };
-
   spin_lock lock_;
   bool is_closed_ = false;
   std::atomic<std::uint32_t> handles_{1};
@@ -8517,6 +8667,7 @@ class channel_core {
   std::size_t count_ = 0;
   intrusive_list<waiter> receivers_;
   intrusive_list<waiter> senders_;
+  tick_source<T> ticks_;
 };
 
 }  // namespace detail
@@ -8539,6 +8690,13 @@ CONCUR_NAMESPACE_BEGIN
 
 // What a timed operation came to.
 enum class status : unsigned char { ok, closed, timeout };
+
+template <class T>
+class channel;
+template <class T>
+class sender;
+template <class T>
+class receiver;
 
 struct nil_t {
   explicit constexpr nil_t() = default;
@@ -8621,6 +8779,8 @@ class channel_handle {
   }
 
  private:
+  friend struct channel_access;
+
   static outcome wait_on_nil(nanoseconds_t deadline_ns) {
     if (deadline_ns == without_parking) return outcome::timed_out;
     caller me(checkpoint());
@@ -8631,6 +8791,23 @@ class channel_handle {
 };
 
 struct signal_item {};
+
+// For the parts that see the core of a handle: select and tickers.
+struct channel_access {
+  template <class Item>
+  static channel_core<Item>* core_of(const channel_handle<Item>& handle) noexcept {
+    return handle.core_;
+  }
+  // What an end is an end of.
+  template <class T>
+  static const channel<T>& channel_of(const sender<T>& end) noexcept {
+    return end;
+  }
+  template <class T>
+  static const channel<T>& channel_of(const receiver<T>& end) noexcept {
+    return end;
+  }
+};
 
 }  // namespace detail
 
@@ -8754,6 +8931,11 @@ class channel<void> : public detail::channel_handle<detail::signal_item> {
     detail::signal_item item;
     return base::to_status(this->send_item(item, detail::deadline_after(d)));
   }
+  template <class Clock, class Duration>
+  status send_until(const std::chrono::time_point<Clock, Duration>& tp) {
+    detail::signal_item item;
+    return base::to_status(this->send_item(item, detail::deadline_at(tp)));
+  }
   // True: a signal came. False: closed and drained.
   bool recv() {
     std::optional<detail::signal_item> slot;
@@ -8768,9 +8950,880 @@ class channel<void> : public detail::channel_handle<detail::signal_item> {
     std::optional<detail::signal_item> slot;
     return base::to_status(this->receive_item(slot, detail::deadline_after(d)));
   }
+  template <class Clock, class Duration>
+  status recv_until(const std::chrono::time_point<Clock, Duration>& tp) {
+    std::optional<detail::signal_item> slot;
+    return base::to_status(this->receive_item(slot, detail::deadline_at(tp)));
+  }
 };
 
 CONCUR_NAMESPACE_END
+
+// channel/channel_ends.hpp - the two ends of a channel, for who should have only one.
+//
+// A function that takes a sender<T> says that it only sends, and the compiler holds it to that. Ends are made from a
+// channel by themselves, are copied as cheaply, and are the same channel. The sending end closes; the receiving one
+// cannot.
+
+CONCUR_NAMESPACE_BEGIN
+
+// Members: see channel.
+template <class T>
+class sender : private channel<T> {
+ public:
+  using typename channel<T>::value_type;
+
+  sender(const channel<T>& ch) noexcept : channel<T>(ch) {}
+  sender(channel<T>&& ch) noexcept : channel<T>(std::move(ch)) {}
+  sender(nil_t n) noexcept : channel<T>(n) {}
+
+  using channel<T>::send;
+  using channel<T>::try_send;
+  using channel<T>::send_for;
+  using channel<T>::send_until;
+  using channel<T>::close;
+  using channel<T>::try_close;
+  using channel<T>::closed;
+  using channel<T>::size;
+  using channel<T>::capacity;
+
+  friend bool operator==(const sender& a, const sender& b) noexcept { return a.as_channel() == b.as_channel(); }
+  friend bool operator!=(const sender& a, const sender& b) noexcept { return a.as_channel() != b.as_channel(); }
+
+ private:
+  friend struct detail::channel_access;
+  const channel<T>& as_channel() const noexcept { return *this; }
+};
+
+template <class T>
+class receiver : private channel<T> {
+ public:
+  using typename channel<T>::value_type;
+
+  receiver(const channel<T>& ch) noexcept : channel<T>(ch) {}
+  receiver(channel<T>&& ch) noexcept : channel<T>(std::move(ch)) {}
+  receiver(nil_t n) noexcept : channel<T>(n) {}
+
+  using channel<T>::recv;
+  using channel<T>::try_recv;
+  using channel<T>::recv_for;
+  using channel<T>::recv_until;
+  using channel<T>::closed;
+  using channel<T>::size;
+  using channel<T>::capacity;
+  // for (T v : end), except for signals.
+  auto begin() { return as_channel().begin(); }
+  auto end() noexcept { return as_channel().end(); }
+
+  friend bool operator==(const receiver& a, const receiver& b) noexcept { return a.as_channel() == b.as_channel(); }
+  friend bool operator!=(const receiver& a, const receiver& b) noexcept { return a.as_channel() != b.as_channel(); }
+
+ private:
+  friend struct detail::channel_access;
+  channel<T>& as_channel() noexcept { return *this; }
+  const channel<T>& as_channel() const noexcept { return *this; }
+};
+
+template <class T>
+sender(channel<T>) -> sender<T>;
+template <class T>
+receiver(channel<T>) -> receiver<T>;
+
+CONCUR_NAMESPACE_END
+
+// channel/select_case.hpp - one case of a select, as the select sees it.
+//
+// A select waits at several sites at once: channels, futures, descriptors. Each has a lock and a queue of waiters; what
+// else it is, the select does not know. A case answers four questions, all under its site's lock: could you go now, go
+// (unless somebody else was faster), wait in your queue, leave it.
+//
+//   X1  A case moves a value, or takes one, in take(), or by the hand of whoever claimed its note; never otherwise. So
+//       the operands of a case that loses are untouched.
+//   X2  A case is for one select at a time, and lives on the stack of who selects, or in a selector.
+
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+class select_case {
+ public:
+  select_case() noexcept = default;
+  select_case& operator=(const select_case&) = delete;
+  virtual ~select_case() = default;
+
+  // Before each round, without any lock. What it finds must be looked at again under the lock.
+  virtual void prepare() {}
+  // Whether it could go now. `now` is the time, if the case has a deadline.
+  virtual bool is_ready(nanoseconds_t now) noexcept = 0;
+  // Goes. done; or blocked: somebody was faster; or again. `served` is to be resumed when the locks are dropped.
+  virtual step take(party*& served) = 0;
+  // Puts the note, which has its party, into the queue.
+  virtual void enter() noexcept {}
+  // Takes the note out, if it is there still.
+  virtual void leave() noexcept {}
+  // Somebody claimed the note, with this outcome: granted or closed. Without any lock. False: it was for nothing, and the
+  // select begins again.
+  virtual bool end(outcome) { return true; }
+  // The user's function, with what was received.
+  virtual void run() = 0;
+  // After it went: it is not to go again.
+  virtual bool is_spent() const noexcept { return false; }
+  // The case outlives the expression that made it: it takes what it refers to.
+  virtual void own() {}
+
+  // When it may become ready by itself.
+  virtual nanoseconds_t deadline_ns() const noexcept { return never; }
+
+  lock_chain site;          // its lock; null for a case that waits at no site, or is never ready
+  waiter note;              // while the select waits
+  bool holds_lock = false;  // of several cases of one site, only the first
+  bool is_retired = false;  // the lock can no longer be had: what it guarded has happened
+  bool is_candidate = false;
+  bool is_otherwise = false;
+  int descriptor = -1;  // what a plain thread has to watch, for a case without a site
+  bool is_for_writing = false;
+
+ protected:
+  // A copy is a case that waits nowhere.
+  select_case(const select_case& other) noexcept
+      : is_otherwise(other.is_otherwise), descriptor(other.descriptor), is_for_writing(other.is_for_writing) {
+    site.lock = other.site.lock;
+  }
+};
+
+// A case without a site, that is ready from some moment on.
+template <class F>
+class timed_case final : public select_case {
+ public:
+  timed_case(nanoseconds_t deadline, F&& handler) : deadline_ns_(deadline), handler_(std::move(handler)) {}
+
+  bool is_ready(nanoseconds_t now) noexcept override { return deadline_ns_ <= now; }
+  step take(party*&) override { return step::done; }
+  void run() override { handler_(); }
+  bool is_spent() const noexcept override { return true; }
+  nanoseconds_t deadline_ns() const noexcept override { return deadline_ns_; }
+
+ private:
+  nanoseconds_t deadline_ns_;
+  F handler_;
+};
+
+template <class F>
+class otherwise_case final : public select_case {
+ public:
+  explicit otherwise_case(F&& handler) : handler_(std::move(handler)) { is_otherwise = true; }
+
+  bool is_ready(nanoseconds_t) noexcept override { return false; }
+  step take(party*&) override { return step::done; }
+  void run() override { handler_(); }
+
+ private:
+  F handler_;
+};
+
+}  // namespace detail
+CONCUR_NAMESPACE_END
+
+// channel/select_poll.hpp - a plain thread that selects over descriptors and channels at once.
+//
+// A fiber leaves the descriptors to the reactor. A plain thread has no reactor: it sleeps in poll(), with a pipe among the
+// descriptors. Who ends its wait at a channel writes a byte into that pipe instead of unparking it (suspend.hpp,
+// resume_thread). Pipe and list are made before any lock is taken, for both can fail.
+
+#if CONCUR_BODIES
+
+#  include <poll.h>
+
+#  include <vector>
+
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+class poll_room {
+ public:
+  poll_room() noexcept = default;
+  ~poll_room() {
+    if (!is_needed()) return;
+    ::close(wake_end_);
+    ::close(all_[0].fd);
+  }
+  poll_room(const poll_room&) = delete;
+  poll_room& operator=(const poll_room&) = delete;
+
+  // Throws std::system_error when there is no descriptor left for the pipe.
+  void open(select_case* const* cases, unsigned count);
+  bool is_needed() const noexcept { return wake_end_ >= 0; }
+  // As park_thread; timed_out as soon as a descriptor may be ready: everybody looks again.
+  outcome park(thread_party& self, lock_chain* locks, nanoseconds_t deadline_ns) noexcept;
+
+ private:
+  // False: the deadline passed and nothing happened.
+  bool wait(nanoseconds_t deadline_ns, std::size_t count) noexcept;
+
+  std::vector<pollfd> all_;  // the pipe first
+  int wake_end_ = -1;
+};
+
+CONCUR_INLINE void poll_room::open(select_case* const* cases, unsigned count) {
+  for (unsigned i = 0; i < count; ++i) {
+    const select_case& c = *cases[i];
+    if (c.descriptor < 0) continue;
+    if (all_.empty()) all_.resize(1);
+    all_.push_back({c.descriptor, static_cast<short>(c.is_for_writing ? POLLOUT : POLLIN), 0});
+  }
+  if (all_.empty()) return;
+  int ends[2];
+  if (::pipe(ends) != 0) fail_system(errno, "concur::select: a pipe to wake a thread that waits for descriptors");
+  for (const int end : ends) ::fcntl(end, F_SETFD, FD_CLOEXEC);
+  all_[0] = {ends[0], POLLIN, 0};
+  wake_end_ = ends[1];
+}
+
+CONCUR_INLINE bool poll_room::wait(nanoseconds_t deadline_ns, std::size_t count) noexcept {
+  for (;;) {
+    int timeout_ms = -1;
+    if (deadline_ns != never) {
+      constexpr nanoseconds_t longest_ns = 1'000'000'000'000;
+      const nanoseconds_t now = seam_now();
+      const nanoseconds_t rest_ns = deadline_ns <= now ? 0 : deadline_ns - now;
+      timeout_ms = static_cast<int>(((rest_ns < longest_ns ? rest_ns : longest_ns) + 999'999) / 1'000'000);
+    }
+    if (::poll(all_.data(), static_cast<nfds_t>(count), timeout_ms) > 0) return true;
+    if (timeout_ms == 0) return false;
+  }
+}
+
+CONCUR_INLINE outcome poll_room::park(thread_party& self, lock_chain* locks, nanoseconds_t deadline_ns) noexcept {
+  const std::uint32_t ticket = self.next_ticket();
+  self.wake_end = wake_end_;
+  self.word.store(ticket, std::memory_order_release);  // release: publishes the notes and the pipe to whoever claims
+  unlock_chain(locks);
+  const bool is_woken = wait(deadline_ns, all_.size()) && all_[0].revents != 0;
+  if (!is_woken && claim(self, ticket)) {
+    self.wake_end = -1;
+    return outcome::timed_out;
+  }
+  if (!is_woken) wait(never, 1);  // somebody claimed in the same moment, and its byte is on the way
+  char byte = 0;
+  static_cast<void>(!::read(all_[0].fd, &byte, 1));
+  self.wake_end = -1;
+  return self.result;
+}
+
+}  // namespace detail
+CONCUR_NAMESPACE_END
+#endif  // CONCUR_BODIES
+
+// channel/select.hpp - waits for whichever of several things can happen first, and does exactly that one.
+//
+//     select(recv(requests, [&](std::optional<request> r) { ... }),
+//            send(results, value, [&] { ... }),
+//            after(1s, [&] { ... }));
+//
+// A select is one moment: with the locks of all its sites held it looks which cases could go, and takes one of them,
+// each with the same chance. If none can it leaves a note at every site and parks once, under one claim, so that exactly
+// one site can end the wait; then it takes the other notes away.
+//
+//   E1  Sites are locked in the order of their addresses, so that selects over the same channels cannot wait for each
+//       other in a ring. Several cases of one site share its lock.
+//   E2  While all locks are held nothing can become ready. What was ready may be gone by the time it is taken, because
+//       somebody's wait was ended elsewhere; then the choice is made again among the rest. So `otherwise` runs only if
+//       nothing was ready in that moment.
+//   E3  All notes carry the same ticket. The claimer marks the one it claimed by (waiter.hpp, W5).
+//   E4  Notes are put in only when no case can go: a select that sends to and receives from one channel cannot meet
+//       itself.
+//   E5  The notes are in the queues before the locks are dropped, and the locks are dropped after the switch
+//       (suspend.hpp, S6); the select comes back by the lock with the lowest address, which is dropped last.
+//
+// After Go's selectgo, which goes back to Newsqueak and Hoare's guarded commands.
+
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+enum class select_order : unsigned char { random, first };
+
+// The cases, and room for as many pointers.
+struct select_list {
+  select_case** cases;
+  select_case** by_address;
+  unsigned count;
+  select_order order;
+  nanoseconds_t deadline_ns;  // of the whole; never
+  bool may_park;              // false: as if there was an `otherwise`
+};
+
+// The index of the case that went; its function has not run. -1: none could, and the deadline passed or it may not park.
+CONCUR_INLINE int run_select(const select_list& list);
+
+template <class... Cases>
+int select_now(select_order order, Cases&... cases) {
+  static_assert((std::is_base_of<select_case, Cases>::value && ...), "select takes cases: recv(channel, f), send(...)");
+  constexpr unsigned count = sizeof...(cases);
+  select_case* list[count + 1] = {&cases..., nullptr};
+  select_case* by_address[count + 1];
+  const int chosen = run_select({list, by_address, count, order, never, true});
+  list[chosen]->run();
+  return chosen;
+}
+
+}  // namespace detail
+
+// Parks until one of the cases can go, does it, runs its function, and returns its index; which one, if several could, is
+// up to chance. Cases: recv(ch, f), send(ch, value, f), after(d, f), at(tp, f), ready(future, f), readable(fd, f),
+// writable(fd, f), otherwise(f). With an `otherwise` it never parks. Without a case that can ever go it parks until it is
+// cancelled. Throws `cancelled`, and then nothing was received or sent; channel_closed if the case that went is a send on
+// a closed channel; what the function throws. The operands of a case are evaluated once; in which order is up to the
+// compiler, as for all arguments (a selector with braces fixes it).
+template <class... Cases>
+int select(Cases&&... cases) {
+  return detail::select_now(detail::select_order::random, cases...);
+}
+// The same, but of several cases that can go it takes the first.
+template <class... Cases>
+int select_ordered(Cases&&... cases) {
+  return detail::select_now(detail::select_order::first, cases...);
+}
+
+// Cases that belong to no channel. A duration counts from here.
+template <class Rep, class Period, class F>
+auto after(std::chrono::duration<Rep, Period> d, F&& f) {
+  return detail::timed_case<std::decay_t<F>>(detail::deadline_after(d), std::decay_t<F>(std::forward<F>(f)));
+}
+template <class Clock, class Duration, class F>
+auto at(const std::chrono::time_point<Clock, Duration>& tp, F&& f) {
+  return detail::timed_case<std::decay_t<F>>(detail::deadline_at(tp), std::decay_t<F>(std::forward<F>(f)));
+}
+// Goes if no other case can now.
+template <class F>
+auto otherwise(F&& f) {
+  return detail::otherwise_case<std::decay_t<F>>(std::decay_t<F>(std::forward<F>(f)));
+}
+
+CONCUR_NAMESPACE_END
+
+#if CONCUR_BODIES
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+// The cases that have a site, sorted by its address: a heap sort in place, for there is no memory to be asked for.
+inline unsigned sort_sites(const select_list& list) noexcept {
+  select_case** const heap = list.by_address;
+  unsigned count = 0;
+  for (unsigned i = 0; i < list.count; ++i) {
+    if (list.cases[i]->site.lock != nullptr) heap[count++] = list.cases[i];
+  }
+  const auto is_below = [](const select_case* a, const select_case* b) {
+    return reinterpret_cast<std::uintptr_t>(a->site.lock) < reinterpret_cast<std::uintptr_t>(b->site.lock);
+  };
+  const auto sift = [&](unsigned root, unsigned end) {
+    for (unsigned child = 2 * root + 1; child < end; child = 2 * root + 1) {
+      if (child + 1 < end && is_below(heap[child], heap[child + 1])) ++child;
+      if (!is_below(heap[root], heap[child])) return;
+      std::swap(heap[root], heap[child]);
+      root = child;
+    }
+  };
+  for (unsigned root = count / 2; root-- > 0;) sift(root, count);
+  for (unsigned end = count; end-- > 1;) {
+    std::swap(heap[0], heap[end]);
+    sift(0, end);
+  }
+  return count;
+}
+
+// The locks of all sites, for one moment (E1).
+class held_sites {
+ public:
+  held_sites(select_case** by_address, unsigned count) noexcept : by_address_(by_address), count_(count) {
+    const spin_lock* before = nullptr;
+    for (unsigned i = 0; i < count_; ++i) {
+      select_case& c = *by_address_[i];
+      c.holds_lock = false;
+      if (c.site.lock != before) {
+        c.is_retired = c.site.lock->lock_unless_retired() != 0;
+        c.holds_lock = !c.is_retired;
+      } else {
+        c.is_retired = by_address_[i - 1]->is_retired;
+      }
+      before = c.site.lock;
+    }
+  }
+  ~held_sites() {
+    if (is_kept_) return;
+    unlock_chain(chain());
+    if (served != nullptr) resume(served);
+  }
+  held_sites(const held_sites&) = delete;
+  held_sites& operator=(const held_sites&) = delete;
+
+  // Highest address first (E5).
+  lock_chain* chain() noexcept {
+    lock_chain* first = nullptr;
+    for (unsigned i = 0; i < count_; ++i) {
+      select_case& c = *by_address_[i];
+      if (!c.holds_lock) continue;
+      c.site.next = first;
+      first = &c.site;
+    }
+    return first;
+  }
+  void keep() noexcept { is_kept_ = true; }
+
+  party* served = nullptr;
+
+ private:
+  select_case** by_address_;
+  unsigned count_;
+  bool is_kept_ = false;
+};
+
+struct answer {
+  select_case* taken = nullptr;
+  bool must_look_again = false;
+};
+
+inline unsigned pick(worker* w, unsigned count) noexcept {
+  if (count == 1) return 0;
+  if (w != nullptr) return seam_choose(w->random, choice::select_case, count);
+  random_source own(thread_seed(&count));
+  return seam_choose(own, choice::select_case, count);
+}
+
+// Under all locks: takes one of the cases that can go (E2).
+inline answer take_one(const select_list& list, worker* w, nanoseconds_t now, party*& served) {
+  unsigned candidates = 0;
+  for (unsigned i = 0; i < list.count; ++i) {
+    select_case& c = *list.cases[i];
+    c.is_candidate = c.is_ready(now);
+    if (c.is_candidate) ++candidates;
+    if (c.is_candidate && list.order == select_order::first) break;
+  }
+  while (candidates != 0) {
+    unsigned skip = CONCUR_MUTANT_IS(162) ? 0 : pick(w, candidates);
+    unsigned i = 0;
+    while (!list.cases[i]->is_candidate || skip-- != 0) ++i;
+    const step result = list.cases[i]->take(served);
+    if (result == step::done) return {list.cases[i], false};
+    if (result == step::again || list.order == select_order::first) return {nullptr, true};
+    list.cases[i]->is_candidate = false;
+    --candidates;
+  }
+  return {};
+}
+
+// Takes the notes away, and returns the case by whose note the wait was ended, if it was by one (E5).
+inline select_case* leave_sites(const select_list& list, unsigned sites) noexcept {
+  select_case* chosen = nullptr;
+  unsigned end = 0;
+  for (unsigned begin = 0; begin < sites; begin = end) {
+    spin_lock& lock = *list.by_address[begin]->site.lock;
+    const bool is_locked = lock.lock_unless_retired() == 0;
+    for (end = begin; end < sites && list.by_address[end]->site.lock == &lock; ++end) {
+      select_case& c = *list.by_address[end];
+      if (is_locked && !CONCUR_MUTANT_IS(163)) c.leave();
+      if (c.note.was_chosen()) chosen = &c;
+    }
+    if (is_locked) lock.unlock();
+  }
+  return chosen;
+}
+
+inline int index_of(const select_list& list, const select_case* c) noexcept {
+  int i = 0;
+  while (list.cases[i] != c) ++i;
+  return i;
+}
+
+CONCUR_INLINE int run_select(const select_list& list) {
+  int otherwise = -1;
+  for (unsigned i = 0; i < list.count; ++i) {
+    if (list.cases[i]->is_otherwise) otherwise = static_cast<int>(i);
+  }
+  const bool may_park = list.may_park && otherwise < 0;
+  for (;;) {
+    worker* const w = may_park ? checkpoint() : this_worker();
+    caller me(w);
+    poll_room in_poll;
+    for (unsigned i = 0; i < list.count; ++i) list.cases[i]->prepare();
+    const unsigned sites = sort_sites(list);  // a case may have found its site only now
+    if (w == nullptr && may_park) in_poll.open(list.cases, list.count);
+    nanoseconds_t deadline_ns = list.deadline_ns;
+    lock_chain* locks = nullptr;
+    {
+      held_sites held(list.by_address, sites);
+      for (unsigned i = 0; i < list.count; ++i) {
+        const nanoseconds_t own_ns = list.cases[i]->deadline_ns();
+        if (own_ns < deadline_ns) deadline_ns = own_ns;
+      }
+      const nanoseconds_t now = deadline_ns != never ? seam_now() : long_ago;
+      const answer found = take_one(list, w, now, held.served);
+      if (found.taken != nullptr) return index_of(list, found.taken);
+      if (found.must_look_again) continue;
+      if (!may_park) return otherwise;
+      if (list.deadline_ns <= now) return -1;
+      for (unsigned i = 0; i < sites; ++i) {
+        select_case& c = *list.by_address[i];
+        c.note.begin(me.who());
+        c.enter();
+      }
+      locks = held.chain();
+      held.keep();
+    }
+    const outcome result =
+        in_poll.is_needed() ? in_poll.park(me.thread(), locks, deadline_ns) : me.park_at_all(locks, deadline_ns);
+    select_case* const chosen = leave_sites(list, sites);
+    if (result == outcome::cancelled) fail_cancelled();
+    if ((result == outcome::granted || result == outcome::closed) && chosen->end(result))
+      return index_of(list, chosen);
+  }
+}
+
+}  // namespace detail
+CONCUR_NAMESPACE_END
+#endif  // CONCUR_BODIES
+
+// channel/channel_case.hpp - sending and receiving as cases of a select.
+//
+// A case does what channel<T>::send and recv do, in the two halves a select needs: a step under the lock, and a note that
+// a peer may claim. What it sends stays with the caller until the case has won; what it received is handed to the user's
+// function when all locks are gone.
+
+#include <memory>
+
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+// A case of one channel; its core is borrowed from the handle, until the case owns.
+template <class Item>
+class channel_case : public select_case {
+ protected:
+  explicit channel_case(channel_core<Item>* core) noexcept : core_(core) {
+    if (core_ != nullptr) site.lock = &core_->lock();
+  }
+  channel_case(channel_case&& other) noexcept : select_case(other), core_(other.core_) {
+    is_owner_ = std::exchange(other.is_owner_, false);
+  }
+  ~channel_case() override {
+    if (is_owner_) core_->release();
+  }
+
+  void own() override {
+    if (core_ == nullptr) return;
+    core_->hold();
+    is_owner_ = true;
+  }
+
+  // The note's place in the queue of one side.
+  void enter_queue(intrusive_list<waiter>& queue, void* value) noexcept {
+    note.value = value;
+    queue.push_back(&note);
+  }
+  void leave_queue(intrusive_list<waiter>& queue) noexcept {
+    if (intrusive_list<waiter>::is_linked(&note)) queue.erase(&note);
+  }
+
+  channel_core<Item>* core_;
+
+ private:
+  bool is_owner_ = false;
+};
+
+template <class Item, class F>
+class recv_case final : public channel_case<Item> {
+ public:
+  recv_case(channel_core<Item>* core, F&& handler) : channel_case<Item>(core), handler_(std::move(handler)) {}
+  recv_case(recv_case&&) = default;
+
+  bool is_ready(nanoseconds_t) noexcept override { return this->core_ != nullptr && this->core_->can_receive(); }
+  step take(party*& served) override {
+    const step result = this->core_->receive_step(slot_, served);
+    return result == step::closed ? step::done : result;
+  }
+  void enter() noexcept override { this->enter_queue(this->core_->receivers(), &slot_); }
+  void leave() noexcept override { this->leave_queue(this->core_->receivers()); }
+  nanoseconds_t deadline_ns() const noexcept override {
+    return this->core_ != nullptr ? this->core_->next_tick_ns() : never;
+  }
+
+  void run() override {
+    std::optional<Item> received(std::move(slot_));
+    slot_.reset();
+    if constexpr (std::is_invocable<F&, std::optional<Item>>::value)
+      handler_(std::move(received));
+    else if constexpr (std::is_same<Item, signal_item>::value && std::is_invocable<F&, bool>::value)
+      handler_(received.has_value());
+    else
+      handler_();
+  }
+
+ private:
+  std::optional<Item> slot_;
+  F handler_;
+};
+
+// The value is lent by the caller, who moved it into the call, or kept here.
+template <class Item, class F>
+class send_case final : public channel_case<Item> {
+ public:
+  send_case(channel_core<Item>* core, Item* lent, F&& handler)
+      : channel_case<Item>(core), value_(lent), handler_(std::move(handler)) {}
+  template <class V>
+  send_case(channel_core<Item>* core, std::in_place_t, V&& value, F&& handler)
+      : channel_case<Item>(core), kept_(std::in_place, std::forward<V>(value)), handler_(std::move(handler)) {
+    value_ = &*kept_;
+  }
+  send_case(send_case&& other)
+      : channel_case<Item>(std::move(other)),
+        kept_(std::move(other.kept_)),
+        value_(kept_ ? &*kept_ : other.value_),
+        handler_(std::move(other.handler_)) {}
+
+  bool is_ready(nanoseconds_t) noexcept override { return this->core_ != nullptr && this->core_->can_send(); }
+  step take(party*& served) override {
+    const step result = this->core_->send_step(*value_, served);
+    is_closed_ = result == step::closed;
+    return is_closed_ ? step::done : result;
+  }
+  void enter() noexcept override { this->enter_queue(this->core_->senders(), value_); }
+  void leave() noexcept override { this->leave_queue(this->core_->senders()); }
+  bool end(outcome result) override {
+    is_closed_ = result == outcome::closed;
+    return true;
+  }
+
+  void run() override {
+    if (CONCUR_UNLIKELY(is_closed_)) fail_closed("concur::select: the case that sends: the channel is closed");
+    handler_();
+  }
+  bool is_spent() const noexcept override { return !is_closed_; }
+  void own() override {
+    channel_case<Item>::own();
+    if (kept_) return;
+    kept_.emplace(std::move(*value_));
+    value_ = &*kept_;
+  }
+
+ private:
+  std::optional<Item> kept_;
+  Item* value_ = nullptr;
+  F handler_;
+  bool is_closed_ = false;
+};
+
+}  // namespace detail
+
+// Receives. f(std::optional<T>), which is empty once the channel is closed and drained; or f(). For signals f(bool), false
+// once it is closed.
+template <class T, class F>
+auto recv(const channel<T>& ch, F&& f) {
+  using item = std::conditional_t<std::is_void<T>::value, detail::signal_item, T>;
+  return detail::recv_case<item, std::decay_t<F>>(detail::channel_access::core_of(ch),
+                                                  std::decay_t<F>(std::forward<F>(f)));
+}
+template <class T, class F>
+auto recv(const receiver<T>& end, F&& f) {
+  return recv(detail::channel_access::channel_of(end), std::forward<F>(f));
+}
+
+// Sends. What is moved into the call, and is a T, is moved from only if the case wins; anything else is first copied, or
+// converted, to a T. f().
+template <class T, class V, class F>
+auto send(const channel<T>& ch, V&& value, F&& f) {
+  static_assert(std::is_constructible<T, V&&>::value, "select: the value cannot be made what the channel carries");
+  using made = detail::send_case<T, std::decay_t<F>>;
+  if constexpr (std::is_same<V, T>::value)
+    return made(detail::channel_access::core_of(ch), std::addressof(value), std::decay_t<F>(std::forward<F>(f)));
+  else
+    return made(detail::channel_access::core_of(ch), std::in_place, std::forward<V>(value),
+                std::decay_t<F>(std::forward<F>(f)));
+}
+template <class T, class V, class F>
+auto send(const sender<T>& end, V&& value, F&& f) {
+  return send(detail::channel_access::channel_of(end), std::forward<V>(value), std::forward<F>(f));
+}
+template <class F>
+auto send(const channel<void>& ch, F&& f) {
+  using made = detail::send_case<detail::signal_item, std::decay_t<F>>;
+  return made(detail::channel_access::core_of(ch), std::in_place, detail::signal_item(),
+              std::decay_t<F>(std::forward<F>(f)));
+}
+template <class F>
+auto send(const sender<void>& end, F&& f) {
+  return send(detail::channel_access::channel_of(end), std::forward<F>(f));
+}
+
+CONCUR_NAMESPACE_END
+
+// channel/selector.hpp - a select whose cases are only known when the program runs.
+//
+// Serving as many channels as there are clients needs a list of cases. A selector is that list: it owns its cases, which
+// hold on to their channels, and it may wait again and again. A case that can happen only once (send, after, at, ready)
+// happens once, and is then out of the running; the others stay.
+
+#include <vector>
+
+CONCUR_NAMESPACE_BEGIN
+
+// For one fiber or thread at a time. Each wait allocates nothing; it costs a little more for each case than select.
+class selector {
+ public:
+  selector() noexcept = default;
+  // The operands are evaluated from left to right: selector{recv(a, f), send(b, value(), g)}.
+  template <class First, class... Cases,
+            class = std::enable_if_t<std::is_base_of<detail::select_case, std::decay_t<First>>::value>>
+  explicit selector(First&& first, Cases&&... cases) {
+    add(std::forward<First>(first));
+    (add(std::forward<Cases>(cases)), ...);
+  }
+  selector(selector&&) noexcept = default;
+  selector& operator=(selector&&) noexcept = default;
+
+  // Takes the case, with the value that a send has to send, and returns its index, which it keeps.
+  template <class Case>
+  int add(Case&& one) {
+    static_assert(!std::is_lvalue_reference<Case>::value, "a selector owns its cases: pass them as they are made");
+    return keep(std::make_unique<std::decay_t<Case>>(std::move(one)));
+  }
+  // Takes the case out. Throws std::invalid_argument if the index was never given.
+  void remove(int index);
+  void clear() noexcept { cases_.clear(); }
+  // How many cases can still happen.
+  std::size_t size() const noexcept;
+
+  // As select: the index of the case that went, after its function. Without a case it parks until it is cancelled.
+  int wait() { return wait_in_order(detail::select_order::random, detail::never, true); }
+  // Of several that can go the one with the lowest index.
+  int wait_ordered() { return wait_in_order(detail::select_order::first, detail::never, true); }
+  // -1: the time passed first.
+  template <class Rep, class Period>
+  int wait_for(std::chrono::duration<Rep, Period> d) {
+    return wait_in_order(detail::select_order::random, detail::deadline_after(d), true);
+  }
+  template <class Clock, class Duration>
+  int wait_until(const std::chrono::time_point<Clock, Duration>& tp) {
+    return wait_in_order(detail::select_order::random, detail::deadline_at(tp), true);
+  }
+  // -1: none could go. Never parks.
+  int try_wait() { return wait_in_order(detail::select_order::random, detail::never, false); }
+
+ private:
+  int keep(std::unique_ptr<detail::select_case> one);
+  int wait_in_order(detail::select_order order, detail::nanoseconds_t deadline_ns, bool may_park);
+
+  std::vector<std::unique_ptr<detail::select_case>> cases_;  // null: removed, or spent
+  std::vector<detail::select_case*> room_;                   // for the lists of a wait
+};
+
+CONCUR_NAMESPACE_END
+
+#if CONCUR_BODIES
+CONCUR_NAMESPACE_BEGIN
+
+CONCUR_INLINE int selector::keep(std::unique_ptr<detail::select_case> one) {
+  room_.resize(2 * (cases_.size() + 1));
+  cases_.push_back(std::move(one));
+  cases_.back()->own();
+  return static_cast<int>(cases_.size()) - 1;
+}
+
+CONCUR_INLINE void selector::remove(int index) {
+  if (index < 0 || static_cast<std::size_t>(index) >= cases_.size())
+    detail::fail_argument("concur::selector::remove", "index", std::to_string(index),
+                          "no case has it; add() returns the indices");
+  cases_[static_cast<std::size_t>(index)].reset();
+}
+
+CONCUR_INLINE std::size_t selector::size() const noexcept {
+  std::size_t count = 0;
+  for (const auto& one : cases_) count += std::size_t{one != nullptr};
+  return count;
+}
+
+CONCUR_INLINE int selector::wait_in_order(detail::select_order order, detail::nanoseconds_t deadline_ns,
+                                          bool may_park) {
+  unsigned count = 0;
+  for (const auto& one : cases_) {
+    if (one != nullptr) room_[count++] = one.get();
+  }
+  detail::select_case** const room = room_.data();
+  const int chosen = detail::run_select({room, room + cases_.size(), count, order, deadline_ns, may_park});
+  if (chosen < 0) return -1;
+  std::size_t index = 0;
+  while (cases_[index].get() != room[chosen]) ++index;
+  std::unique_ptr<detail::select_case> spent;
+  if (cases_[index]->is_spent()) spent = std::move(cases_[index]);
+  room[chosen]->run();
+  return static_cast<int>(index);
+}
+
+CONCUR_NAMESPACE_END
+#endif  // CONCUR_BODIES
+
+// channel/ticker.hpp - moments of time that arrive on a channel: once, or again and again.
+//
+// They are channels like all others, to be received from, selected over and closed; how they come by their values is in
+// tick_source.hpp. Nothing runs behind them: one that nobody reads need not be stopped, and holds up no run().
+
+CONCUR_NAMESPACE_BEGIN
+
+namespace detail {
+inline channel<time_point> make_timed_channel(nanoseconds_t first_ns, nanoseconds_t period_ns) {
+  channel<time_point> made(1);
+  channel_access::core_of(made)->set_ticks(first_ns, period_ns);
+  return made;
+}
+}  // namespace detail
+
+// A channel on which one moment arrives, d from now.
+template <class Rep, class Period>
+channel<time_point> after(std::chrono::duration<Rep, Period> d) {
+  return detail::make_timed_channel(detail::deadline_after(d), 0);
+}
+
+// The receiving end of a channel on which a moment arrives every `period`, the first one period from now. Ticks keep to
+// the moments of the beginning. Who reads too slowly finds the latest tick only: the others are dropped, never queued.
+class ticker : public receiver<time_point> {
+ public:
+  // Throws std::invalid_argument unless the period is above zero.
+  template <class Rep, class Period>
+  explicit ticker(std::chrono::duration<Rep, Period> period)
+      : ticker(detail::make_timed_channel(detail::deadline_after(period), must_be_period(detail::to_ns(period)))) {}
+
+  // No more ticks: the channel is closed, and who waits gets nothing. Again does nothing.
+  void stop() noexcept { source_.try_close(); }
+  // From now on every `period`, the first one period from now; a tick that lies there stays. Nothing if it was stopped.
+  template <class Rep, class Period>
+  void reset(std::chrono::duration<Rep, Period> period) {
+    const detail::nanoseconds_t period_ns = must_be_period(detail::to_ns(period));
+    detail::channel_access::core_of(source_)->set_ticks(detail::deadline_after(period), period_ns);
+  }
+
+ private:
+  explicit ticker(const concur::channel<time_point>& source) : receiver<time_point>(source), source_(source) {}
+  static detail::nanoseconds_t must_be_period(detail::nanoseconds_t period_ns);
+
+  concur::channel<time_point> source_;
+};
+
+// ticker t = tick(10ms); for (time_point now : t) ...
+template <class Rep, class Period>
+ticker tick(std::chrono::duration<Rep, Period> period) {
+  return ticker(period);
+}
+
+CONCUR_NAMESPACE_END
+
+#if CONCUR_BODIES
+CONCUR_NAMESPACE_BEGIN
+
+CONCUR_INLINE detail::nanoseconds_t ticker::must_be_period(detail::nanoseconds_t period_ns) {
+  if (period_ns <= 0)
+    detail::fail_argument("concur::ticker", "period", std::to_string(period_ns) + " ns",
+                          "ticks need a time between them; use a channel that is closed for one that is always ready");
+  return period_ns;
+}
+
+CONCUR_NAMESPACE_END
+#endif  // CONCUR_BODIES
 
 // structure/future.hpp - one result, made once, taken once; and where it is kept.
 //
@@ -8787,8 +9840,6 @@ CONCUR_NAMESPACE_END
 //   U2  A waiter is a note in `waiting`; completing takes all of them off. What was written before completing happens
 //       before get().
 //   U3  An exception that no get() took is not lost: it goes to the runtime, and run() rethrows the first such.
-
-#include <memory>
 
 CONCUR_NAMESPACE_BEGIN
 namespace detail {
@@ -9734,7 +10785,6 @@ CONCUR_NAMESPACE_END
 #if CONCUR_BODIES
 
 #  include <algorithm>
-#  include <poll.h>
 #  include <sys/stat.h>
 
 CONCUR_NAMESPACE_BEGIN
@@ -9852,6 +10902,136 @@ CONCUR_NOINLINE CONCUR_INLINE descriptor_kind classify(int fd) noexcept {
 CONCUR_NOINLINE CONCUR_INLINE void set_errno(int error) noexcept { errno = error; }
 
 }  // namespace sys
+}  // namespace detail
+CONCUR_NAMESPACE_END
+#endif  // CONCUR_BODIES
+
+// io/descriptor_case.hpp - a descriptor that becomes readable or writable, as a case of a select.
+//
+// Whether a descriptor is ready the kernel says, at once and for certain; that it has become ready the reactor says, once,
+// and perhaps too late to be true still. So the case asks the kernel first. Only then, under the slot's lock, it believes
+// the slot that there was no news since, and waits there like a read or a write; if there was news it asks again, under
+// the lock. What it was woken for it looks at too, since another reader may have been faster.
+//
+// The case reads nothing. It has the turn (reactor.hpp, G3) no longer than it takes to look.
+
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+// All but the user's function.
+class descriptor_case_base : public select_case {
+ public:
+  descriptor_case_base(int fd, direction d);
+
+  void prepare() override;
+  bool is_ready(nanoseconds_t) noexcept override;
+  step take(party*&) override { return step::done; }
+  void enter() noexcept override;
+  void leave() noexcept override;
+  bool end(outcome result) override;
+
+ private:
+  void watch();
+  bool ask() noexcept { return sys::poll_one(fd_, direction_, long_ago) == 0; }
+
+  int fd_;
+  direction direction_;
+  descriptor_slot* slot_ = nullptr;
+  bool is_found_ready_ = false;
+};
+
+template <class F>
+class descriptor_case final : public descriptor_case_base {
+ public:
+  descriptor_case(int fd, direction d, F&& handler) : descriptor_case_base(fd, d), handler_(std::move(handler)) {}
+  void run() override { handler_(); }
+
+ private:
+  F handler_;
+};
+
+}  // namespace detail
+
+// Goes when a read of the descriptor would not block: there are bytes, the end, or an error. f() makes the read. Throws
+// std::invalid_argument for a negative number, std::system_error from the select for one that is not open, and with
+// ECANCELED when the descriptor is closed while the select waits.
+template <class F>
+auto readable(int fd, F&& f) {
+  return detail::descriptor_case<std::decay_t<F>>(fd, detail::direction::reading, std::decay_t<F>(std::forward<F>(f)));
+}
+// The same for a write.
+template <class F>
+auto writable(int fd, F&& f) {
+  return detail::descriptor_case<std::decay_t<F>>(fd, detail::direction::writing, std::decay_t<F>(std::forward<F>(f)));
+}
+
+CONCUR_NAMESPACE_END
+
+#if CONCUR_BODIES
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+CONCUR_INLINE descriptor_case_base::descriptor_case_base(int fd, direction d) : fd_(fd), direction_(d) {
+  if (fd < 0)
+    fail_argument("concur::select", "fd", std::to_string(fd), "a descriptor is a number from 0 on; was it opened?");
+}
+
+CONCUR_INLINE void descriptor_case_base::prepare() {
+  slot_ = slot_of(fd_);
+  if (slot_ == nullptr)
+    fail_system(EBADF, "concur::select: waiting for descriptor " + std::to_string(fd_));
+  is_found_ready_ = ask();
+  const worker* w = this_worker();
+  const bool is_on_fiber = w != nullptr && w->current != nullptr;
+  site.lock = is_on_fiber ? &slot_->lock : nullptr;
+  descriptor = is_on_fiber ? -1 : fd_;
+  is_for_writing = direction_ == direction::writing;
+  if (is_on_fiber && !is_found_ready_) watch();
+}
+
+CONCUR_INLINE void descriptor_case_base::watch() {
+  int error = 0;
+  {
+    lock_scope<spin_lock> held(slot_->lock);
+    error = watch_descriptor(*slot_, fd_, *this_worker()->sched);
+    if (error == 0)
+      slot_->watched_by->watcher.arm(fd_, static_cast<std::uint32_t>(fd_), !is_for_writing, is_for_writing);
+  }
+  if (error == EPERM)
+    is_found_ready_ = true;  // a file: always ready
+  else if (error != 0)
+    fail_system(error, "concur::select: waiting for descriptor " + std::to_string(fd_));
+}
+
+CONCUR_INLINE bool descriptor_case_base::is_ready(nanoseconds_t) noexcept {
+  if (is_found_ready_ || site.lock == nullptr) return is_found_ready_;
+  descriptor_side& side = slot_->side(direction_);
+  if (!side.is_ready) return false;
+  is_found_ready_ = ask();
+  if (!is_found_ready_) side.is_ready = false;
+  return is_found_ready_;
+}
+
+CONCUR_INLINE void descriptor_case_base::enter() noexcept {
+  descriptor_side& side = slot_->side(direction_);
+  side.waiting.push_back(&note);
+  note_busy(side);
+}
+
+CONCUR_INLINE void descriptor_case_base::leave() noexcept {
+  descriptor_side& side = slot_->side(direction_);
+  if (intrusive_list<waiter>::is_linked(&note)) side.waiting.erase(&note);
+  note_busy(side);
+}
+
+CONCUR_INLINE bool descriptor_case_base::end(outcome result) {
+  if (result == outcome::closed)
+    fail_system(ECANCELED, "concur::select: descriptor " + std::to_string(fd_) + " was closed while it was waited for");
+  const bool is_ready_now = ask();
+  leave_turn(*slot_, direction_);
+  return is_ready_now;
+}
+
 }  // namespace detail
 CONCUR_NAMESPACE_END
 #endif  // CONCUR_BODIES

@@ -57,8 +57,16 @@
 #include "sync/once.hpp"
 
 // channel: values handed over
+#include "channel/tick_source.hpp"
 #include "channel/channel_core.hpp"
 #include "channel/channel.hpp"
+#include "channel/channel_ends.hpp"
+#include "channel/select_case.hpp"
+#include "channel/select_poll.hpp"
+#include "channel/select.hpp"
+#include "channel/channel_case.hpp"
+#include "channel/selector.hpp"
+#include "channel/ticker.hpp"
 
 // structure: lives of fibers
 #include "structure/future.hpp"
@@ -69,6 +77,7 @@
 // io: descriptors that park
 #include "io/address.hpp"
 #include "io/descriptor.hpp"
+#include "io/descriptor_case.hpp"
 #include "io/posix.hpp"
 #include "io/socket.hpp"
 #include "io/tcp_stream.hpp"

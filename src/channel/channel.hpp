@@ -21,6 +21,13 @@ CONCUR_NAMESPACE_BEGIN
 // What a timed operation came to.
 enum class status : unsigned char { ok, closed, timeout };
 
+template <class T>
+class channel;
+template <class T>
+class sender;
+template <class T>
+class receiver;
+
 struct nil_t {
   explicit constexpr nil_t() = default;
 };
@@ -102,6 +109,8 @@ class channel_handle {
   }
 
  private:
+  friend struct channel_access;
+
   static outcome wait_on_nil(nanoseconds_t deadline_ns) {
     if (deadline_ns == without_parking) return outcome::timed_out;
     caller me(checkpoint());
@@ -112,6 +121,23 @@ class channel_handle {
 };
 
 struct signal_item {};
+
+// For the parts that see the core of a handle: select and tickers.
+struct channel_access {
+  template <class Item>
+  static channel_core<Item>* core_of(const channel_handle<Item>& handle) noexcept {
+    return handle.core_;
+  }
+  // What an end is an end of.
+  template <class T>
+  static const channel<T>& channel_of(const sender<T>& end) noexcept {
+    return end;
+  }
+  template <class T>
+  static const channel<T>& channel_of(const receiver<T>& end) noexcept {
+    return end;
+  }
+};
 
 }  // namespace detail
 
@@ -235,6 +261,11 @@ class channel<void> : public detail::channel_handle<detail::signal_item> {
     detail::signal_item item;
     return base::to_status(this->send_item(item, detail::deadline_after(d)));
   }
+  template <class Clock, class Duration>
+  status send_until(const std::chrono::time_point<Clock, Duration>& tp) {
+    detail::signal_item item;
+    return base::to_status(this->send_item(item, detail::deadline_at(tp)));
+  }
   // True: a signal came. False: closed and drained.
   bool recv() {
     std::optional<detail::signal_item> slot;
@@ -248,6 +279,11 @@ class channel<void> : public detail::channel_handle<detail::signal_item> {
   status recv_for(std::chrono::duration<Rep, Period> d) {
     std::optional<detail::signal_item> slot;
     return base::to_status(this->receive_item(slot, detail::deadline_after(d)));
+  }
+  template <class Clock, class Duration>
+  status recv_until(const std::chrono::time_point<Clock, Duration>& tp) {
+    std::optional<detail::signal_item> slot;
+    return base::to_status(this->receive_item(slot, detail::deadline_at(tp)));
   }
 };
 

@@ -14,6 +14,8 @@
 //   H4  Closing takes all waiters off at once: receivers find the ring empty (H1), senders keep their values.
 //   H5  A move that throws in the middle of a hand-off gives the claimed waiter back with `retry`; it then tries by
 //       itself, and the exception goes to whose value it was.
+//   H6  The ticks of a timed channel (tick_source.hpp) come into being when somebody looks: a receiver that waits sets
+//       its deadline to the next one, and looks again then.
 //
 // The shape (direct hand-off, one lock, two queues) is that of Go's chan.go, and goes back to Hoare's rendezvous.
 #ifndef CONCUR_CHANNEL_CHANNEL_CORE_HPP
@@ -30,6 +32,7 @@
 #include "base/error.hpp"
 #include "base/intrusive.hpp"
 #include "base/time.hpp"
+#include "channel/tick_source.hpp"
 #include "runtime/suspend.hpp"
 
 CONCUR_NAMESPACE_BEGIN
@@ -37,6 +40,14 @@ namespace detail {
 
 // As a deadline: do not park, and be no checkpoint.
 inline constexpr nanoseconds_t without_parking = long_ago;
+
+// What one step of an operation came to.
+enum class step : unsigned char {
+  done,
+  closed,
+  blocked,  // it would have to wait
+  again,    // a value went back to its sender, and nothing was done
+};
 
 template <class T>
 class channel_core {
@@ -66,28 +77,14 @@ class channel_core {
   outcome send(T& value, nanoseconds_t deadline_ns) {
     for (;;) {
       caller me(deadline_ns == without_parking ? this_worker() : checkpoint());
-      lock_.lock();
-      if (CONCUR_UNLIKELY(is_closed_)) {
-        lock_.unlock();
-        return outcome::closed;
+      {
+        moment now(lock_);
+        const step result = send_step(value, now.served);
+        if (CONCUR_LIKELY(result == step::done)) return outcome::granted;
+        if (result == step::closed) return outcome::closed;
+        if (has_no_time(deadline_ns)) return outcome::timed_out;
+        now.keep_lock();
       }
-      if (waiter* receiver = pop_claimed(receivers_)) {
-        party* who = receiver->who;
-        if constexpr (moves_quietly) {
-          static_cast<std::optional<T>*>(receiver->value)->emplace(std::move(value));
-          who->result = outcome::granted;
-          lock_.unlock();
-        } else {
-          hand_over_or_give_back(*receiver, value);
-        }
-        resume(who);
-        return outcome::granted;
-      }
-      if (count_ < capacity_) {
-        put(value);
-        return outcome::granted;
-      }
-      if (has_no_time(deadline_ns)) return outcome::timed_out;
       waiter note(me.who(), &value);
       senders_.push_back(&note);
       const outcome result = me.park(&lock_, deadline_ns, wait_reason::channel_send);
@@ -100,25 +97,22 @@ class channel_core {
   outcome receive(std::optional<T>& slot, nanoseconds_t deadline_ns) {
     for (;;) {
       caller me(deadline_ns == without_parking ? this_worker() : checkpoint());
-      lock_.lock();
-      if (count_ != 0) {
-        take(slot);
-        return outcome::granted;
+      {
+        moment now(lock_);
+        const step result = receive_step(slot, now.served);
+        if (CONCUR_LIKELY(result == step::done)) return outcome::granted;
+        if (result == step::again) continue;
+        if (result == step::closed) return outcome::closed;
+        if (has_no_time(deadline_ns)) return outcome::timed_out;
+        now.keep_lock();
       }
-      if (waiter* sender = pop_claimed(senders_)) {
-        if (take_from(*sender, slot)) return outcome::granted;
-        continue;
-      }
-      if (CONCUR_UNLIKELY(is_closed_)) {
-        lock_.unlock();
-        return outcome::closed;
-      }
-      if (has_no_time(deadline_ns)) return outcome::timed_out;
       waiter note(me.who(), &slot);
       receivers_.push_back(&note);
-      const outcome result = me.park(&lock_, deadline_ns, wait_reason::channel_recv);
+      const outcome result = me.park(&lock_, earlier(deadline_ns, ticks_.next_ns()), wait_reason::channel_recv);
       if (CONCUR_LIKELY(result == outcome::granted)) return result;
-      if (result != outcome::retry) return withdraw(receivers_, note, result);
+      if (result == outcome::retry) continue;
+      withdraw(receivers_, note, result);
+      if (result != outcome::timed_out || !ticks_.is_possible) return result;
     }
   }
 
@@ -144,12 +138,105 @@ class channel_core {
   }
   std::size_t size() noexcept {
     lock_scope<spin_lock> held(lock_);
+    take_tick();
     return count_;
   }
   std::size_t capacity() const noexcept { return capacity_; }
 
+  // Only for a channel of time points with room for one.
+  void set_ticks(nanoseconds_t first_ns, nanoseconds_t period_ns) noexcept {
+    {
+      lock_scope<spin_lock> held(lock_);
+      ticks_.set(first_ns, period_ns);
+    }
+    wake_receivers();
+  }
+
+  // --- the same step by step, for who holds the locks of several channels ---
+
+  spin_lock& lock() noexcept { return lock_; }
+  intrusive_list<waiter>& receivers() noexcept { return receivers_; }
+  intrusive_list<waiter>& senders() noexcept { return senders_; }
+  nanoseconds_t next_tick_ns() const noexcept { return ticks_.next_ns(); }
+
+  // Whether a step would come to something else than `blocked`.
+  bool can_send() noexcept { return is_closed_ || count_ < capacity_ || has_claimable(receivers_); }
+  bool can_receive() noexcept {
+    take_tick();
+    return count_ != 0 || is_closed_ || has_claimable(senders_);
+  }
+
+  // `served`, if it is set, is to be resumed when the lock is dropped, also when an exception comes out.
+  step send_step(T& value, party*& served) noexcept(moves_quietly) {
+    if (CONCUR_UNLIKELY(is_closed_)) return step::closed;
+    if (waiter* receiver = pop_claimed(receivers_)) {
+      served = receiver->who;
+      served->result = outcome::retry;  // if the move throws (H5)
+      static_cast<std::optional<T>*>(receiver->value)->emplace(std::move(value));
+      served->result = outcome::granted;
+      return step::done;
+    }
+    if (count_ == capacity_) return step::blocked;
+    ::new (static_cast<void*>(&ring_[after(first_, count_)])) T(std::move(value));
+    ++count_;
+    return step::done;
+  }
+
+  step receive_step(std::optional<T>& slot, party*& served) noexcept(moves_quietly) {
+    take_tick();
+    if (count_ != 0) {
+      take(slot, served);
+      return step::done;
+    }
+    if (waiter* sender = pop_claimed(senders_)) {
+      served = sender->who;
+      const bool is_moved = emplace_quietly(slot, *static_cast<T*>(sender->value));
+      served->result = is_moved ? outcome::granted : outcome::retry;  // (H5)
+      return is_moved ? step::done : step::again;
+    }
+    return CONCUR_UNLIKELY(is_closed_) ? step::closed : step::blocked;
+  }
+
  private:
   static constexpr bool moves_quietly = std::is_nothrow_move_constructible<T>::value;
+
+  // The lock for one moment of an operation. Who was served goes on when it is dropped.
+  struct moment {
+    explicit moment(spin_lock& l) noexcept : lock(&l) { lock->lock(); }
+    CONCUR_FORCE_INLINE ~moment() {
+      if (CONCUR_UNLIKELY(lock == nullptr)) return;
+      lock->unlock();
+      if (served != nullptr) resume(served);
+    }
+    moment(const moment&) = delete;
+    moment& operator=(const moment&) = delete;
+    void keep_lock() noexcept { lock = nullptr; }
+
+    spin_lock* lock;
+    party* served = nullptr;
+  };
+
+  // Under the lock: a tick that is due becomes a value, unless one lies there already.
+  void take_tick() noexcept {
+    if constexpr (tick_source<T>::is_possible) {
+      if (CONCUR_LIKELY(ticks_.next_ns() == never) || is_closed_) return;
+      const nanoseconds_t now = seam_now();
+      if (ticks_.next_ns() > now) return;
+      const T tick = ticks_.take(now);
+      if (count_ == capacity_) return;
+      ::new (static_cast<void*>(&ring_[after(first_, count_)])) T(tick);
+      ++count_;
+    }
+  }
+  // They look again, at the new times.
+  void wake_receivers() noexcept {
+    ended_waits woken;
+    {
+      lock_scope<spin_lock> held(lock_);
+      woken.take_all(receivers_, outcome::retry);
+    }
+    woken.resume_all();
+  }
 
   channel_core(T* ring, std::size_t capacity) noexcept : ring_(ring), capacity_(capacity) {}
   ~channel_core() {
@@ -165,13 +252,12 @@ class channel_core {
     return sum < capacity_ ? sum : sum - capacity_;
   }
 
-  // With the lock held; drops it when the answer is yes.
-  bool has_no_time(nanoseconds_t deadline_ns) noexcept {
+  static bool has_no_time(nanoseconds_t deadline_ns) noexcept {
     if (CONCUR_LIKELY(deadline_ns == never)) return false;
-    if (deadline_ns != without_parking && deadline_ns > seam_now()) return false;
-    lock_.unlock();
-    return true;
+    return deadline_ns == without_parking || deadline_ns <= seam_now();
   }
+
+  static constexpr nanoseconds_t earlier(nanoseconds_t a, nanoseconds_t b) noexcept { return a < b ? a : b; }
 
   // A wait that somebody else ended (closed: the note is off already).
   outcome withdraw(intrusive_list<waiter>& queue, waiter& note, outcome result) noexcept {
@@ -181,69 +267,21 @@ class channel_core {
     return result;
   }
 
-  // Into the ring, which has room. Drops the lock, also by an exception.
-  void put(T& value) noexcept(moves_quietly) {
-    lock_drop held(lock_);
-    ::new (static_cast<void*>(&ring_[after(first_, count_)])) T(std::move(value));
-    ++count_;
-  }
-
-  // The oldest out of the ring, and the longest waiting sender's value in (H3). Drops the lock.
-  void take(std::optional<T>& slot) noexcept(moves_quietly) {
-    party* served = nullptr;
-    {
-      lock_drop held(lock_);
-      slot.emplace(std::move(ring_[first_]));
-      ring_[first_].~T();
-      first_ = after(first_, 1);
-      --count_;
-      if (CONCUR_MUTANT_IS(61)) {
-        if (waiter* sender = pop_claimed(senders_)) (served = sender->who)->result = outcome::retry;
-      } else if (waiter* sender = pop_claimed(senders_)) {
-        served = sender->who;
-        served->result = move_quietly(&ring_[after(first_, count_)], *static_cast<T*>(sender->value)) ? outcome::granted
-                                                                                                      : outcome::retry;
-        if (served->result == outcome::granted) ++count_;
+  // The oldest out of the ring, and the longest waiting sender's value in (H3).
+  void take(std::optional<T>& slot, party*& served) noexcept(moves_quietly) {
+    slot.emplace(std::move(ring_[first_]));
+    ring_[first_].~T();
+    first_ = after(first_, 1);
+    --count_;
+    if (waiter* sender = pop_claimed(senders_)) {
+      served = sender->who;
+      served->result = outcome::retry;
+      if (CONCUR_MUTANT_IS(61)) return;
+      if (move_quietly(&ring_[after(first_, count_)], *static_cast<T*>(sender->value))) {
+        served->result = outcome::granted;
+        ++count_;
       }
     }
-    if (served != nullptr) resume(served);
-  }
-
-  // From the frame of a claimed sender. False: the move threw, and the sender will find out by itself (H5). Drops the
-  // lock.
-  bool take_from(waiter& sender, std::optional<T>& slot) noexcept {
-    party* who = sender.who;
-    bool is_moved = true;
-    T& value = *static_cast<T*>(sender.value);
-    if constexpr (moves_quietly) {
-      slot.emplace(std::move(value));
-    } else {
-      is_moved = emplace_quietly(slot, value);
-    }
-    who->result = is_moved ? outcome::granted : outcome::retry;
-    lock_.unlock();
-    resume(who);
-    return is_moved;
-  }
-
-  // To a claimed receiver, of a type whose move may throw: then the receiver goes back to wait, and the exception to
-  // the sender.
-  void hand_over_or_give_back(waiter& receiver, T& value) {
-    party* who = receiver.who;
-#if CONCUR_EXCEPTIONS
-    try {
-      static_cast<std::optional<T>*>(receiver.value)->emplace(std::move(value));
-    } catch (...) {
-      who->result = outcome::retry;
-      lock_.unlock();
-      resume(who);
-      throw;
-    }
-#else
-    static_cast<std::optional<T>*>(receiver.value)->emplace(std::move(value));
-#endif
-    who->result = outcome::granted;
-    lock_.unlock();
   }
 
   static bool move_quietly(T* to, T& from) noexcept {
@@ -274,15 +312,6 @@ class channel_core {
 #endif
   }
 
-  // Drops a lock that is held already.
-  struct lock_drop {
-    explicit lock_drop(spin_lock& lock) noexcept : lock_(lock) {}
-    ~lock_drop() { lock_.unlock(); }
-    lock_drop(const lock_drop&) = delete;
-    lock_drop& operator=(const lock_drop&) = delete;
-    spin_lock& lock_;
-  };
-
   spin_lock lock_;
   bool is_closed_ = false;
   std::atomic<std::uint32_t> handles_{1};
@@ -292,6 +321,7 @@ class channel_core {
   std::size_t count_ = 0;
   intrusive_list<waiter> receivers_;
   intrusive_list<waiter> senders_;
+  tick_source<T> ticks_;
 };
 
 }  // namespace detail

@@ -56,6 +56,15 @@ class random_source {
   std::uint64_t state_;
 };
 
+// A seed for a thread that has no source of its own: the time and an address of its stack, well mixed (splitmix64, Steele
+// and others, "Fast splittable pseudorandom number generators", 2014, section 4).
+inline std::uint64_t thread_seed(const void* stack_address) noexcept {
+  std::uint64_t z = static_cast<std::uint64_t>(now_ns()) + reinterpret_cast<std::uintptr_t>(stack_address);
+  z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
+  z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
+  return z ^ (z >> 31);
+}
+
 // A number below count, which is at least 1.
 inline std::uint32_t seam_choose(random_source& random, [[maybe_unused]] choice what, std::uint32_t count) noexcept {
 #if defined(CONCUR_EXPLORE)

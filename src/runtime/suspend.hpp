@@ -16,7 +16,10 @@
 //   S4  The switch brings the worker that the fiber goes on at. No other way of knowing it is valid over the switch.
 //   S5  Publishing looks at the scope's cancellation after it wrote the wait word, and cancel_all looks at wait words
 //       after it wrote the cancellation, with a light and a heavy fence between: one of them sees the other.
-//   S6  A fiber whose function returned takes the next one in line, if that has not started, onto its own stack
+//   S6  The locks of several sites are dropped in the order of their chain, which lies in the frame of the fiber that left.
+//       The fiber may run again before they all are, but takes the last one of the chain before its frame goes: until
+//       then the frame, and the chain, are there.
+//   S7  A fiber whose function returned takes the next one in line, if that has not started, onto its own stack
 //       without any switch: that is what makes short fibers cheap.
 //
 // Rejected: dropping the lock first and letting wakers spin on a `switching` flag. Correct, but each remote wake then
@@ -42,25 +45,30 @@ namespace detail {
 worker* leave_for_new(worker* w, fiber* self, fiber* next) noexcept;
 CONCUR_INLINE void publish_timer(worker* w) noexcept;
 CONCUR_INLINE void publish_finished(worker* w) noexcept;
+CONCUR_INLINE void publish_selected(worker* w) noexcept;
 CONCUR_INLINE void cancel_departed(fiber* f, std::uint32_t ticket) noexcept;
+
+CONCUR_FORCE_INLINE void publish_wait(worker* w, fiber* f) noexcept {
+  w->how = departure::none;
+  const std::uint32_t ticket = w->leaving_ticket;
+  scope* const wait_scope = f->current_scope;
+  const bool is_deaf = f->shield_depth != 0 || is_unwinding(f->exceptions);
+  f->is_deaf.store(is_deaf, std::memory_order_relaxed);  // relaxed: published with the wait word
+  f->set_state(fiber_state::parked);
+  if (CONCUR_UNLIKELY(w->leaving_timer != nullptr)) publish_timer(w);
+  f->word.store(ticket, std::memory_order_release);  // release: publishes the stopped context to whoever claims
+  light_fence();
+  // relaxed: behind the fence of S5.
+  if (CONCUR_UNLIKELY(wait_scope->is_cancelled.load(std::memory_order_relaxed)) && !is_deaf && !CONCUR_MUTANT_IS(55))
+    cancel_departed(f, ticket);
+}
 
 // First thing after every switch, on the stack of whoever goes on (S2).
 CONCUR_FORCE_INLINE void publish_departed(worker* w) noexcept {
   fiber* f = w->leaving;
   if (CONCUR_LIKELY(w->how == departure::parked)) {
-    w->how = departure::none;
-    const std::uint32_t ticket = w->leaving_ticket;
     spin_lock* lock = w->leaving_lock;
-    scope* const wait_scope = f->current_scope;
-    const bool is_deaf = f->shield_depth != 0 || is_unwinding(f->exceptions);
-    f->is_deaf.store(is_deaf, std::memory_order_relaxed);  // relaxed: published with the wait word
-    f->set_state(fiber_state::parked);
-    if (CONCUR_UNLIKELY(w->leaving_timer != nullptr)) publish_timer(w);
-    f->word.store(ticket, std::memory_order_release);  // release: publishes the stopped context to whoever claims
-    light_fence();
-    // relaxed: behind the fence of S5.
-    if (CONCUR_UNLIKELY(wait_scope->is_cancelled.load(std::memory_order_relaxed)) && !is_deaf && !CONCUR_MUTANT_IS(55))
-      cancel_departed(f, ticket);
+    publish_wait(w, f);
     if (lock != nullptr) lock->unlock();
     return;
   }
@@ -71,6 +79,8 @@ CONCUR_FORCE_INLINE void publish_departed(worker* w) noexcept {
   } else if (w->how == departure::finished) {
     w->how = departure::none;
     publish_finished(w);
+  } else if (w->how == departure::selected) {
+    publish_selected(w);
   }
 }
 
@@ -115,8 +125,8 @@ CONCUR_FORCE_INLINE worker* yield_fiber(worker* w) noexcept {
 // Parks the running fiber, until its note is claimed or the deadline passes. `lock`, the site's, is held by the
 // caller and dropped once the fiber may be found; null when only time or cancellation can end the wait. The result
 // says what ended it. A note in a queue, unless granted or closed, is still there: the site unlinks it.
-CONCUR_FORCE_INLINE outcome park_fiber(worker*& w, spin_lock* lock, nanoseconds_t deadline_ns,
-                                       wait_reason reason) noexcept {
+CONCUR_FORCE_INLINE outcome park_fiber(worker*& w, spin_lock* lock, nanoseconds_t deadline_ns, wait_reason reason,
+                                       departure how = departure::parked) noexcept {
   fiber* self = w->current;
   const std::uint32_t ticket = self->next_ticket();
   timer_entry timer;
@@ -134,7 +144,7 @@ CONCUR_FORCE_INLINE outcome park_fiber(worker*& w, spin_lock* lock, nanoseconds_
   }
   w->leaving_ticket = ticket;
   w->leaving_lock = lock;
-  w->how = departure::parked;
+  w->how = how;
   self->set_reason(reason);
   w = leave(w, self);
   self->set_reason(wait_reason::none);
@@ -146,9 +156,21 @@ CONCUR_FORCE_INLINE outcome park_fiber(worker*& w, spin_lock* lock, nanoseconds_
 struct thread_party : party {
   thread_party() noexcept : party(party_kind::thread) {}
   parker thread;
+  int wake_end = -1;  // of a pipe, while the thread sleeps in poll() instead (select_poll.hpp)
 };
 
-CONCUR_INLINE outcome park_thread(thread_party& self, spin_lock* lock, nanoseconds_t deadline_ns) noexcept;
+// Drops the locks in order (S6).
+inline void unlock_chain(lock_chain* locks) noexcept {
+  while (locks != nullptr) {
+    lock_chain* const next = locks->next;
+    locks->lock->unlock();
+    locks = next;
+  }
+}
+
+// Parks the running fiber, whose notes are at several sites; `locks` are theirs (S6).
+outcome park_selected(worker*& w, lock_chain* locks, nanoseconds_t deadline_ns) noexcept;
+CONCUR_INLINE outcome park_thread(thread_party& self, lock_chain* locks, nanoseconds_t deadline_ns) noexcept;
 
 // Who makes a blocking call: the fiber of this worker, or this thread.
 class caller {
@@ -168,9 +190,16 @@ class caller {
 
   party* who() noexcept { return worker_ != nullptr ? static_cast<party*>(worker_->current) : as_thread(); }
 
+  thread_party& thread() noexcept { return *as_thread(); }
+
   CONCUR_FORCE_INLINE outcome park(spin_lock* lock, nanoseconds_t deadline_ns, wait_reason reason) noexcept {
     if (CONCUR_LIKELY(worker_ != nullptr)) return park_fiber(worker_, lock, deadline_ns, reason);
-    return park_thread(*as_thread(), lock, deadline_ns);
+    lock_chain one{lock, nullptr};
+    return park_thread(*as_thread(), lock != nullptr ? &one : nullptr, deadline_ns);
+  }
+  outcome park_at_all(lock_chain* locks, nanoseconds_t deadline_ns) noexcept {
+    if (CONCUR_LIKELY(worker_ != nullptr)) return park_selected(worker_, locks, deadline_ns);
+    return park_thread(*as_thread(), locks, deadline_ns);
   }
 
  private:
@@ -206,6 +235,9 @@ CONCUR_INLINE void bind_stack(worker* w, fiber* f, stack* s) noexcept;
 CONCUR_NAMESPACE_END
 
 #if CONCUR_BODIES
+
+#  include <unistd.h>
+
 CONCUR_NAMESPACE_BEGIN
 namespace detail {
 
@@ -227,7 +259,7 @@ CONCUR_INLINE void publish_finished(worker* w) noexcept {
   w->sched->recycle_stack(w, s);
 }
 
-// Runs fibers on one stack, one after another, until the next in line has a stack of its own (S6).
+// Runs fibers on one stack, one after another, until the next in line has a stack of its own (S7).
 [[noreturn]] CONCUR_NOINLINE inline void fiber_main(worker* w) noexcept {
   stack* const own = w->current->memory;
   stack_notice& own_notice = notice_of(w->current);  // at the top of this stack: it outlives the fiber's block
@@ -320,10 +352,21 @@ CONCUR_INLINE void enter_fiber(worker* w, fiber* f) noexcept {
   publish_departed(w);
 }
 
-CONCUR_INLINE outcome park_thread(thread_party& self, spin_lock* lock, nanoseconds_t deadline_ns) noexcept {
+CONCUR_INLINE void publish_selected(worker* w) noexcept {
+  lock_chain* const locks = w->leaving_locks;
+  publish_wait(w, w->leaving);
+  unlock_chain(locks);
+}
+
+CONCUR_NOINLINE CONCUR_INLINE outcome park_selected(worker*& w, lock_chain* locks, nanoseconds_t deadline_ns) noexcept {
+  w->leaving_locks = locks;
+  return park_fiber(w, nullptr, deadline_ns, wait_reason::select, departure::selected);
+}
+
+CONCUR_INLINE outcome park_thread(thread_party& self, lock_chain* locks, nanoseconds_t deadline_ns) noexcept {
   const std::uint32_t ticket = self.next_ticket();
   self.word.store(ticket, std::memory_order_release);  // release: publishes the note's fields to whoever claims
-  if (lock != nullptr) lock->unlock();
+  unlock_chain(locks);
   if (deadline_ns == never) {
     self.thread.park();
     return self.result;
@@ -334,7 +377,16 @@ CONCUR_INLINE outcome park_thread(thread_party& self, spin_lock* lock, nanosecon
   return self.result;
 }
 
-CONCUR_INLINE void resume_thread(party* who) noexcept { static_cast<thread_party*>(who)->thread.unpark(); }
+CONCUR_INLINE void resume_thread(party* who) noexcept {
+  thread_party* const t = static_cast<thread_party*>(who);
+  const int wake_end = t->wake_end;
+  if (CONCUR_LIKELY(wake_end < 0)) {
+    t->thread.unpark();
+    return;
+  }
+  const char byte = 1;
+  static_cast<void>(!::write(wake_end, &byte, 1));
+}
 
 CONCUR_NOINLINE CONCUR_INLINE worker* checkpoint_slow(worker* w) {
   if (w->current->should_cancel()) {

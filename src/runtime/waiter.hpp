@@ -101,6 +101,12 @@ struct waiter {
   waiter(const waiter&) = delete;
   waiter& operator=(const waiter&) = delete;
 
+  // For a note that is used for one wait after another.
+  void begin(party* who_in) noexcept {
+    who = who_in;
+    ticket = who_in->next_ticket();
+  }
+
   // W1, W5.
   bool claim() noexcept {
     if (!detail::claim(*who, ticket)) return false;

@@ -31,8 +31,15 @@ namespace detail {
 enum class departure : unsigned char {
   none,      // nobody left: the worker's own loop did
   parked,    // it waits; then the site's lock, if any, is dropped
+  selected,  // it waits at several sites; then all their locks are dropped
   yielded,   // it is ready, behind the others
   finished,  // its stack is free
+};
+
+// The locks of several sites, held by one party. The links lie on the stack of who holds them.
+struct lock_chain {
+  spin_lock* lock = nullptr;
+  lock_chain* next = nullptr;
 };
 
 // A count that its worker adds to and others read.
@@ -57,6 +64,7 @@ struct alignas(cache_line_bytes) worker {
   fiber* leaving = nullptr;
   std::uint32_t leaving_ticket = 0;
   spin_lock* leaving_lock = nullptr;
+  lock_chain* leaving_locks = nullptr;  // of the fiber that selected
   timer_entry* leaving_timer = nullptr;
   stack* dead_stack = nullptr;                 // of the fiber that finished
   unsigned picks_to_upkeep = upkeep_interval;  // 0: due, in the loop

@@ -1,0 +1,277 @@
+// channel/select.hpp - waits for whichever of several things can happen first, and does exactly that one.
+//
+//     select(recv(requests, [&](std::optional<request> r) { ... }),
+//            send(results, value, [&] { ... }),
+//            after(1s, [&] { ... }));
+//
+// A select is one moment: with the locks of all its sites held it looks which cases could go, and takes one of them,
+// each with the same chance. If none can it leaves a note at every site and parks once, under one claim, so that exactly
+// one site can end the wait; then it takes the other notes away.
+//
+//   E1  Sites are locked in the order of their addresses, so that selects over the same channels cannot wait for each
+//       other in a ring. Several cases of one site share its lock.
+//   E2  While all locks are held nothing can become ready. What was ready may be gone by the time it is taken, because
+//       somebody's wait was ended elsewhere; then the choice is made again among the rest. So `otherwise` runs only if
+//       nothing was ready in that moment.
+//   E3  All notes carry the same ticket. The claimer marks the one it claimed by (waiter.hpp, W5).
+//   E4  Notes are put in only when no case can go: a select that sends to and receives from one channel cannot meet
+//       itself.
+//   E5  The notes are in the queues before the locks are dropped, and the locks are dropped after the switch
+//       (suspend.hpp, S6); the select comes back by the lock with the lowest address, which is dropped last.
+//
+// After Go's selectgo, which goes back to Newsqueak and Hoare's guarded commands.
+#ifndef CONCUR_CHANNEL_SELECT_HPP
+#define CONCUR_CHANNEL_SELECT_HPP
+
+#include <type_traits>
+
+#include "base/config.hpp"
+#include "base/error.hpp"
+#include "channel/select_case.hpp"
+#include "channel/select_poll.hpp"
+
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+enum class select_order : unsigned char { random, first };
+
+// The cases, and room for as many pointers.
+struct select_list {
+  select_case** cases;
+  select_case** by_address;
+  unsigned count;
+  select_order order;
+  nanoseconds_t deadline_ns;  // of the whole; never
+  bool may_park;              // false: as if there was an `otherwise`
+};
+
+// The index of the case that went; its function has not run. -1: none could, and the deadline passed or it may not park.
+CONCUR_INLINE int run_select(const select_list& list);
+
+template <class... Cases>
+int select_now(select_order order, Cases&... cases) {
+  static_assert((std::is_base_of<select_case, Cases>::value && ...), "select takes cases: recv(channel, f), send(...)");
+  constexpr unsigned count = sizeof...(cases);
+  select_case* list[count + 1] = {&cases..., nullptr};
+  select_case* by_address[count + 1];
+  const int chosen = run_select({list, by_address, count, order, never, true});
+  list[chosen]->run();
+  return chosen;
+}
+
+}  // namespace detail
+
+// Parks until one of the cases can go, does it, runs its function, and returns its index; which one, if several could, is
+// up to chance. Cases: recv(ch, f), send(ch, value, f), after(d, f), at(tp, f), ready(future, f), readable(fd, f),
+// writable(fd, f), otherwise(f). With an `otherwise` it never parks. Without a case that can ever go it parks until it is
+// cancelled. Throws `cancelled`, and then nothing was received or sent; channel_closed if the case that went is a send on
+// a closed channel; what the function throws. The operands of a case are evaluated once; in which order is up to the
+// compiler, as for all arguments (a selector with braces fixes it).
+template <class... Cases>
+int select(Cases&&... cases) {
+  return detail::select_now(detail::select_order::random, cases...);
+}
+// The same, but of several cases that can go it takes the first.
+template <class... Cases>
+int select_ordered(Cases&&... cases) {
+  return detail::select_now(detail::select_order::first, cases...);
+}
+
+// Cases that belong to no channel. A duration counts from here.
+template <class Rep, class Period, class F>
+auto after(std::chrono::duration<Rep, Period> d, F&& f) {
+  return detail::timed_case<std::decay_t<F>>(detail::deadline_after(d), std::decay_t<F>(std::forward<F>(f)));
+}
+template <class Clock, class Duration, class F>
+auto at(const std::chrono::time_point<Clock, Duration>& tp, F&& f) {
+  return detail::timed_case<std::decay_t<F>>(detail::deadline_at(tp), std::decay_t<F>(std::forward<F>(f)));
+}
+// Goes if no other case can now.
+template <class F>
+auto otherwise(F&& f) {
+  return detail::otherwise_case<std::decay_t<F>>(std::decay_t<F>(std::forward<F>(f)));
+}
+
+CONCUR_NAMESPACE_END
+
+#if CONCUR_BODIES
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+// The cases that have a site, sorted by its address: a heap sort in place, for there is no memory to be asked for.
+inline unsigned sort_sites(const select_list& list) noexcept {
+  select_case** const heap = list.by_address;
+  unsigned count = 0;
+  for (unsigned i = 0; i < list.count; ++i) {
+    if (list.cases[i]->site.lock != nullptr) heap[count++] = list.cases[i];
+  }
+  const auto is_below = [](const select_case* a, const select_case* b) {
+    return reinterpret_cast<std::uintptr_t>(a->site.lock) < reinterpret_cast<std::uintptr_t>(b->site.lock);
+  };
+  const auto sift = [&](unsigned root, unsigned end) {
+    for (unsigned child = 2 * root + 1; child < end; child = 2 * root + 1) {
+      if (child + 1 < end && is_below(heap[child], heap[child + 1])) ++child;
+      if (!is_below(heap[root], heap[child])) return;
+      std::swap(heap[root], heap[child]);
+      root = child;
+    }
+  };
+  for (unsigned root = count / 2; root-- > 0;) sift(root, count);
+  for (unsigned end = count; end-- > 1;) {
+    std::swap(heap[0], heap[end]);
+    sift(0, end);
+  }
+  return count;
+}
+
+// The locks of all sites, for one moment (E1).
+class held_sites {
+ public:
+  held_sites(select_case** by_address, unsigned count) noexcept : by_address_(by_address), count_(count) {
+    const spin_lock* before = nullptr;
+    for (unsigned i = 0; i < count_; ++i) {
+      select_case& c = *by_address_[i];
+      c.holds_lock = false;
+      if (c.site.lock != before) {
+        c.is_retired = c.site.lock->lock_unless_retired() != 0;
+        c.holds_lock = !c.is_retired;
+      } else {
+        c.is_retired = by_address_[i - 1]->is_retired;
+      }
+      before = c.site.lock;
+    }
+  }
+  ~held_sites() {
+    if (is_kept_) return;
+    unlock_chain(chain());
+    if (served != nullptr) resume(served);
+  }
+  held_sites(const held_sites&) = delete;
+  held_sites& operator=(const held_sites&) = delete;
+
+  // Highest address first (E5).
+  lock_chain* chain() noexcept {
+    lock_chain* first = nullptr;
+    for (unsigned i = 0; i < count_; ++i) {
+      select_case& c = *by_address_[i];
+      if (!c.holds_lock) continue;
+      c.site.next = first;
+      first = &c.site;
+    }
+    return first;
+  }
+  void keep() noexcept { is_kept_ = true; }
+
+  party* served = nullptr;
+
+ private:
+  select_case** by_address_;
+  unsigned count_;
+  bool is_kept_ = false;
+};
+
+struct answer {
+  select_case* taken = nullptr;
+  bool must_look_again = false;
+};
+
+inline unsigned pick(worker* w, unsigned count) noexcept {
+  if (count == 1) return 0;
+  if (w != nullptr) return seam_choose(w->random, choice::select_case, count);
+  random_source own(thread_seed(&count));
+  return seam_choose(own, choice::select_case, count);
+}
+
+// Under all locks: takes one of the cases that can go (E2).
+inline answer take_one(const select_list& list, worker* w, nanoseconds_t now, party*& served) {
+  unsigned candidates = 0;
+  for (unsigned i = 0; i < list.count; ++i) {
+    select_case& c = *list.cases[i];
+    c.is_candidate = c.is_ready(now);
+    if (c.is_candidate) ++candidates;
+    if (c.is_candidate && list.order == select_order::first) break;
+  }
+  while (candidates != 0) {
+    unsigned skip = CONCUR_MUTANT_IS(162) ? 0 : pick(w, candidates);
+    unsigned i = 0;
+    while (!list.cases[i]->is_candidate || skip-- != 0) ++i;
+    const step result = list.cases[i]->take(served);
+    if (result == step::done) return {list.cases[i], false};
+    if (result == step::again || list.order == select_order::first) return {nullptr, true};
+    list.cases[i]->is_candidate = false;
+    --candidates;
+  }
+  return {};
+}
+
+// Takes the notes away, and returns the case by whose note the wait was ended, if it was by one (E5).
+inline select_case* leave_sites(const select_list& list, unsigned sites) noexcept {
+  select_case* chosen = nullptr;
+  unsigned end = 0;
+  for (unsigned begin = 0; begin < sites; begin = end) {
+    spin_lock& lock = *list.by_address[begin]->site.lock;
+    const bool is_locked = lock.lock_unless_retired() == 0;
+    for (end = begin; end < sites && list.by_address[end]->site.lock == &lock; ++end) {
+      select_case& c = *list.by_address[end];
+      if (is_locked && !CONCUR_MUTANT_IS(163)) c.leave();
+      if (c.note.was_chosen()) chosen = &c;
+    }
+    if (is_locked) lock.unlock();
+  }
+  return chosen;
+}
+
+inline int index_of(const select_list& list, const select_case* c) noexcept {
+  int i = 0;
+  while (list.cases[i] != c) ++i;
+  return i;
+}
+
+CONCUR_INLINE int run_select(const select_list& list) {
+  int otherwise = -1;
+  for (unsigned i = 0; i < list.count; ++i) {
+    if (list.cases[i]->is_otherwise) otherwise = static_cast<int>(i);
+  }
+  const bool may_park = list.may_park && otherwise < 0;
+  for (;;) {
+    worker* const w = may_park ? checkpoint() : this_worker();
+    caller me(w);
+    poll_room in_poll;
+    for (unsigned i = 0; i < list.count; ++i) list.cases[i]->prepare();
+    const unsigned sites = sort_sites(list);  // a case may have found its site only now
+    if (w == nullptr && may_park) in_poll.open(list.cases, list.count);
+    nanoseconds_t deadline_ns = list.deadline_ns;
+    lock_chain* locks = nullptr;
+    {
+      held_sites held(list.by_address, sites);
+      for (unsigned i = 0; i < list.count; ++i) {
+        const nanoseconds_t own_ns = list.cases[i]->deadline_ns();
+        if (own_ns < deadline_ns) deadline_ns = own_ns;
+      }
+      const nanoseconds_t now = deadline_ns != never ? seam_now() : long_ago;
+      const answer found = take_one(list, w, now, held.served);
+      if (found.taken != nullptr) return index_of(list, found.taken);
+      if (found.must_look_again) continue;
+      if (!may_park) return otherwise;
+      if (list.deadline_ns <= now) return -1;
+      for (unsigned i = 0; i < sites; ++i) {
+        select_case& c = *list.by_address[i];
+        c.note.begin(me.who());
+        c.enter();
+      }
+      locks = held.chain();
+      held.keep();
+    }
+    const outcome result =
+        in_poll.is_needed() ? in_poll.park(me.thread(), locks, deadline_ns) : me.park_at_all(locks, deadline_ns);
+    select_case* const chosen = leave_sites(list, sites);
+    if (result == outcome::cancelled) fail_cancelled();
+    if ((result == outcome::granted || result == outcome::closed) && chosen->end(result))
+      return index_of(list, chosen);
+  }
+}
+
+}  // namespace detail
+CONCUR_NAMESPACE_END
+#endif  // CONCUR_BODIES
+#endif

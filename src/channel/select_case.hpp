@@ -1,0 +1,100 @@
+// channel/select_case.hpp - one case of a select, as the select sees it.
+//
+// A select waits at several sites at once: channels, futures, descriptors. Each has a lock and a queue of waiters; what
+// else it is, the select does not know. A case answers four questions, all under its site's lock: could you go now, go
+// (unless somebody else was faster), wait in your queue, leave it.
+//
+//   X1  A case moves a value, or takes one, in take(), or by the hand of whoever claimed its note; never otherwise. So
+//       the operands of a case that loses are untouched.
+//   X2  A case is for one select at a time, and lives on the stack of who selects, or in a selector.
+#ifndef CONCUR_CHANNEL_SELECT_CASE_HPP
+#define CONCUR_CHANNEL_SELECT_CASE_HPP
+
+#include "base/config.hpp"
+#include "base/time.hpp"
+#include "channel/channel_core.hpp"
+#include "runtime/suspend.hpp"
+
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+class select_case {
+ public:
+  select_case() noexcept = default;
+  select_case& operator=(const select_case&) = delete;
+  virtual ~select_case() = default;
+
+  // Before each round, without any lock. What it finds must be looked at again under the lock.
+  virtual void prepare() {}
+  // Whether it could go now. `now` is the time, if the case has a deadline.
+  virtual bool is_ready(nanoseconds_t now) noexcept = 0;
+  // Goes. done; or blocked: somebody was faster; or again. `served` is to be resumed when the locks are dropped.
+  virtual step take(party*& served) = 0;
+  // Puts the note, which has its party, into the queue.
+  virtual void enter() noexcept {}
+  // Takes the note out, if it is there still.
+  virtual void leave() noexcept {}
+  // Somebody claimed the note, with this outcome: granted or closed. Without any lock. False: it was for nothing, and the
+  // select begins again.
+  virtual bool end(outcome) { return true; }
+  // The user's function, with what was received.
+  virtual void run() = 0;
+  // After it went: it is not to go again.
+  virtual bool is_spent() const noexcept { return false; }
+  // The case outlives the expression that made it: it takes what it refers to.
+  virtual void own() {}
+
+  // When it may become ready by itself.
+  virtual nanoseconds_t deadline_ns() const noexcept { return never; }
+
+  lock_chain site;          // its lock; null for a case that waits at no site, or is never ready
+  waiter note;              // while the select waits
+  bool holds_lock = false;  // of several cases of one site, only the first
+  bool is_retired = false;  // the lock can no longer be had: what it guarded has happened
+  bool is_candidate = false;
+  bool is_otherwise = false;
+  int descriptor = -1;  // what a plain thread has to watch, for a case without a site
+  bool is_for_writing = false;
+
+ protected:
+  // A copy is a case that waits nowhere.
+  select_case(const select_case& other) noexcept
+      : is_otherwise(other.is_otherwise), descriptor(other.descriptor), is_for_writing(other.is_for_writing) {
+    site.lock = other.site.lock;
+  }
+};
+
+// A case without a site, that is ready from some moment on.
+template <class F>
+class timed_case final : public select_case {
+ public:
+  timed_case(nanoseconds_t deadline, F&& handler) : deadline_ns_(deadline), handler_(std::move(handler)) {}
+
+  bool is_ready(nanoseconds_t now) noexcept override { return deadline_ns_ <= now; }
+  step take(party*&) override { return step::done; }
+  void run() override { handler_(); }
+  bool is_spent() const noexcept override { return true; }
+  nanoseconds_t deadline_ns() const noexcept override { return deadline_ns_; }
+
+ private:
+  nanoseconds_t deadline_ns_;
+  F handler_;
+};
+
+template <class F>
+class otherwise_case final : public select_case {
+ public:
+  explicit otherwise_case(F&& handler) : handler_(std::move(handler)) { is_otherwise = true; }
+
+  bool is_ready(nanoseconds_t) noexcept override { return false; }
+  step take(party*&) override { return step::done; }
+  void run() override { handler_(); }
+
+ private:
+  F handler_;
+};
+
+}  // namespace detail
+CONCUR_NAMESPACE_END
+
+#endif

@@ -4509,7 +4509,7 @@ struct waiter {
 
 // Makes a claimed party go on. Defined by the scheduler; W2 holds from here.
 CONCUR_INLINE void resume(party* who) noexcept;
-CONCUR_INLINE void resume_thread(party* who) noexcept;  // the half of it for plain threads (suspend.hpp)
+CONCUR_INLINE void resume_thread(party* who) noexcept;  // the half of it for plain threads (caller.hpp)
 
 // Claims the party and ends its wait with `result`: both steps, for who has no value to hand over.
 inline bool end_wait(party& who, std::uint32_t ticket, outcome result) noexcept {
@@ -6105,13 +6105,6 @@ CONCUR_FORCE_INLINE outcome park_fiber(worker*& w, spin_lock* lock, nanoseconds_
   return self->result;
 }
 
-// A thread inside a blocking call. On that thread's stack.
-struct thread_party : party {
-  thread_party() noexcept : party(party_kind::thread) {}
-  parker thread;
-  int wake_end = -1;  // of a pipe, while the thread sleeps in poll() instead (select_poll.hpp)
-};
-
 // Drops the locks in order (S6).
 inline void unlock_chain(lock_chain* locks) noexcept {
   while (locks != nullptr) {
@@ -6123,44 +6116,6 @@ inline void unlock_chain(lock_chain* locks) noexcept {
 
 // Parks the running fiber, whose notes are at several sites; `locks` are theirs (S6).
 outcome park_selected(worker*& w, lock_chain* locks, nanoseconds_t deadline_ns) noexcept;
-CONCUR_INLINE outcome park_thread(thread_party& self, lock_chain* locks, nanoseconds_t deadline_ns) noexcept;
-
-// Who makes a blocking call: the fiber of this worker, or this thread.
-class caller {
- public:
-  // w: the calling thread's worker, as this_worker() or checkpoint() gave it.
-  explicit caller(worker* w) noexcept : worker_(w) {
-    if (CONCUR_UNLIKELY(worker_ == nullptr || worker_->current == nullptr)) {
-      worker_ = nullptr;
-      ::new (static_cast<void*>(room_)) thread_party();
-    }
-  }
-  ~caller() {
-    if (CONCUR_UNLIKELY(worker_ == nullptr)) as_thread()->~thread_party();
-  }
-  caller(const caller&) = delete;
-  caller& operator=(const caller&) = delete;
-
-  party* who() noexcept { return worker_ != nullptr ? static_cast<party*>(worker_->current) : as_thread(); }
-
-  thread_party& thread() noexcept { return *as_thread(); }
-
-  CONCUR_FORCE_INLINE outcome park(spin_lock* lock, nanoseconds_t deadline_ns, wait_reason reason) noexcept {
-    if (CONCUR_LIKELY(worker_ != nullptr)) return park_fiber(worker_, lock, deadline_ns, reason);
-    lock_chain one{lock, nullptr};
-    return park_thread(*as_thread(), lock != nullptr ? &one : nullptr, deadline_ns);
-  }
-  outcome park_at_all(lock_chain* locks, nanoseconds_t deadline_ns) noexcept {
-    if (CONCUR_LIKELY(worker_ != nullptr)) return park_selected(worker_, locks, deadline_ns);
-    return park_thread(*as_thread(), locks, deadline_ns);
-  }
-
- private:
-  thread_party* as_thread() noexcept { return std::launder(reinterpret_cast<thread_party*>(room_)); }
-
-  worker* worker_;
-  alignas(thread_party) unsigned char room_[sizeof(thread_party)];
-};
 
 // Every parking operation begins with this: it raises a cancellation, and makes a fiber that never has to wait yield
 // now and then. Throws `cancelled`. Not while the stack unwinds: destructors finish their work.
@@ -6188,7 +6143,6 @@ CONCUR_INLINE void bind_stack(worker* w, fiber* f, stack* s) noexcept;
 CONCUR_NAMESPACE_END
 
 #if CONCUR_BODIES
-
 CONCUR_NAMESPACE_BEGIN
 namespace detail {
 
@@ -6314,6 +6268,84 @@ CONCUR_NOINLINE CONCUR_INLINE outcome park_selected(worker*& w, lock_chain* lock
   return park_fiber(w, nullptr, deadline_ns, wait_reason::select, departure::selected);
 }
 
+CONCUR_NOINLINE CONCUR_INLINE worker* checkpoint_slow(worker* w) {
+  if (w->current->should_cancel()) {
+    w->budget = worker::operations_per_slice;
+#  if CONCUR_EXCEPTIONS
+    if (std::uncaught_exceptions() == 0) fail_cancelled();
+#  endif
+    return w;
+  }
+  w->picks_to_upkeep = 1;  // a whole slice without a wait is long enough to have missed timers and events
+  return yield_fiber(w);
+}
+
+}  // namespace detail
+CONCUR_NAMESPACE_END
+#endif  // CONCUR_BODIES
+
+// runtime/caller.hpp - who makes a blocking call: a fiber, or a plain thread.
+//
+// Every primitive is for both, and none asks which. A caller is made at the beginning of the call, gives the party that
+// the notes are about, and parks it: a fiber leaves its worker to others (suspend.hpp), a thread sleeps on its parker.
+
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+// A thread inside a blocking call. On that thread's stack.
+struct thread_party : party {
+  thread_party() noexcept : party(party_kind::thread) {}
+  parker thread;
+  int wake_end = -1;  // of a pipe, while the thread sleeps in poll() instead (select_poll.hpp)
+};
+
+CONCUR_INLINE outcome park_thread(thread_party& self, lock_chain* locks, nanoseconds_t deadline_ns) noexcept;
+
+// Who makes a blocking call: the fiber of this worker, or this thread.
+class caller {
+ public:
+  // w: the calling thread's worker, as this_worker() or checkpoint() gave it.
+  explicit caller(worker* w) noexcept : worker_(w) {
+    if (CONCUR_UNLIKELY(worker_ == nullptr || worker_->current == nullptr)) {
+      worker_ = nullptr;
+      ::new (static_cast<void*>(room_)) thread_party();
+    }
+  }
+  ~caller() {
+    if (CONCUR_UNLIKELY(worker_ == nullptr)) as_thread()->~thread_party();
+  }
+  caller(const caller&) = delete;
+  caller& operator=(const caller&) = delete;
+
+  party* who() noexcept { return worker_ != nullptr ? static_cast<party*>(worker_->current) : as_thread(); }
+
+  thread_party& thread() noexcept { return *as_thread(); }
+
+  CONCUR_FORCE_INLINE outcome park(spin_lock* lock, nanoseconds_t deadline_ns, wait_reason reason) noexcept {
+    if (CONCUR_LIKELY(worker_ != nullptr)) return park_fiber(worker_, lock, deadline_ns, reason);
+    lock_chain one{lock, nullptr};
+    return park_thread(*as_thread(), lock != nullptr ? &one : nullptr, deadline_ns);
+  }
+  outcome park_at_all(lock_chain* locks, nanoseconds_t deadline_ns) noexcept {
+    if (CONCUR_LIKELY(worker_ != nullptr)) return park_selected(worker_, locks, deadline_ns);
+    return park_thread(*as_thread(), locks, deadline_ns);
+  }
+
+ private:
+  thread_party* as_thread() noexcept { return std::launder(reinterpret_cast<thread_party*>(room_)); }
+
+  worker* worker_;
+  alignas(thread_party) unsigned char room_[sizeof(thread_party)];
+};
+
+}  // namespace detail
+CONCUR_NAMESPACE_END
+
+#if CONCUR_BODIES
+
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
 CONCUR_INLINE outcome park_thread(thread_party& self, lock_chain* locks, nanoseconds_t deadline_ns) noexcept {
   const std::uint32_t ticket = self.next_ticket();
   self.word.store(ticket, std::memory_order_release);  // release: publishes the note's fields to whoever claims
@@ -6337,18 +6369,6 @@ CONCUR_INLINE void resume_thread(party* who) noexcept {
   }
   const char byte = 1;
   static_cast<void>(!::write(wake_end, &byte, 1));
-}
-
-CONCUR_NOINLINE CONCUR_INLINE worker* checkpoint_slow(worker* w) {
-  if (w->current->should_cancel()) {
-    w->budget = worker::operations_per_slice;
-#  if CONCUR_EXCEPTIONS
-    if (std::uncaught_exceptions() == 0) fail_cancelled();
-#  endif
-    return w;
-  }
-  w->picks_to_upkeep = 1;  // a whole slice without a wait is long enough to have missed timers and events
-  return yield_fiber(w);
 }
 
 }  // namespace detail
@@ -9126,7 +9146,7 @@ CONCUR_NAMESPACE_END
 // channel/select_poll.hpp - a plain thread that selects over descriptors and channels at once.
 //
 // A fiber leaves the descriptors to the reactor. A plain thread has no reactor: it sleeps in poll(), with a pipe among the
-// descriptors. Who ends its wait at a channel writes a byte into that pipe instead of unparking it (suspend.hpp,
+// descriptors. Who ends its wait at a channel writes a byte into that pipe instead of unparking it (caller.hpp,
 // resume_thread). Pipe and list are made before any lock is taken, for both can fail.
 
 #if CONCUR_BODIES

@@ -40,6 +40,7 @@
 #include "runtime/monitor.hpp"
 #include "runtime/scheduler.hpp"
 #include "runtime/suspend.hpp"
+#include "runtime/caller.hpp"
 #include "runtime/wait_queue.hpp"
 #include "runtime/idle_sleep.hpp"
 #include "runtime/monitor_look.hpp"

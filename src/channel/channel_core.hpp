@@ -33,7 +33,7 @@
 #include "base/intrusive.hpp"
 #include "base/time.hpp"
 #include "channel/tick_source.hpp"
-#include "runtime/suspend.hpp"
+#include "runtime/caller.hpp"
 
 CONCUR_NAMESPACE_BEGIN
 namespace detail {

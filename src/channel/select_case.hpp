@@ -13,7 +13,7 @@
 #include "base/config.hpp"
 #include "base/time.hpp"
 #include "channel/channel_core.hpp"
-#include "runtime/suspend.hpp"
+#include "runtime/caller.hpp"
 
 CONCUR_NAMESPACE_BEGIN
 namespace detail {

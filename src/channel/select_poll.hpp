@@ -1,7 +1,7 @@
 // channel/select_poll.hpp - a plain thread that selects over descriptors and channels at once.
 //
 // A fiber leaves the descriptors to the reactor. A plain thread has no reactor: it sleeps in poll(), with a pipe among the
-// descriptors. Who ends its wait at a channel writes a byte into that pipe instead of unparking it (suspend.hpp,
+// descriptors. Who ends its wait at a channel writes a byte into that pipe instead of unparking it (caller.hpp,
 // resume_thread). Pipe and list are made before any lock is taken, for both can fail.
 #ifndef CONCUR_CHANNEL_SELECT_POLL_HPP
 #define CONCUR_CHANNEL_SELECT_POLL_HPP

@@ -152,13 +152,6 @@ CONCUR_FORCE_INLINE outcome park_fiber(worker*& w, spin_lock* lock, nanoseconds_
   return self->result;
 }
 
-// A thread inside a blocking call. On that thread's stack.
-struct thread_party : party {
-  thread_party() noexcept : party(party_kind::thread) {}
-  parker thread;
-  int wake_end = -1;  // of a pipe, while the thread sleeps in poll() instead (select_poll.hpp)
-};
-
 // Drops the locks in order (S6).
 inline void unlock_chain(lock_chain* locks) noexcept {
   while (locks != nullptr) {
@@ -170,44 +163,6 @@ inline void unlock_chain(lock_chain* locks) noexcept {
 
 // Parks the running fiber, whose notes are at several sites; `locks` are theirs (S6).
 outcome park_selected(worker*& w, lock_chain* locks, nanoseconds_t deadline_ns) noexcept;
-CONCUR_INLINE outcome park_thread(thread_party& self, lock_chain* locks, nanoseconds_t deadline_ns) noexcept;
-
-// Who makes a blocking call: the fiber of this worker, or this thread.
-class caller {
- public:
-  // w: the calling thread's worker, as this_worker() or checkpoint() gave it.
-  explicit caller(worker* w) noexcept : worker_(w) {
-    if (CONCUR_UNLIKELY(worker_ == nullptr || worker_->current == nullptr)) {
-      worker_ = nullptr;
-      ::new (static_cast<void*>(room_)) thread_party();
-    }
-  }
-  ~caller() {
-    if (CONCUR_UNLIKELY(worker_ == nullptr)) as_thread()->~thread_party();
-  }
-  caller(const caller&) = delete;
-  caller& operator=(const caller&) = delete;
-
-  party* who() noexcept { return worker_ != nullptr ? static_cast<party*>(worker_->current) : as_thread(); }
-
-  thread_party& thread() noexcept { return *as_thread(); }
-
-  CONCUR_FORCE_INLINE outcome park(spin_lock* lock, nanoseconds_t deadline_ns, wait_reason reason) noexcept {
-    if (CONCUR_LIKELY(worker_ != nullptr)) return park_fiber(worker_, lock, deadline_ns, reason);
-    lock_chain one{lock, nullptr};
-    return park_thread(*as_thread(), lock != nullptr ? &one : nullptr, deadline_ns);
-  }
-  outcome park_at_all(lock_chain* locks, nanoseconds_t deadline_ns) noexcept {
-    if (CONCUR_LIKELY(worker_ != nullptr)) return park_selected(worker_, locks, deadline_ns);
-    return park_thread(*as_thread(), locks, deadline_ns);
-  }
-
- private:
-  thread_party* as_thread() noexcept { return std::launder(reinterpret_cast<thread_party*>(room_)); }
-
-  worker* worker_;
-  alignas(thread_party) unsigned char room_[sizeof(thread_party)];
-};
 
 // Every parking operation begins with this: it raises a cancellation, and makes a fiber that never has to wait yield
 // now and then. Throws `cancelled`. Not while the stack unwinds: destructors finish their work.
@@ -235,9 +190,6 @@ CONCUR_INLINE void bind_stack(worker* w, fiber* f, stack* s) noexcept;
 CONCUR_NAMESPACE_END
 
 #if CONCUR_BODIES
-
-#  include <unistd.h>
-
 CONCUR_NAMESPACE_BEGIN
 namespace detail {
 
@@ -361,31 +313,6 @@ CONCUR_INLINE void publish_selected(worker* w) noexcept {
 CONCUR_NOINLINE CONCUR_INLINE outcome park_selected(worker*& w, lock_chain* locks, nanoseconds_t deadline_ns) noexcept {
   w->leaving_locks = locks;
   return park_fiber(w, nullptr, deadline_ns, wait_reason::select, departure::selected);
-}
-
-CONCUR_INLINE outcome park_thread(thread_party& self, lock_chain* locks, nanoseconds_t deadline_ns) noexcept {
-  const std::uint32_t ticket = self.next_ticket();
-  self.word.store(ticket, std::memory_order_release);  // release: publishes the note's fields to whoever claims
-  unlock_chain(locks);
-  if (deadline_ns == never) {
-    self.thread.park();
-    return self.result;
-  }
-  if (self.thread.park_until(deadline_ns)) return self.result;
-  if (claim(self, ticket)) return outcome::timed_out;
-  self.thread.park();  // somebody claimed in the same moment, and its wake-up is on the way
-  return self.result;
-}
-
-CONCUR_INLINE void resume_thread(party* who) noexcept {
-  thread_party* const t = static_cast<thread_party*>(who);
-  const int wake_end = t->wake_end;
-  if (CONCUR_LIKELY(wake_end < 0)) {
-    t->thread.unpark();
-    return;
-  }
-  const char byte = 1;
-  static_cast<void>(!::write(wake_end, &byte, 1));
 }
 
 CONCUR_NOINLINE CONCUR_INLINE worker* checkpoint_slow(worker* w) {

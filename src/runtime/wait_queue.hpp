@@ -17,7 +17,7 @@
 #include "atomic/spin_lock.hpp"
 #include "base/config.hpp"
 #include "base/intrusive.hpp"
-#include "runtime/suspend.hpp"
+#include "runtime/caller.hpp"
 
 CONCUR_NAMESPACE_BEGIN
 namespace detail {

@@ -131,7 +131,7 @@ struct waiter {
 
 // Makes a claimed party go on. Defined by the scheduler; W2 holds from here.
 CONCUR_INLINE void resume(party* who) noexcept;
-CONCUR_INLINE void resume_thread(party* who) noexcept;  // the half of it for plain threads (suspend.hpp)
+CONCUR_INLINE void resume_thread(party* who) noexcept;  // the half of it for plain threads (caller.hpp)
 
 // Claims the party and ends its wait with `result`: both steps, for who has no value to hand over.
 inline bool end_wait(party& who, std::uint32_t ticket, outcome result) noexcept {

@@ -27,7 +27,7 @@
 #include "base/error.hpp"
 #include "base/intrusive.hpp"
 #include "base/time.hpp"
-#include "runtime/suspend.hpp"
+#include "runtime/caller.hpp"
 
 CONCUR_NAMESPACE_BEGIN
 namespace detail {

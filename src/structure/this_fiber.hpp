@@ -8,7 +8,7 @@
 
 #include "base/config.hpp"
 #include "base/time.hpp"
-#include "runtime/suspend.hpp"
+#include "runtime/caller.hpp"
 
 CONCUR_NAMESPACE_BEGIN
 

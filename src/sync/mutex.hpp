@@ -25,7 +25,7 @@
 #include "base/config.hpp"
 #include "base/error.hpp"
 #include "base/intrusive.hpp"
-#include "runtime/suspend.hpp"
+#include "runtime/caller.hpp"
 
 CONCUR_NAMESPACE_BEGIN
 

@@ -511,6 +511,47 @@ class intrusive_list {
 }  // namespace detail
 CONCUR_NAMESPACE_END
 
+// base/maker.hpp - a function that makes a T, with its own type forgotten.
+//
+// A pool that opens connections, and a variable with a first value, keep a function of the user's. std::function would do,
+// but cannot hold one that is move-only, and its header costs every user compile time.
+
+#include <memory>
+#include <type_traits>
+#include <utility>
+
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+template <class T>
+class maker {
+ public:
+  maker() noexcept = default;
+  virtual ~maker() = default;
+  maker(const maker&) = delete;
+  maker& operator=(const maker&) = delete;
+  virtual T make() = 0;
+};
+
+template <class T, class F>
+class function_maker final : public maker<T> {
+ public:
+  template <class G>
+  explicit function_maker(G&& function) : function_(std::forward<G>(function)) {}
+  T make() override { return function_(); }
+
+ private:
+  F function_;
+};
+
+template <class T, class F>
+std::unique_ptr<maker<T>> new_maker(F&& function) {
+  return std::make_unique<function_maker<T, std::decay_t<F>>>(std::forward<F>(function));
+}
+
+}  // namespace detail
+CONCUR_NAMESPACE_END
+
 // atomic/spin_lock.hpp - a lock for a few instructions, in one word.
 //
 // It guards what is over sooner than a thread could be put to sleep: linking a waiter, moving one value. No parking
@@ -4649,6 +4690,7 @@ namespace detail {
 struct worker;
 class scheduler;
 struct fiber_pool;
+struct local_table;
 
 enum class fiber_state : unsigned char { idle, ready, running, parked, finished };
 
@@ -4684,6 +4726,7 @@ struct fiber : party {
   void* payload = nullptr;  // closure and result: in `room` when small, on the heap when not
   char* name = nullptr;     // null, or fiber_name_bytes of its own
   std::uint64_t id = 0;
+  local_table* locals = nullptr;  // the values of fiber_locals that it has used; null: none
 #if CONCUR_ASAN || CONCUR_TSAN
   stack_notice* notice = nullptr;  // at the top of its stack, and gone with it
 #endif
@@ -4698,7 +4741,7 @@ struct fiber : party {
 };
 
 // A block: the fiber and the room for a small closure with its result, in whole cache lines.
-inline constexpr std::size_t fiber_block_bytes = sizeof(fiber) + 96 <= 256 ? 256 : 384;
+inline constexpr std::size_t fiber_block_bytes = sizeof(fiber) + 64 <= 256 ? 256 : 384;
 inline constexpr std::size_t fiber_room_bytes = fiber_block_bytes - (sizeof(fiber) + 15) / 16 * 16;
 
 // Whether an exception is on its way up the fiber's stack: destructors that run for it may park, and are not cancelled.
@@ -5989,7 +6032,6 @@ CONCUR_NAMESPACE_END
 // waits for the slowest switch, and a pre-empted worker stalls its wakers.
 
 #include <new>
-#include <utility>
 
 CONCUR_NAMESPACE_BEGIN
 namespace detail {
@@ -8328,6 +8370,356 @@ CONCUR_INLINE void once_flag::pass_on() noexcept {
 CONCUR_NAMESPACE_END
 #endif  // CONCUR_BODIES
 
+// sync/resource_pool.hpp - a few things that many want in turn: connections, handles, large buffers.
+//
+// A database takes so many connections and no more; opening one takes long; a broken one must not come back. The pool
+// hands out what it has, makes what it may, and lets the others wait in line. What a caller holds is a lease, which gives
+// the thing back when it goes.
+//
+// `alive` counts places: things that are idle, on lease, or being made. What a waiter is given is a thing, or a place in
+// which it makes one itself, without the lock.
+//
+//     given back                     goes to                     if nobody waits
+//     a thing                        the first waiter            the idle ones, newest first out
+//     a place (discarded, or the     the first waiter, which     alive is one less
+//     factory threw)                 makes a fresh one
+//     anything, to a closed pool     nobody: it is destroyed
+//
+//   C1  Whenever somebody waits, nothing is idle and no thing may be made: what comes free goes to the first in line, never
+//       past it. So the order is strictly first in, first out.
+//   C2  What is given goes to a waiter that was claimed, under the lock (W4): one that timed out or was cancelled has been
+//       given nothing, and nothing is lost with it.
+//   C3  Pool and leases share the state, and the last of them frees it: a lease may outlive its pool.
+//   C4  The factory and the destructors of things run without the lock.
+
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+struct pool_item {
+  pool_item* next = nullptr;  // of the idle ones
+};
+
+// The part that does not depend on the things' type.
+class pool_core {
+ public:
+  pool_core(std::size_t capacity, bool can_make);
+
+  // Parks until there is something. granted: an item, or null for a place. Else closed or timed_out. Throws `cancelled`.
+  outcome take(pool_item*& item, nanoseconds_t deadline_ns);
+  // The same without parking; false when there is nothing.
+  bool try_take(pool_item*& item) noexcept;
+  // False: the pool is closed, the place is gone, and the caller destroys the item.
+  bool give(pool_item* item) noexcept;
+  void give_place() noexcept;
+  // A place for a thing that the caller brings. Throws std::logic_error when there is none, or the pool is closed.
+  void take_place();
+  // Lets everybody go, and returns the idle ones for the caller to destroy.
+  pool_item* close() noexcept;
+
+  std::size_t capacity() const noexcept { return capacity_; }
+  std::size_t size() noexcept;
+  std::size_t idle() noexcept;
+  bool is_closed() noexcept;
+
+ private:
+  bool take_free(pool_item*& item) noexcept;
+  bool hand_over(pool_item* item, party*& next) noexcept;
+
+  wait_queue waiting_;
+  pool_item* idle_ = nullptr;
+  std::size_t idle_count_ = 0;
+  std::size_t alive_ = 0;
+  const std::size_t capacity_;
+  const bool can_make_;
+  bool is_closed_ = false;
+};
+
+[[noreturn]] CONCUR_INLINE void fail_pool_closed();
+
+}  // namespace detail
+
+// What is done to a thing before it is given back happens before its next lease. The pool may be destroyed while leases
+// are out, and while others wait: it closes then.
+template <class T>
+class resource_pool {
+  struct item : detail::pool_item {
+    explicit item(T&& from) : value(std::move(from)) {}
+    explicit item(detail::maker<T>& from) : value(from.make()) {}
+    T value;
+  };
+  struct state {
+    state(std::size_t capacity, std::unique_ptr<detail::maker<T>> factory_in)
+        : core(capacity, factory_in != nullptr), factory(std::move(factory_in)) {}
+    detail::pool_core core;
+    std::unique_ptr<detail::maker<T>> factory;
+  };
+
+ public:
+  // One thing of the pool, or none. Gives it back when destroyed; use it in one fiber or thread at a time.
+  class lease {
+   public:
+    lease() noexcept = default;
+    lease(lease&& other) noexcept : state_(std::move(other.state_)), item_(std::exchange(other.item_, nullptr)) {}
+    lease& operator=(lease&& other) noexcept {
+      lease taken(std::move(other));
+      std::swap(state_, taken.state_);
+      std::swap(item_, taken.item_);
+      return *this;
+    }
+    ~lease() { give_back(); }
+
+    explicit operator bool() const noexcept { return item_ != nullptr; }
+    T& operator*() const noexcept { return item_->value; }
+    T* operator->() const noexcept { return std::addressof(item_->value); }
+    T* get() const noexcept { return item_ != nullptr ? std::addressof(item_->value) : nullptr; }
+
+    // Ends the lease now. Nothing happens to an empty one.
+    void give_back() noexcept {
+      if (item_ == nullptr) return;
+      item* mine = std::exchange(item_, nullptr);
+      if (!state_->core.give(mine)) delete mine;
+      state_.reset();
+    }
+    // Destroys the thing, which is broken: a pool with a factory makes a fresh one when one is wanted, another has one less
+    // until add() brings one. Nothing happens to an empty one.
+    void discard() noexcept {
+      if (item_ == nullptr) return;
+      delete std::exchange(item_, nullptr);
+      state_->core.give_place();
+      state_.reset();
+    }
+
+   private:
+    friend class resource_pool;
+    lease(std::shared_ptr<state> whose, item* what) noexcept : state_(std::move(whose)), item_(what) {}
+
+    std::shared_ptr<state> state_;
+    item* item_ = nullptr;
+  };
+
+  // At most `capacity` things, which add() brings. Throws std::invalid_argument if that is zero.
+  explicit resource_pool(std::size_t capacity) : state_(std::make_shared<state>(capacity, nullptr)) {}
+  // At most `capacity` things, made by factory() when one is wanted and none is idle; by the one that wants it, several at
+  // once if several do. What the factory throws passes through acquire, and its place goes to the next in line.
+  template <class F>
+  resource_pool(std::size_t capacity, F&& factory)
+      : state_(std::make_shared<state>(capacity, detail::new_maker<T>(std::forward<F>(factory)))) {}
+  // The elements of a container, moved out of it; its size is the capacity.
+  template <class Items, class = decltype(std::declval<Items&>().begin())>
+  explicit resource_pool(Items items) : resource_pool(items.size()) {
+    for (T& one : items) add(std::move(one));
+  }
+  resource_pool(const resource_pool&) = delete;
+  resource_pool& operator=(const resource_pool&) = delete;
+  ~resource_pool() { close(); }
+
+  // Brings a thing: for the first in line, or to lie idle. Throws std::logic_error, and takes nothing, when the pool is
+  // full or closed.
+  void add(T thing) {
+    state_->core.take_place();
+    place mine(*state_);
+    item* fresh = new item(std::move(thing));
+    mine.keep();
+    if (!state_->core.give(fresh)) delete fresh;
+  }
+
+  // Parks until there is a thing, or a place to make one. Throws `cancelled`, std::logic_error when the pool is closed, and
+  // what the factory throws.
+  [[nodiscard]] lease acquire() { return acquire_deadline(detail::never); }
+  // The same with a limit to the wait, not to the factory: an empty lease when that passed first.
+  template <class Rep, class Period>
+  [[nodiscard]] lease acquire_for(std::chrono::duration<Rep, Period> d) {
+    return acquire_deadline(detail::deadline_after(d));
+  }
+  template <class Clock, class Duration>
+  [[nodiscard]] lease acquire_until(const std::chrono::time_point<Clock, Duration>& tp) {
+    return acquire_deadline(detail::deadline_at(tp));
+  }
+  // An empty lease when there is nothing now, or the pool is closed. Does not wait, but may call the factory.
+  [[nodiscard]] lease try_acquire() {
+    detail::pool_item* got = nullptr;
+    std::shared_ptr<state> s = state_;
+    if (!s->core.try_take(got)) return lease();
+    return lease_of(std::move(s), got);
+  }
+
+  // Destroys what is idle, and what comes back later; who waits, or comes later, is told so. Again: nothing.
+  void close() noexcept {
+    detail::pool_item* left = state_->core.close();
+    while (left != nullptr) delete static_cast<item*>(std::exchange(left, left->next));
+  }
+  bool closed() const noexcept { return state_->core.is_closed(); }
+  std::size_t capacity() const noexcept { return state_->core.capacity(); }
+  // How many there are: idle, on lease, or being made.
+  std::size_t size() const noexcept { return state_->core.size(); }
+  std::size_t idle() const noexcept { return state_->core.idle(); }
+
+ private:
+  // Holds a place until there is a thing in it; gives it back when making one fails.
+  class place {
+   public:
+    explicit place(state& whose) noexcept : whose_(&whose) {}
+    ~place() {
+      if (whose_ != nullptr) whose_->core.give_place();
+    }
+    place(const place&) = delete;
+    place& operator=(const place&) = delete;
+    void keep() noexcept { whose_ = nullptr; }
+
+   private:
+    state* whose_;
+  };
+
+  static lease lease_of(std::shared_ptr<state> s, detail::pool_item* got) {
+    if (got != nullptr) return lease(std::move(s), static_cast<item*>(got));
+    place mine(*s);
+    item* fresh = new item(*s->factory);
+    mine.keep();
+    return lease(std::move(s), fresh);
+  }
+
+  lease acquire_deadline(detail::nanoseconds_t deadline_ns) {
+    std::shared_ptr<state> s = state_;  // the pool may go while we wait (C3)
+    detail::pool_item* got = nullptr;
+    const detail::outcome result = s->core.take(got, deadline_ns);
+    if (result == detail::outcome::closed) detail::fail_pool_closed();
+    if (result != detail::outcome::granted) return lease();
+    return lease_of(std::move(s), got);
+  }
+
+  std::shared_ptr<state> state_;
+};
+
+CONCUR_NAMESPACE_END
+
+#if CONCUR_BODIES
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+CONCUR_INLINE void fail_pool_closed() {
+  fail_logic("concur::resource_pool: the pool is closed; nothing is to be had from it any more");
+}
+
+CONCUR_INLINE pool_core::pool_core(std::size_t capacity, bool can_make) : capacity_(capacity), can_make_(can_make) {
+  if (capacity == 0) fail_argument("concur::resource_pool", "capacity", "0", "a pool holds at least one thing");
+}
+
+CONCUR_INLINE bool pool_core::take_free(pool_item*& item) noexcept {
+  if (idle_ != nullptr) {
+    item = idle_;
+    idle_ = idle_->next;
+    --idle_count_;
+    return true;
+  }
+  if (!can_make_ || alive_ == capacity_) return false;
+  ++alive_;
+  item = nullptr;
+  return true;
+}
+
+CONCUR_INLINE outcome pool_core::take(pool_item*& item, nanoseconds_t deadline_ns) {
+  caller me(checkpoint());
+  waiting_.lock.lock();
+  if (is_closed_ || take_free(item)) {
+    const outcome result = is_closed_ ? outcome::closed : outcome::granted;
+    waiting_.lock.unlock();
+    return result;
+  }
+  const outcome result = waiting_.wait(me, &item, deadline_ns, wait_reason::pool_acquire);
+  if (result == outcome::cancelled) fail_cancelled();
+  return result;
+}
+
+CONCUR_INLINE bool pool_core::try_take(pool_item*& item) noexcept {
+  lock_scope<spin_lock> held(waiting_.lock);
+  return !is_closed_ && take_free(item);
+}
+
+// To the first in line, if there is one (C2). Under the lock; the caller resumes `next` after it.
+CONCUR_INLINE bool pool_core::hand_over(pool_item* item, party*& next) noexcept {
+  waiter* note = CONCUR_MUTANT_IS(129) ? waiting_.parties.pop_front() : pop_claimed(waiting_.parties);
+  if (note == nullptr) return false;
+  *static_cast<pool_item**>(note->value) = item;
+  if (CONCUR_MUTANT_IS(129) && !note->claim()) return true;
+  next = note->who;
+  next->result = outcome::granted;
+  return true;
+}
+
+CONCUR_INLINE bool pool_core::give(pool_item* item) noexcept {
+  party* next = nullptr;
+  {
+    lock_scope<spin_lock> held(waiting_.lock);
+    if (is_closed_ && !CONCUR_MUTANT_IS(131)) {
+      --alive_;
+      return false;
+    }
+    if (!hand_over(item, next)) {
+      item->next = idle_;
+      idle_ = item;
+      ++idle_count_;
+    }
+  }
+  if (next != nullptr) resume(next);
+  return true;
+}
+
+CONCUR_INLINE void pool_core::give_place() noexcept {
+  party* next = nullptr;
+  {
+    lock_scope<spin_lock> held(waiting_.lock);
+    if (!can_make_ || CONCUR_MUTANT_IS(130) || !hand_over(nullptr, next)) --alive_;
+  }
+  if (next != nullptr) resume(next);
+}
+
+CONCUR_INLINE void pool_core::take_place() {
+  bool is_full = false;
+  {
+    lock_scope<spin_lock> held(waiting_.lock);
+    is_full = alive_ == capacity_;
+    if (!is_closed_ && !is_full) {
+      ++alive_;
+      return;
+    }
+  }
+  if (!is_full) fail_pool_closed();
+  fail_logic("concur::resource_pool::add: the pool is full; construct it with a larger capacity");
+}
+
+CONCUR_INLINE pool_item* pool_core::close() noexcept {
+  ended_waits woken;
+  pool_item* left = nullptr;
+  {
+    lock_scope<spin_lock> held(waiting_.lock);
+    is_closed_ = true;
+    left = std::exchange(idle_, nullptr);
+    alive_ -= std::exchange(idle_count_, 0);
+    woken.take_all(waiting_.parties, outcome::closed);
+  }
+  woken.resume_all();
+  return left;
+}
+
+CONCUR_INLINE std::size_t pool_core::size() noexcept {
+  lock_scope<spin_lock> held(waiting_.lock);
+  return alive_;
+}
+
+CONCUR_INLINE std::size_t pool_core::idle() noexcept {
+  lock_scope<spin_lock> held(waiting_.lock);
+  return idle_count_;
+}
+
+CONCUR_INLINE bool pool_core::is_closed() noexcept {
+  lock_scope<spin_lock> held(waiting_.lock);
+  return is_closed_;
+}
+
+}  // namespace detail
+CONCUR_NAMESPACE_END
+#endif  // CONCUR_BODIES
+
 // channel/tick_source.hpp - when a timed channel has its next value, without anything running until then.
 //
 // after(d) and tick(d) give channels on which a moment of time arrives by itself. No fiber, thread or timer stands
@@ -8399,7 +8791,6 @@ CONCUR_NAMESPACE_END
 // The shape (direct hand-off, one lock, two queues) is that of Go's chan.go, and goes back to Hoare's rendezvous.
 
 #include <optional>
-#include <type_traits>
 
 CONCUR_NAMESPACE_BEGIN
 namespace detail {
@@ -9507,8 +9898,6 @@ CONCUR_NAMESPACE_END
 // a peer may claim. What it sends stays with the caller until the case has won; what it received is handed to the user's
 // function when all locks are gone.
 
-#include <memory>
-
 CONCUR_NAMESPACE_BEGIN
 namespace detail {
 
@@ -10050,11 +10439,289 @@ CONCUR_INLINE bool future_state::drop() noexcept {
 CONCUR_NAMESPACE_END
 #endif  // CONCUR_BODIES
 
+// structure/fiber_local.hpp - a variable of which every fiber has its own.
+//
+// thread_local is wrong in a fiber: it goes on, on another thread, with another's value. A fiber_local is kept by the fiber:
+// its first use makes the value, its end destroys it. Code that also runs on plain threads finds a value of the thread's
+// own, made and destroyed in the same way.
+//
+// Each fiber_local has an index, which is used again after it, and an id, which is not. Each fiber that uses any has a
+// table: by index for finding a value, and as a list in the order of first use for destroying them.
+//
+//     table.nodes[index]        meaning
+//     null                      not used by this fiber
+//     node with our id          our value
+//     node with another id      a value of a fiber_local that is gone; destroyed when the slot is wanted, or at the end
+//
+//   X1  A table is touched by its own fiber or thread only. No lock, no atomic operation.
+//   X2  Values are destroyed one by one, the youngest first, and those not destroyed yet can still be used meanwhile. At
+//       the end of a fiber this comes after its function and its closure, before its result can be seen; destructors may
+//       park, and are not cancelled.
+//   X3  A destructor may use a fiber_local whose value is gone, and gets a new one, which is destroyed next. That may go on
+//       four deep (as with POSIX's thread-specific data); then it is taken for endless, and reported by on_fatal.
+//   X4  A node knows how to destroy itself: its fiber_local may be gone.
+
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+struct local_node {
+  std::uint64_t id = 0;  // of its fiber_local
+  local_node* older = nullptr;
+  void (*destroy)(local_node*) noexcept = nullptr;
+  std::uint32_t index = 0;
+  std::uint32_t depth = 0;  // 0: made by the fiber itself; else by the destructor of one of depth - 1 (X3)
+};
+
+struct local_table {
+  local_node** nodes = nullptr;
+  std::uint32_t node_room = 0;
+  std::uint32_t depth = 0;  // of nodes made now
+  local_node* newest = nullptr;
+};
+
+struct local_key {
+  std::uint64_t id;
+  std::uint32_t index;
+};
+
+CONCUR_INLINE local_key new_local_key();
+CONCUR_INLINE void free_local_key(local_key key) noexcept;
+
+// Where the calling thread's table is, which is no fiber's.
+CONCUR_INLINE local_table* thread_locals() noexcept;
+// The caller's table, with a slot for that index. Throws std::bad_alloc.
+CONCUR_INLINE local_table* make_room_for_local(std::uint32_t index);
+// Puts the node into the caller's table, for which there is room.
+CONCUR_INLINE void attach_local(local_node* node) noexcept;
+// Destroys the caller's value, if it has one.
+CONCUR_INLINE void drop_local(local_key key) noexcept;
+// At the end of a fiber, while it may still park (X2).
+CONCUR_INLINE void destroy_locals(fiber* f) noexcept;
+
+inline local_table* current_locals() noexcept {
+  worker* w = this_worker();
+  if (CONCUR_LIKELY(w != nullptr && w->current != nullptr)) return w->current->locals;
+  return thread_locals();
+}
+
+inline local_node* find_local(local_key key) noexcept {
+  local_table* table = current_locals();
+  if (CONCUR_UNLIKELY(table == nullptr || key.index >= table->node_room)) return nullptr;
+  local_node* node = table->nodes[key.index];
+  return CONCUR_LIKELY(node != nullptr && (node->id == key.id || CONCUR_MUTANT_IS(132))) ? node : nullptr;
+}
+
+}  // namespace detail
+
+// On a plain thread the value is the thread's own, and destroyed at its end; the main thread's is not, unless it ends by
+// pthread_exit. A fiber_local may be destroyed before the fibers that used it end: the value of the fiber that destroys it
+// goes at once, those of others at their ends, or before. A few nanoseconds a use, after the first.
+template <class T>
+class fiber_local {
+ public:
+  // Each value begins as T().
+  fiber_local() : key_(detail::new_local_key()) {}
+  // Each value begins as what first_value() returns, called by the fiber that uses it first. May park and throw.
+  template <class F, class = std::enable_if_t<std::is_invocable_r<T, std::decay_t<F>&>::value>>
+  explicit fiber_local(F&& first_value)
+      : maker_(detail::new_maker<T>(std::forward<F>(first_value))), key_(detail::new_local_key()) {}
+  // Each value begins as a copy of that.
+  explicit fiber_local(T first_value) : fiber_local([copied = std::move(first_value)] { return T(copied); }) {}
+  fiber_local(const fiber_local&) = delete;
+  fiber_local& operator=(const fiber_local&) = delete;
+  ~fiber_local() {
+    detail::drop_local(key_);
+    detail::free_local_key(key_);
+  }
+
+  // The calling fiber's value, made now if this is its first use. Valid until the fiber ends. Throws what making it throws;
+  // then there is none.
+  T& get() {
+    detail::local_node* node = detail::find_local(key_);
+    if (CONCUR_LIKELY(node != nullptr)) return static_cast<holder*>(node)->value;
+    return make();
+  }
+  T& operator*() { return get(); }
+  T* operator->() { return std::addressof(get()); }
+  // Whether the calling fiber has a value already. Makes none.
+  bool has_value() const noexcept { return detail::find_local(key_) != nullptr; }
+
+ private:
+  struct holder : detail::local_node {
+    holder() : value() {}
+    explicit holder(detail::maker<T>& from) : value(from.make()) {}
+    T value;
+  };
+
+  CONCUR_NOINLINE T& make() {
+    detail::make_room_for_local(key_.index);
+    holder* fresh = new_holder();
+    fresh->id = key_.id;
+    fresh->index = key_.index;
+    fresh->destroy = [](detail::local_node* node) noexcept { delete static_cast<holder*>(node); };
+    detail::attach_local(fresh);
+    return fresh->value;
+  }
+  holder* new_holder() {
+    if constexpr (std::is_default_constructible<T>::value) {
+      if (maker_ == nullptr) return new holder();
+    }
+    return new holder(*maker_);
+  }
+
+  std::unique_ptr<detail::maker<T>> maker_;
+  detail::local_key key_;
+};
+
+CONCUR_NAMESPACE_END
+
+#if CONCUR_BODIES
+
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+// --- which index is whose ---
+
+struct local_registry {
+  spin_lock lock;
+  std::uint64_t last_id = 0;
+  std::uint32_t index_count = 0;
+  std::vector<std::uint32_t> free_indexes;
+};
+
+CONCUR_INLINE local_registry& local_keys() {
+  static local_registry* keys = new local_registry();  // never destroyed: variables of static life come here last of all
+  return *keys;
+}
+
+CONCUR_INLINE local_key new_local_key() {
+  local_registry& keys = local_keys();
+  lock_scope<spin_lock> held(keys.lock);
+  if (keys.free_indexes.empty()) {
+    // What free_local_key pushes fits without an allocation.
+    keys.free_indexes.reserve(keys.index_count + std::size_t{1});
+    return {++keys.last_id, keys.index_count++};
+  }
+  const std::uint32_t index = keys.free_indexes.back();
+  keys.free_indexes.pop_back();
+  return {++keys.last_id, index};
+}
+
+CONCUR_INLINE void free_local_key(local_key key) noexcept {
+  local_registry& keys = local_keys();
+  lock_scope<spin_lock> held(keys.lock);
+  keys.free_indexes.push_back(key.index);
+}
+
+// --- whose table ---
+
+CONCUR_INLINE void destroy_table(local_table* table) noexcept {
+  while (local_node* node = table->newest) {
+    table->newest = node->older;
+    table->nodes[node->index] = nullptr;
+    table->depth = node->depth + 1;
+    node->destroy(node);
+  }
+  delete[] table->nodes;
+  delete table;
+}
+
+// One key of the system's for all fiber_locals: it tells us when a thread ends.
+struct thread_table_key {
+  thread_table_key() noexcept {
+    if (pthread_key_create(&key, &end_of_thread) != 0)
+      on_fatal("concur::fiber_local: the system has no key left for thread-specific data");
+  }
+  static void end_of_thread(void* raw) noexcept;
+  pthread_key_t key{};
+};
+
+CONCUR_INLINE thread_table_key& thread_tables() noexcept {
+  static thread_table_key tables;
+  return tables;
+}
+
+// The system has cleared the thread's pointer; destructors that use a fiber_local are to find the table.
+CONCUR_INLINE void thread_table_key::end_of_thread(void* raw) noexcept {
+  pthread_setspecific(thread_tables().key, raw);
+  destroy_table(static_cast<local_table*>(raw));
+  pthread_setspecific(thread_tables().key, nullptr);
+}
+
+CONCUR_INLINE local_table* thread_locals() noexcept {
+  return static_cast<local_table*>(pthread_getspecific(thread_tables().key));
+}
+
+CONCUR_INLINE local_table* new_current_table() {
+  local_table* table = new local_table();
+  worker* w = this_worker();
+  if (w != nullptr && w->current != nullptr) {
+    w->current->locals = table;
+  } else if (const int error = pthread_setspecific(thread_tables().key, table)) {
+    delete table;
+    fail_system(error, "concur::fiber_local: no memory for this thread's values");
+  }
+  return table;
+}
+
+CONCUR_INLINE local_table* make_room_for_local(std::uint32_t index) {
+  local_table* table = current_locals();
+  if (table == nullptr) table = new_current_table();
+  if (index >= table->node_room) {
+    const std::uint32_t wanted = index + 1 > 2 * table->node_room ? index + 1 : 2 * table->node_room;
+    local_node** nodes = new local_node*[wanted]();
+    for (std::uint32_t i = 0; i < table->node_room; ++i) nodes[i] = table->nodes[i];
+    delete[] table->nodes;
+    table->nodes = nodes;
+    table->node_room = wanted;
+  }
+  return table;
+}
+
+CONCUR_INLINE void detach_local(local_table* table, local_node* node) noexcept {
+  local_node** link = &table->newest;
+  while (*link != node) link = &(*link)->older;
+  *link = node->older;
+  table->nodes[node->index] = nullptr;
+}
+
+CONCUR_INLINE void attach_local(local_node* node) noexcept {
+  constexpr std::uint32_t depth_max = 4;
+  local_table* table = current_locals();
+  local_node* stale = table->nodes[node->index];
+  if (stale != nullptr) detach_local(table, stale);
+  node->depth = table->depth;
+  if (node->depth > depth_max)
+    on_fatal("concur::fiber_local: destructors of values go on making new ones; at the end of a fiber that must stop");
+  node->older = table->newest;
+  table->newest = node;
+  table->nodes[node->index] = node;
+  if (stale != nullptr) stale->destroy(stale);
+}
+
+CONCUR_INLINE void drop_local(local_key key) noexcept {
+  local_node* node = find_local(key);
+  if (node == nullptr) return;
+  detach_local(current_locals(), node);
+  node->destroy(node);
+}
+
+CONCUR_INLINE void destroy_locals(fiber* f) noexcept {
+  if (!CONCUR_MUTANT_IS(133)) ++f->shield_depth;
+  destroy_table(f->locals);
+  f->locals = nullptr;
+  if (!CONCUR_MUTANT_IS(133)) --f->shield_depth;
+}
+
+}  // namespace detail
+CONCUR_NAMESPACE_END
+#endif  // CONCUR_BODIES
+
 // structure/spawn.hpp - a function becomes a fiber.
 //
 // The fiber's block has room for a small closure and its result; a large one gets memory of its own. The closure is
-// destroyed as soon as it has returned, before the result is published: who waits for the fiber may rely on what it
-// held being gone.
+// destroyed as soon as it has returned, and then the fiber's fiber_locals, before the result is published: who waits for
+// the fiber may rely on what it held being gone.
 
 CONCUR_NAMESPACE_BEGIN
 namespace detail {
@@ -10094,6 +10761,7 @@ class spawned : public result_state<result_of<F>> {
 #else
     self->call();
 #endif
+    if (CONCUR_UNLIKELY(f->locals != nullptr) && !CONCUR_MUTANT_IS(134)) destroy_locals(f);
     finish(self, f);
   }
 

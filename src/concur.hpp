@@ -11,6 +11,7 @@
 #include "base/error.hpp"
 #include "base/time.hpp"
 #include "base/intrusive.hpp"
+#include "base/maker.hpp"
 
 // atomic: words that many threads touch
 #include "atomic/spin_lock.hpp"
@@ -56,6 +57,7 @@
 #include "sync/barrier.hpp"
 #include "sync/event.hpp"
 #include "sync/once.hpp"
+#include "sync/resource_pool.hpp"
 
 // channel: values handed over
 #include "channel/tick_source.hpp"
@@ -71,6 +73,7 @@
 
 // structure: lives of fibers
 #include "structure/future.hpp"
+#include "structure/fiber_local.hpp"
 #include "structure/spawn.hpp"
 #include "structure/this_fiber.hpp"
 #include "structure/runtime.hpp"

@@ -36,6 +36,7 @@ namespace detail {
 struct worker;
 class scheduler;
 struct fiber_pool;
+struct local_table;
 
 enum class fiber_state : unsigned char { idle, ready, running, parked, finished };
 
@@ -71,6 +72,7 @@ struct fiber : party {
   void* payload = nullptr;  // closure and result: in `room` when small, on the heap when not
   char* name = nullptr;     // null, or fiber_name_bytes of its own
   std::uint64_t id = 0;
+  local_table* locals = nullptr;  // the values of fiber_locals that it has used; null: none
 #if CONCUR_ASAN || CONCUR_TSAN
   stack_notice* notice = nullptr;  // at the top of its stack, and gone with it
 #endif
@@ -85,7 +87,7 @@ struct fiber : party {
 };
 
 // A block: the fiber and the room for a small closure with its result, in whole cache lines.
-inline constexpr std::size_t fiber_block_bytes = sizeof(fiber) + 96 <= 256 ? 256 : 384;
+inline constexpr std::size_t fiber_block_bytes = sizeof(fiber) + 64 <= 256 ? 256 : 384;
 inline constexpr std::size_t fiber_room_bytes = fiber_block_bytes - (sizeof(fiber) + 15) / 16 * 16;
 
 // Whether an exception is on its way up the fiber's stack: destructors that run for it may park, and are not cancelled.

@@ -1,8 +1,8 @@
 // structure/spawn.hpp - a function becomes a fiber.
 //
 // The fiber's block has room for a small closure and its result; a large one gets memory of its own. The closure is
-// destroyed as soon as it has returned, before the result is published: who waits for the fiber may rely on what it
-// held being gone.
+// destroyed as soon as it has returned, and then the fiber's fiber_locals, before the result is published: who waits for
+// the fiber may rely on what it held being gone.
 #ifndef CONCUR_STRUCTURE_SPAWN_HPP
 #define CONCUR_STRUCTURE_SPAWN_HPP
 
@@ -15,6 +15,7 @@
 #include "base/config.hpp"
 #include "base/error.hpp"
 #include "runtime/scheduler.hpp"
+#include "structure/fiber_local.hpp"
 #include "structure/future.hpp"
 
 CONCUR_NAMESPACE_BEGIN
@@ -55,6 +56,7 @@ class spawned : public result_state<result_of<F>> {
 #else
     self->call();
 #endif
+    if (CONCUR_UNLIKELY(f->locals != nullptr) && !CONCUR_MUTANT_IS(134)) destroy_locals(f);
     finish(self, f);
   }
 

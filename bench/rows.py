@@ -124,6 +124,12 @@ def channels(scale):
     rows.append(Experiment("d", "send and receive that never wait", 1,
                            [Figure("never_wait", "a send and a receive", "ns", goal(24, 44))],
                            four("channel", 1, never_wait=True, count=scale(10000000)), notes={"Boost.Fiber": ONE_LESS}))
+    for workers, best in ((1, goal(160, 615)), (2, goal(190, 636))):
+        contenders = four("select", workers, count=scale(1000000))
+        del contenders["Boost.Fiber"]
+        rows.append(Experiment("d", "ping-pong, both by select over 2", workers,
+                               [Figure("select", "a round trip", "ns", best)], contenders,
+                               notes={"tokio": NO_RENDEZVOUS}, absent={"Boost.Fiber": "has no select"}))
     return rows
 
 

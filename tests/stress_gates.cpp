@@ -2,7 +2,7 @@
 // use one of them in every way there is, while waits time out and are cancelled at any moment. What goes in must come out:
 // each case counts, and ends only if nobody was lost.
 //
-// About ten million operations in all, in the plain build. Each storm runs from a seed; timing decides the rest.
+// Some million operations each in the plain build. Each storm runs from a seed; timing decides the rest.
 #include "support/cancel.hpp"
 #include "support/tally.hpp"
 #include "support/test.hpp"
@@ -26,10 +26,17 @@ constexpr int slowness = 1;
 #endif
 
 constexpr std::size_t fibers = 6;
-constexpr std::size_t threads = 2;
-constexpr std::size_t parties = fibers + threads;
 
-int scaled(int rounds) { return rounds * CONCUR_TEST_SCALE / slowness + 1; }
+// Who takes part besides the fibers. Where everybody waits for everybody, each round with a thread in it costs system
+// calls: those storms are shorter.
+struct cast {
+  unsigned workers;
+  std::size_t threads;
+  int rounds(int usual) const { return usual / (threads == 0 ? 1 : 25) * CONCUR_TEST_SCALE / slowness + 1; }
+  std::size_t parties() const { return fibers + threads; }
+};
+constexpr cast casts[] = {{1, 0}, {2, 0}, {4, 0}, {1, 2}, {2, 2}, {4, 2}};
+constexpr cast mixed_casts[] = {{1, 2}, {2, 2}, {4, 2}};
 
 // One party of a storm.
 struct party {
@@ -41,18 +48,19 @@ struct party {
   nanoseconds limit() { return nanoseconds(one_in(3) ? 0 : random() % 30000); }
 };
 
-// Runs body(party&) on `fibers` fibers and `threads` threads. A wait of a fiber may end with `cancelled` at any moment; a
+// Runs body(party&) on the fibers and threads of a cast. A wait of a fiber may end with `cancelled` at any moment; a
 // body that is left by it is the end of that party, so bodies catch it. Returns how many operations there were.
 template <class Body>
-long storm(unsigned workers, unsigned seed, Body body) {
-  CAPTURE(workers);
+long storm(const cast& who, unsigned seed, Body body) {
+  CAPTURE(who.workers);
+  CAPTURE(who.threads);
   CAPTURE(seed);
   std::atomic<long> operations{0};
   std::atomic<bool> is_over{false};
   std::vector<concur_test::cancel_target> targets(fibers);
   tally held;
   {
-    concur::runtime rt(with_workers(workers));
+    concur::runtime rt(with_workers(who.workers));
     std::vector<concur::future<void>> running;
     const auto run = [&](std::size_t number) {
       party self{number, std::mt19937(seed + static_cast<unsigned>(number)), 0};
@@ -73,7 +81,7 @@ long storm(unsigned workers, unsigned seed, Body body) {
       }));
     }
     std::vector<std::thread> outside;
-    for (std::size_t i = 0; i < threads; ++i) outside.emplace_back(run, fibers + i);
+    for (std::size_t i = 0; i < who.threads; ++i) outside.emplace_back(run, fibers + i);
     std::thread striker([&] {
       std::mt19937 random(seed);
       while (!is_over) {
@@ -117,14 +125,14 @@ TEST_CASE("latches: all open, nobody passes too soon") {
   const nothing_left_over guard;
   unsigned seed = 1;
   long operations = 0;
-  for (const unsigned workers : {1U, 2U, 4U}) {
-    const std::size_t count = static_cast<std::size_t>(scaled(60000));
+  for (const cast& who : casts) {
+    const std::size_t count = static_cast<std::size_t>(who.rounds(250000));
     std::vector<std::unique_ptr<concur::latch>> doors;
     std::vector<std::atomic<int>> arrived(count);
     for (std::size_t i = 0; i < count; ++i)
-      doors.push_back(std::make_unique<concur::latch>(static_cast<std::ptrdiff_t>(parties)));
+      doors.push_back(std::make_unique<concur::latch>(static_cast<std::ptrdiff_t>(who.parties())));
     std::atomic<long> too_soon{0};
-    operations += storm(workers, seed += 100, [&](party& self) {
+    operations += storm(who, seed += 100, [&](party& self) {
       for (std::size_t i = 0; i < count; ++i) {
         concur::latch& door = *doors[i];
         ++arrived[i];
@@ -140,7 +148,7 @@ TEST_CASE("latches: all open, nobody passes too soon") {
           }
         }
         if (!has_passed) has_passed = wait_somehow(self, door);
-        if (has_passed && arrived[i] != static_cast<int>(parties)) ++too_soon;
+        if (has_passed && arrived[i] != static_cast<int>(who.parties())) ++too_soon;
       }
     });
     CHECK(too_soon == 0);
@@ -155,12 +163,12 @@ TEST_CASE("a barrier: as many completions as phases, and nobody a phase ahead") 
   const nothing_left_over guard;
   unsigned seed = 2;
   long operations = 0;
-  for (const unsigned workers : {1U, 2U, 4U}) {
-    const int phases = scaled(50000);
+  for (const cast& who : casts) {
+    const int phases = who.rounds(200000);
     int completed = 0;  // written by the completion only
     std::atomic<long> out_of_step{0};
-    concur::barrier meet(static_cast<std::ptrdiff_t>(parties), [&completed]() noexcept { ++completed; });
-    operations += storm(workers, seed += 100, [&](party& self) {
+    concur::barrier meet(static_cast<std::ptrdiff_t>(who.parties()), [&completed]() noexcept { ++completed; });
+    operations += storm(who, seed += 100, [&](party& self) {
       for (int phase = 0; phase < phases; ++phase) {
         const auto token = meet.arrive();
         ++self.operations;
@@ -189,14 +197,14 @@ TEST_CASE("an event set and reset all the time: every wait ends") {
   const nothing_left_over guard;
   unsigned seed = 3;
   long operations = 0;
-  for (const unsigned workers : {1U, 2U, 4U}) {
-    const int rounds = scaled(150000);
+  for (const cast& who : mixed_casts) {
+    const int rounds = who.rounds(10000000);
     concur::event e;
-    std::atomic<std::size_t> still_setting{threads};
+    std::atomic<std::size_t> still_setting{who.threads};
     std::atomic<long> passed{0};
     std::atomic<long> sets{0};
     std::atomic<long> unset{0};
-    operations += storm(workers, seed += 100, [&](party& self) {
+    operations += storm(who, seed += 100, [&](party& self) {
       long mine = 0;
       for (int i = 0; i < rounds; ++i) {
         if (self.number >= fibers) {  // the threads set and reset; in the end one of them leaves it set
@@ -225,12 +233,12 @@ TEST_CASE("flags: each function is through exactly once, whoever throws or is ca
   const nothing_left_over guard;
   unsigned seed = 4;
   long operations = 0;
-  for (const unsigned workers : {1U, 2U, 4U}) {
-    const std::size_t count = static_cast<std::size_t>(scaled(100000));
+  for (const cast& who : mixed_casts) {
+    const std::size_t count = static_cast<std::size_t>(who.rounds(6250000));
     std::vector<concur::once_flag> flags(count);
     std::vector<int> ends(count);  // plain: only ever one function at a time, and a happens-before between two
     std::atomic<long> not_done{0};
-    operations += storm(workers, seed += 100, [&](party& self) {
+    operations += storm(who, seed += 100, [&](party& self) {
       for (std::size_t i = 0; i < count; ++i) {
         for (bool is_through = false; !is_through;) {
           ++self.operations;
@@ -274,8 +282,8 @@ TEST_CASE("a pool: no thing is lost, doubled or one too many") {
   const nothing_left_over guard;
   unsigned seed = 5;
   long operations = 0;
-  for (const unsigned workers : {1U, 2U, 4U}) {
-    const int rounds = scaled(100000);
+  for (const cast& who : mixed_casts) {
+    const int rounds = who.rounds(6250000);
     constexpr int capacity = 3;
     std::atomic<int> alive{0};
     std::atomic<int> out{0};
@@ -288,7 +296,7 @@ TEST_CASE("a pool: no thing is lost, doubled or one too many") {
         if (++refusals % 7 == 0) throw std::runtime_error("refused");
         return thing(alive);
       });
-      operations += storm(workers, seed += 100, [&](party& self) {
+      operations += storm(who, seed += 100, [&](party& self) {
         for (int i = 0; i < rounds; ++i) {
           ++self.operations;
           try {
@@ -338,13 +346,13 @@ TEST_CASE("wait groups: all reach zero, nobody passes too soon") {
   const nothing_left_over guard;
   unsigned seed = 6;
   long operations = 0;
-  for (const unsigned workers : {1U, 2U, 4U}) {
-    const std::size_t count = static_cast<std::size_t>(scaled(50000));
+  for (const cast& who : casts) {
+    const std::size_t count = static_cast<std::size_t>(who.rounds(250000));
     std::vector<concur::wait_group> groups(count);
     std::vector<std::atomic<int>> arrived(count);
-    for (concur::wait_group& one : groups) one.add(static_cast<std::ptrdiff_t>(parties));
+    for (concur::wait_group& one : groups) one.add(static_cast<std::ptrdiff_t>(who.parties()));
     std::atomic<long> too_soon{0};
-    operations += storm(workers, seed += 100, [&](party& self) {
+    operations += storm(who, seed += 100, [&](party& self) {
       for (std::size_t i = 0; i < count; ++i) {
         concur::wait_group& group = groups[i];
         if (self.one_in(4)) {
@@ -355,7 +363,7 @@ TEST_CASE("wait groups: all reach zero, nobody passes too soon") {
         ++arrived[i];
         ++self.operations;
         group.done();
-        if (wait_somehow(self, group) && arrived[i] != static_cast<int>(parties)) ++too_soon;
+        if (wait_somehow(self, group) && arrived[i] != static_cast<int>(who.parties())) ++too_soon;
       }
     });
     CHECK(too_soon == 0);

@@ -176,3 +176,112 @@ TEST_CASE("dones, timeouts and cancellation at once: nobody is lost, the count i
     group.done();
   }
 }
+
+TEST_CASE("two groups hold both sides: all are in before any is out") {
+  const nothing_left_over guard;
+  everywhere([](kind which) {
+    constexpr int parties = 16;
+    wait_group in;
+    wait_group out;
+    std::atomic<int> has_gone{0};
+    in.add(parties);
+    out.add(parties);
+    std::vector<companion> all;
+    for (int i = 0; i < parties; ++i) {
+      all.emplace_back(i % 4 == 0 ? kind::thread : which, [&] {
+        in.done();
+        in.wait();
+        ++has_gone;
+        out.done();
+      });
+    }
+    out.wait();
+    CHECK(has_gone == parties);
+    CHECK(in.try_wait());
+    for (companion& one : all) one.join();
+  });
+}
+
+TEST_CASE("the count goes to the ends of its range and not beyond") {
+  const nothing_left_over guard;
+  constexpr std::ptrdiff_t most = (std::numeric_limits<std::ptrdiff_t>::max)();
+  everywhere([](kind) {
+    wait_group group;
+    CHECK_THROWS_AS(group.add((std::numeric_limits<std::ptrdiff_t>::min)()), std::logic_error);
+    group.add(most);
+    CHECK_THROWS_AS(group.add(1), std::logic_error);
+    CHECK_THROWS_AS(group.add(most), std::logic_error);
+    CHECK_FALSE(group.try_wait());
+    group.add(-most);
+    CHECK(group.try_wait());
+    CHECK_THROWS_AS(group.done(), std::logic_error);
+    group.wait();
+  });
+}
+
+TEST_CASE("every done happens before the return of wait") {
+  const nothing_left_over guard;
+  for (const unsigned workers : {1U, 2U, 4U}) {
+    concur::run(with_workers(workers), [] {
+      for (int round = 0; round < 300; ++round) {
+        wait_group group;
+        int first = 0;  // plain
+        int second = 0;
+        group.add();
+        concur::go([&] {
+          first = 1;
+          group.done();
+        });
+        group.add();
+        concur::go([&] {
+          second = 1;
+          group.done();
+        });
+        group.wait();
+        REQUIRE(first + second == 2);
+      }
+    });
+  }
+}
+
+TEST_CASE("adding beside waits at zero: every wait ends, and an add that comes too early is told so") {
+  const nothing_left_over guard;
+  for (const unsigned workers : {1U, 2U, 4U}) {
+    wait_group group;
+    constexpr int rounds = 3000;
+    std::atomic<int> added{0}, refused{0};
+    {
+      concur::runtime rt(with_workers(workers));
+      const auto wait_often = [&group] {
+        for (int i = 0; i < rounds; ++i) {
+          if (i % 8 == 0)
+            group.wait_for(std::chrono::microseconds(i % 30));
+          else
+            group.wait();
+          if (i % 16 == 0) concur::this_fiber::yield();
+        }
+      };
+      std::vector<concur::future<void>> all;
+      for (int i = 0; i < 3; ++i) all.push_back(rt.go(wait_often));
+      all.push_back(rt.go([&] {
+        for (int i = 0; i < rounds; ++i) {
+          try {
+            group.add();
+            concur::this_fiber::yield();
+            group.done();
+            ++added;
+          } catch (const std::logic_error&) {
+            ++refused;
+            concur::this_fiber::yield();
+          }
+        }
+      }));
+      std::thread outside(wait_often);
+      for (auto& one : all) one.get();
+      outside.join();
+    }
+    CHECK(added + refused == rounds);
+    CHECK(added > 0);
+    CHECK(group.try_wait());
+  }
+}

@@ -88,6 +88,65 @@ void use_sync() {
   static_cast<void>(good);
 }
 
+void use_gates() {
+  concur::latch door(2);
+  bool good = !door.try_wait() && !door.wait_for(milliseconds(1)) && !door.wait_until(clock_type::now());
+  door.count_down();
+  door.arrive_and_wait();
+  concur::latch shut((concur::latch::max)());
+  shut.count_down(2);
+  concur::event happened;
+  concur::event from_the_start(true);
+  happened.set();
+  happened.wait();
+  good = happened.is_set() && happened.try_wait() && happened.wait_for(milliseconds(1)) && good;
+  good = happened.wait_until(clock_type::now()) && from_the_start.is_set() && good;
+  happened.reset();
+  int phases = 0;
+  concur::barrier meet(1, [&phases, kept = std::make_unique<int>(1)]() noexcept { phases += *kept; });
+  concur::barrier<> plain(2);
+  const concur::barrier<>::arrival_token token = plain.arrive();
+  good = !plain.try_wait(token) && !plain.wait_for(token, milliseconds(1)) && good;
+  good = !plain.wait_until(token, clock_type::now()) && phases == 0 && (concur::barrier<>::max)() > 0 && good;
+  plain.wait(plain.arrive());
+  plain.arrive_and_drop();
+  meet.arrive_and_wait();
+  concur::once_flag flag;
+  concur::call_once(
+      flag, [](std::unique_ptr<int> p, int& n) { return n += *p; }, std::make_unique<int>(1), phases);
+  static_cast<void>(good);
+}
+
+void use_pools() {
+  concur::resource_pool<std::unique_ptr<int>> given(2);
+  given.add(std::make_unique<int>(1));
+  concur::resource_pool<std::unique_ptr<int>>::lease one = given.acquire();
+  concur::resource_pool<std::unique_ptr<int>>::lease other;
+  other = std::move(one);
+  int sum = **other + *other->get() + **other.get();
+  other.discard();
+  concur::resource_pool<no_default> made(1, [kept = std::make_unique<int>(1)] { return no_default(*kept); });
+  auto lease = made.acquire_for(milliseconds(1));
+  bool good = !made.try_acquire() && !made.acquire_until(clock_type::now()) && lease;
+  lease.give_back();
+  made.close();
+  good = made.closed() && made.size() + made.idle() + made.capacity() == 1 && good;
+  concur::resource_pool<int> from_container(std::vector<int>{1, 2});
+  sum += *from_container.acquire();
+  static_cast<void>(good);
+  static_cast<void>(sum);
+}
+
+void use_fiber_locals() {
+  concur::fiber_local<int> zero;
+  concur::fiber_local<std::string> text(std::string("first"));
+  concur::fiber_local<std::unique_ptr<int>> pointer([] { return std::make_unique<int>(1); });
+  concur::fiber_local<no_default> value([]() noexcept { return no_default(2); });
+  const bool good = !text.has_value() && text->size() == 5 && (*text).size() + text.get().size() == 10;
+  *zero = **pointer + value->value;
+  static_cast<void>(good);
+}
+
 void use_this_fiber() {
   concur::this_fiber::yield();
   concur::this_fiber::sleep_for(milliseconds(1));
@@ -166,6 +225,9 @@ int main() {
     use_signals();
     use_futures();
     use_sync();
+    use_gates();
+    use_pools();
+    use_fiber_locals();
     use_this_fiber();
     use_listeners();
     use_posix();

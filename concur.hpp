@@ -4799,6 +4799,10 @@ struct fiber_pool {
   void abandon() noexcept;
   // Calls use(owner, argument) if the runtime is still there, and keeps it there meanwhile.
   void with_owner(void (*use)(scheduler*, void*), void* argument) noexcept;
+  // The same for what gives the runtime more to do; false, and no call, once it is about to end.
+  bool with_open_owner(void (*use)(scheduler*, void*), void* argument) noexcept;
+  // The runtime is about to end: what it has, it finishes, and nobody gives it more from outside.
+  void close() noexcept;
 
   // Calls look(f, argument) for each block, free ones included, while no chunk can come or go.
   void walk(void (*look)(fiber*, void*), void* argument) noexcept;
@@ -4812,6 +4816,7 @@ struct fiber_pool {
   fiber* free_ = nullptr;
   std::size_t taken_count_ = 0;
   scheduler* owner_;  // null: abandoned
+  bool is_open_ = true;
 };
 
 // A worker's own free blocks. Owned by one thread.
@@ -4921,6 +4926,18 @@ CONCUR_INLINE void fiber_pool::abandon() noexcept {
 CONCUR_INLINE void fiber_pool::with_owner(void (*use)(scheduler*, void*), void* argument) noexcept {
   lock_scope<spin_lock> held(lock_);
   if (owner_ != nullptr) use(owner_, argument);
+}
+
+CONCUR_INLINE bool fiber_pool::with_open_owner(void (*use)(scheduler*, void*), void* argument) noexcept {
+  lock_scope<spin_lock> held(lock_);
+  if (owner_ == nullptr || (!is_open_ && !CONCUR_MUTANT_IS(144))) return false;
+  use(owner_, argument);
+  return true;
+}
+
+CONCUR_INLINE void fiber_pool::close() noexcept {
+  lock_scope<spin_lock> held(lock_);
+  is_open_ = false;
 }
 
 CONCUR_INLINE void fiber_pool::walk(void (*look)(fiber*, void*), void* argument) noexcept {
@@ -10234,7 +10251,7 @@ CONCUR_INLINE detail::nanoseconds_t ticker::must_be_period(detail::nanoseconds_t
 CONCUR_NAMESPACE_END
 #endif  // CONCUR_BODIES
 
-// structure/future.hpp - one result, made once, taken once; and where it is kept.
+// structure/future_state.hpp - where one result is kept between the two that share it, and who hears of it.
 //
 // A result is made in one place and wanted in another, and either may come first or never. The state both share is in
 // one of three stages, which are the ends of its lock (spin_lock.hpp, K3):
@@ -10249,12 +10266,32 @@ CONCUR_NAMESPACE_END
 //   U2  A waiter is a note in `waiting`; completing takes all of them off. What was written before completing happens
 //       before get().
 //   U3  An exception that no get() took is not lost: it goes to the runtime, and run() rethrows the first such.
+//   U4  A continuation is told exactly once, whatever becomes of the future: by who completes, after the result can be
+//       had, on that thread; or it is not attached, because the result is there already.
+//   U5  Continuations that complete further states hand on what comes due there instead of calling it: a chain of any
+//       length is worked off in a loop, not in a recursion.
 
 CONCUR_NAMESPACE_BEGIN
 namespace detail {
 
 [[noreturn]] CONCUR_INLINE void fail_no_state();  // std::future_error, no_state
 [[noreturn]] CONCUR_INLINE void rethrow(std::exception_ptr error);
+CONCUR_INLINE std::exception_ptr broken_promise_error() noexcept;  // std::future_error, broken_promise
+
+// What is to be done when a result is there. It owns itself: `run` frees it, or makes it part of something else.
+struct continuation {
+  using due_list = intrusive_queue<continuation>;
+  using run_function = void (*)(continuation* self, due_list& more) noexcept;
+
+  explicit continuation(run_function run_in) noexcept : run(run_in) {}
+
+  continuation* next = nullptr;
+  run_function run;  // what comes due by it goes to `more` (U5)
+};
+using due_list = continuation::due_list;
+
+// Runs what is in there, and what comes due by that.
+CONCUR_INLINE void run_due(due_list& due) noexcept;
 
 // The part that does not depend on the result's type.
 class future_state {
@@ -10264,17 +10301,37 @@ class future_state {
   future_state& operator=(const future_state&) = delete;
 
   bool is_ready() const noexcept { return lock_.peek() == ready; }
+  // Once ready: whether there is no value.
+  bool has_failed() const noexcept {
+#if CONCUR_EXCEPTIONS
+    return error != nullptr;
+#else
+    return is_broken;
+#endif
+  }
 
-  // Parks until there is a result or the deadline has passed. granted, timed_out or cancelled.
+  // Parks until there is a result or the deadline has passed. granted, timed_out or cancelled. A deadline that has
+  // passed already only looks.
   outcome wait(nanoseconds_t deadline_ns);
 
-  // The result, or error, is in place. False: nobody will ask, and the caller releases the memory (U1).
-  bool complete() noexcept;
+  // The result, or error, is in place. What comes due by that is put behind what is in `due`. False: nobody will ask,
+  // and the caller releases the memory (U1).
+  bool complete(due_list& due) noexcept;
   // The future goes. False: the result is there, and the caller releases the memory (U1).
   bool drop() noexcept;
 
+  // U4. False: the result is there already, and the caller runs it. By the future's side only.
+  bool attach(continuation* wanted) noexcept;
+  // Takes it off again. False: whoever completes has it, and runs it. By the future's side only.
+  bool detach(continuation* unwanted) noexcept;
+
+  // There will be no value.
+  void set_error(std::exception_ptr error_in) noexcept {
+    error = std::move(error_in);
+    is_broken = true;
+  }
+
   std::exception_ptr error;  // set before complete, instead of a value
-  bool is_reported = true;   // whether an error that nobody takes is one (U3)
   void (*release)(future_state*) noexcept =
       nullptr;  // destroys what is in place, hands an untaken error on, frees the memory
 
@@ -10282,8 +10339,15 @@ class future_state {
   static constexpr std::uint32_t ready = 2;
   static constexpr std::uint32_t dropped = 3;
 
-  spin_lock lock_;  // not retired: pending
+  void take_continuations(due_list& due) noexcept;
+
   intrusive_list<waiter> waiting_;
+  continuation* newest_ = nullptr;  // under lock_, as waiting_
+  spin_lock lock_;                  // not retired: pending
+
+ public:
+  bool is_reported = true;  // whether an error that nobody takes is one (U3)
+  bool is_broken = false;   // what set_error leaves behind where exceptions are off, and no error can be held
 };
 
 // With room for the result. A reference is kept as a pointer.
@@ -10315,6 +10379,156 @@ class result_state<void> : public future_state {
 };
 
 }  // namespace detail
+CONCUR_NAMESPACE_END
+
+#if CONCUR_BODIES
+
+#  include <future>
+
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+CONCUR_INLINE void run_due(due_list& due) noexcept {
+  while (continuation* one = due.pop()) one->run(one, due);
+}
+
+CONCUR_INLINE outcome future_state::wait(nanoseconds_t deadline_ns) {
+  caller me(checkpoint());
+  if (lock_.lock_unless_retired() == ready) return outcome::granted;
+  if (deadline_ns != never && deadline_ns <= seam_now()) {
+    lock_.unlock();
+    return outcome::timed_out;
+  }
+  waiter note(me.who(), nullptr);
+  waiting_.push_back(&note);
+  const outcome result = me.park(&lock_, deadline_ns, wait_reason::future_get);
+  if (result != outcome::granted && lock_.lock_unless_retired() == 0) {
+    if (intrusive_list<waiter>::is_linked(&note)) waiting_.erase(&note);
+    lock_.unlock();
+  }
+  return result;
+}
+
+CONCUR_INLINE bool future_state::complete(due_list& due) noexcept {
+  if (lock_.lock_unless_retired() == dropped) {
+    if (!CONCUR_MUTANT_IS(141)) take_continuations(due);
+    return false;
+  }
+  ended_waits woken;
+  if (CONCUR_MUTANT_IS(65)) {
+    lock_.retire(ready);
+    for (unsigned round = 0; round < 12;) spin_wait(round);
+  }
+  woken.take_all(waiting_, outcome::granted);
+  if (CONCUR_UNLIKELY(newest_ != nullptr)) take_continuations(due);
+  if (!CONCUR_MUTANT_IS(65)) lock_.retire(ready);  // the last touch: who finds the result may release it now
+  woken.resume_all();
+  return true;
+}
+
+// In the order in which they were attached. Under the lock, or when the future is gone.
+CONCUR_INLINE void future_state::take_continuations(due_list& due) noexcept {
+  continuation* oldest_first = nullptr;
+  while (newest_ != nullptr) {
+    continuation* one = std::exchange(newest_, newest_->next);
+    one->next = std::exchange(oldest_first, one);
+  }
+  while (oldest_first != nullptr) {
+    continuation* one = std::exchange(oldest_first, oldest_first->next);
+    due.push(one);
+  }
+}
+
+CONCUR_INLINE bool future_state::drop() noexcept {
+  if (lock_.lock_unless_retired() == ready) return false;
+  lock_.retire(dropped);
+  return true;
+}
+
+CONCUR_INLINE bool future_state::attach(continuation* wanted) noexcept {
+  if (lock_.lock_unless_retired() == ready) return CONCUR_MUTANT_IS(142);
+  wanted->next = std::exchange(newest_, wanted);
+  lock_.unlock();
+  return true;
+}
+
+CONCUR_INLINE bool future_state::detach(continuation* unwanted) noexcept {
+  if (lock_.lock_unless_retired() == ready) return false;
+  continuation** link = &newest_;
+  while (*link != nullptr && *link != unwanted) link = &(*link)->next;
+  const bool is_found = *link != nullptr;
+  if (is_found) *link = unwanted->next;
+  lock_.unlock();
+  return is_found;
+}
+
+[[noreturn]] CONCUR_INLINE void fail_no_state() {
+  raise(std::future_error(std::future_errc::no_state),
+        "concur::future: there is no result to wait for: it was taken, or never promised");
+}
+
+CONCUR_INLINE std::exception_ptr broken_promise_error() noexcept {
+  return std::make_exception_ptr(std::future_error(std::future_errc::broken_promise));
+}
+
+[[noreturn]] CONCUR_INLINE void rethrow([[maybe_unused]] std::exception_ptr error) {
+#  if CONCUR_EXCEPTIONS
+  std::rethrow_exception(std::move(error));
+#  else
+  on_fatal("an exception was to be rethrown, or a promise was broken, and exceptions are off");
+#  endif
+}
+
+}  // namespace detail
+CONCUR_NAMESPACE_END
+#endif  // CONCUR_BODIES
+
+// structure/future.hpp - one result, made once, taken once.
+//
+// A future is the taker's end of a result that somebody else makes: a fiber (spawn.hpp), a promise (promise.hpp), or
+// a continuation of another future (continuation.hpp). It works the same from fibers and from plain threads. What is
+// done before the result is made happens before get() returns, and before whatever was attached to the result runs.
+//
+//     to ...                          say              who calls back, and where
+//     wait and take it                get()
+//     do something with the value     then(f)          a new fiber; plain threads alone: the completing thread
+//     do something with the error     or_else(f)       as then
+//     be told, and take it later      on_ready(f)      the completing thread, in passing
+//     give it to many                 share()
+
+CONCUR_NAMESPACE_BEGIN
+
+template <class R>
+class future;
+template <class R>
+class shared_future;
+
+namespace detail {
+
+struct future_access;
+
+template <class T>
+struct unwrapped {
+  using type = T;
+};
+template <class T>
+struct unwrapped<future<T>> {
+  using type = T;
+};
+
+// What f returns for a value of type R; a future counts as what it will hold.
+template <class F, class R>
+struct then_type {
+  using type = typename unwrapped<std::invoke_result_t<F, R>>::type;
+};
+template <class F>
+struct then_type<F, void> {
+  using type = typename unwrapped<std::invoke_result_t<F>>::type;
+};
+template <class F, class R>
+using then_result = typename then_type<std::decay_t<F>, R>::type;
+
+}  // namespace detail
 
 // Where the one result of something under way will be. Move-only. Dropping it is allowed: the work goes on, and an
 // exception nobody took surfaces in run().
@@ -10342,6 +10556,31 @@ class future {
   // Throws `cancelled`, and then the result can still be had; std::future_error (no_state) on an empty future.
   R get();
 
+  // Makes `f` go on with the value: f(R), f() for void. Returns where f's own result will be; if f returns a future, the
+  // result of that. This future is empty afterwards. When there is an exception instead, f is not called, and the exception
+  // passes on; it counts as taken here, and is the returned future's to surface.
+  //
+  // f runs as a new fiber: of the caller's runtime if a fiber calls then(); else of the runtime on whose worker the result
+  // is made. If both are plain threads, f runs on the one that makes the result, or right here if the result is there: f
+  // then holds that thread up. The runtime that is to run f is not kept going by f: when it ends before the result is
+  // there, f is destroyed without a call, and the returned future throws std::future_error (broken_promise). Dropping the
+  // returned future stops nothing; an exception of f's that nobody takes surfaces in run() as for go(), but is lost if f ran
+  // on a plain thread. Throws std::future_error (no_state) on an empty future, and std::system_error (not_enough_memory) or
+  // std::bad_alloc. Costs what go() costs; from a plain thread one allocation more.
+  template <class F>
+  auto then(F&& f) -> future<detail::then_result<F, R>>;
+  // The same for an exception: f(std::exception_ptr) returns an R, or a future<R>. A value passes through, without a fiber.
+  template <class F>
+  future<R> or_else(F&& f);
+  // Calls f() once, when the result is there: on the thread that makes it, or right here if it is there already. The
+  // future stays as it is; f is called also if it is dropped. f may not throw, nor wait: it holds up who makes the
+  // result. One allocation.
+  template <class F>
+  void on_ready(F&& f) const;
+
+  // The result for many takers. This future is empty afterwards.
+  shared_future<R> share();
+
   // Parks until the result is there. Throws `cancelled`.
   void wait() const { wait_deadline(detail::never); }
   // The same with a limit: false when that passed first.
@@ -10355,6 +10594,7 @@ class future {
   }
 
  private:
+  friend struct detail::future_access;
   struct releaser {
     void operator()(detail::result_state<R>* state) const noexcept { state->release(state); }
   };
@@ -10366,14 +10606,22 @@ class future {
     return result == detail::outcome::granted;
   }
 
+  // Without waiting; the result is there.
+  R take();
+
   detail::result_state<R>* state_ = nullptr;
 };
 
 template <class R>
 R future<R>::get() {
   wait();
+  return take();
+}
+
+template <class R>
+R future<R>::take() {
   std::unique_ptr<detail::result_state<R>, releaser> state(std::exchange(state_, nullptr));
-  if (CONCUR_UNLIKELY(state->error != nullptr)) detail::rethrow(std::exchange(state->error, nullptr));
+  if (CONCUR_UNLIKELY(state->has_failed())) detail::rethrow(std::exchange(state->error, nullptr));
   if constexpr (std::is_reference<R>::value) {
     return static_cast<R>(*state->get());
   } else if constexpr (!std::is_void<R>::value) {
@@ -10381,63 +10629,27 @@ R future<R>::get() {
   }
 }
 
-CONCUR_NAMESPACE_END
-
-#if CONCUR_BODIES
-
-#  include <future>
-
-CONCUR_NAMESPACE_BEGIN
 namespace detail {
 
-CONCUR_INLINE outcome future_state::wait(nanoseconds_t deadline_ns) {
-  caller me(checkpoint());
-  if (lock_.lock_unless_retired() == ready) return outcome::granted;
-  waiter note(me.who(), nullptr);
-  waiting_.push_back(&note);
-  const outcome result = me.park(&lock_, deadline_ns, wait_reason::future_get);
-  if (result != outcome::granted && lock_.lock_unless_retired() == 0) {
-    if (intrusive_list<waiter>::is_linked(&note)) waiting_.erase(&note);
-    lock_.unlock();
+// For the parts that build futures of other futures.
+struct future_access {
+  template <class R>
+  static result_state<R>* state(const future<R>& of) noexcept {
+    return of.state_;
   }
-  return result;
-}
-
-CONCUR_INLINE bool future_state::complete() noexcept {
-  if (lock_.lock_unless_retired() == dropped) return false;
-  ended_waits woken;
-  if (CONCUR_MUTANT_IS(65)) {
-    lock_.retire(ready);
-    for (unsigned round = 0; round < 12;) spin_wait(round);
+  template <class R>
+  static result_state<R>* must_have_state(const future<R>& of) {
+    if (of.state_ == nullptr) fail_no_state();
+    return of.state_;
   }
-  woken.take_all(waiting_, outcome::granted);
-  if (!CONCUR_MUTANT_IS(65)) lock_.retire(ready);  // the last touch: who finds the result may release it now
-  woken.resume_all();
-  return true;
-}
-
-CONCUR_INLINE bool future_state::drop() noexcept {
-  if (lock_.lock_unless_retired() == ready) return false;
-  lock_.retire(dropped);
-  return true;
-}
-
-[[noreturn]] CONCUR_INLINE void fail_no_state() {
-  raise(std::future_error(std::future_errc::no_state),
-        "concur::future: there is no result to wait for: it was taken, or never promised");
-}
-
-[[noreturn]] CONCUR_INLINE void rethrow([[maybe_unused]] std::exception_ptr error) {
-#  if CONCUR_EXCEPTIONS
-  std::rethrow_exception(std::move(error));
-#  else
-  on_fatal("an exception was to be rethrown, and exceptions are off");
-#  endif
-}
+  template <class R>
+  static R take(future<R>& from) {
+    return from.take();
+  }
+};
 
 }  // namespace detail
 CONCUR_NAMESPACE_END
-#endif  // CONCUR_BODIES
 
 // structure/fiber_local.hpp - a variable of which every fiber has its own.
 //
@@ -10731,6 +10943,8 @@ CONCUR_INLINE std::exception_ptr no_stack_error(const fiber* f, int error) noexc
 // An exception that nobody took goes to the fiber's runtime, if that is still there.
 CONCUR_INLINE void hand_on_exception(fiber* f, std::exception_ptr error) noexcept;
 [[noreturn]] CONCUR_INLINE void fail_no_fiber();
+// Runs what came due by the end of a fiber, whose block may be another's by now.
+CONCUR_INLINE void run_due_after_end(due_list& due) noexcept;
 
 template <class F>
 using result_of = std::invoke_result_t<F>;
@@ -10753,10 +10967,10 @@ class spawned : public result_state<result_of<F>> {
     try {
       self->call();
     } catch (const cancelled&) {
-      self->error = std::current_exception();
+      self->set_error(std::current_exception());
       self->is_reported = false;
     } catch (...) {
-      self->error = std::current_exception();
+      self->set_error(std::current_exception());
     }
 #else
     self->call();
@@ -10768,8 +10982,16 @@ class spawned : public result_state<result_of<F>> {
   static void refuse(fiber* f, int reason) noexcept {
     spawned* self = static_cast<spawned*>(f->payload);
     self->function().~F();
-    self->error = no_stack_error(f, reason);
+    self->set_error(no_stack_error(f, reason));
     finish(self, f);
+  }
+
+  F& function() noexcept { return *std::launder(reinterpret_cast<F*>(room_)); }
+
+  // The end of a fiber that was prepared and will not be launched; its outcome is in place.
+  static void end_unlaunched(spawned* self, due_list& due) noexcept {
+    self->function().~F();
+    if (!self->complete(due)) release_spawned(self);
   }
 
  private:
@@ -10777,8 +10999,6 @@ class spawned : public result_state<result_of<F>> {
     F& function;
     ~closure_end() { function.~F(); }
   };
-
-  F& function() noexcept { return *std::launder(reinterpret_cast<F*>(room_)); }
 
   void call() {
     closure_end end{function()};
@@ -10794,7 +11014,9 @@ class spawned : public result_state<result_of<F>> {
 
   static void finish(spawned* self, fiber* f) noexcept {
     f->set_state(fiber_state::finished);
-    if (!self->complete()) release_spawned(self);
+    due_list due;
+    if (!self->complete(due)) release_spawned(self);
+    if (CONCUR_UNLIKELY(!due.is_empty())) run_due_after_end(due);
   }
 
   static void release_spawned(future_state* state) noexcept {
@@ -10828,13 +11050,10 @@ Payload* construct_payload(fiber* f, void* memory, F&& function) {
 #endif
 }
 
-// Makes `function` a fiber of s, and returns where its result will be. w: the calling thread's worker if it is one of
-// s's, else null.
+// Puts `function` into a new block, which is not launched yet. The block is free again if that throws.
 template <class F>
-future<result_of<std::decay_t<F>>> spawn(scheduler& s, worker* w, F&& function) {
+spawned<std::decay_t<F>>* prepare_fiber(fiber* f, F&& function) {
   using payload = spawned<std::decay_t<F>>;
-  fiber* f = s.new_fiber(w);
-  if (CONCUR_UNLIKELY(f == nullptr)) fail_no_fiber();
   void* memory = room_of(f);
   if constexpr (sizeof(payload) > fiber_room_bytes || alignof(payload) > 16) {
     memory = ::operator new(sizeof(payload), std::align_val_t(alignof(payload)), std::nothrow);
@@ -10847,6 +11066,16 @@ future<result_of<std::decay_t<F>>> spawn(scheduler& s, worker* w, F&& function) 
   f->payload = state;
   f->entry = &payload::run;
   f->refuse = &payload::refuse;
+  return state;
+}
+
+// Makes `function` a fiber of s, and returns where its result will be. w: the calling thread's worker if it is one of
+// s's, else null.
+template <class F>
+future<result_of<std::decay_t<F>>> spawn(scheduler& s, worker* w, F&& function) {
+  fiber* f = s.new_fiber(w);
+  if (CONCUR_UNLIKELY(f == nullptr)) fail_no_fiber();
+  auto* state = prepare_fiber(f, std::forward<F>(function));
   s.launch(w, f);
   return future<result_of<std::decay_t<F>>>(state);
 }
@@ -10907,6 +11136,13 @@ CONCUR_INLINE void hand_on_exception(fiber* f, std::exception_ptr error) noexcep
                       &error);
 }
 
+// The fiber is over: nothing that is called here may take its block for the caller's.
+CONCUR_INLINE void run_due_after_end(due_list& due) noexcept {
+  worker* w = this_worker();
+  if (w != nullptr && !CONCUR_MUTANT_IS(143)) w->current = nullptr;
+  run_due(due);
+}
+
 CONCUR_INLINE void fail_no_fiber() {
   fail_system(ENOMEM, "concur::go: no memory for another fiber; the runtime goes on, try again when some have ended");
 }
@@ -10917,6 +11153,1040 @@ CONCUR_INLINE worker* must_be_worker(const char* what) {
     fail_logic(std::string(what) +
                ": this thread runs no fibers; call it inside concur::run, or use runtime::go from outside");
   return w;
+}
+
+}  // namespace detail
+CONCUR_NAMESPACE_END
+#endif  // CONCUR_BODIES
+
+// structure/promise.hpp - the maker's end of one result, for results that no single function returns.
+//
+// What go() does for a function, a promise does for everything else: a callback, a thread, a reply that comes in on
+// another connection. It needs no runtime, and works between plain threads.
+//
+//     stage       meaning                                         next
+//     open        nobody has set anything                         satisfied (set_value, set_exception, or the end)
+//     satisfied   a result is in place, or about to be            -
+//
+//   P1  Who changes the stage from open to satisfied, in one step, sets the result and completes; everybody else is too
+//       late, and touches neither the state nor the value he brought.
+//   P2  Behind that the state belongs to the future's side. The promise keeps that side until get_future() gives it away,
+//       and never looks into the state again.
+
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+[[noreturn]] CONCUR_INLINE void fail_promise_empty();          // std::future_error, no_state
+[[noreturn]] CONCUR_INLINE void fail_promise_satisfied();      // std::future_error, promise_already_satisfied
+[[noreturn]] CONCUR_INLINE void fail_future_retrieved();       // std::future_error, future_already_retrieved
+CONCUR_INLINE void must_be_exception(std::exception_ptr& error);  // std::invalid_argument for null
+
+// A result that no fiber makes. An error that nobody takes is dropped: there is no runtime to hand it to.
+template <class R>
+class promised : public result_state<R> {
+ public:
+  promised() noexcept { this->release = &release_promised; }
+
+ private:
+  static void release_promised(future_state* state) noexcept {
+    promised* self = static_cast<promised*>(state);
+    self->destroy();
+    delete self;
+  }
+};
+
+// What promises of all types have in common.
+template <class R>
+class promise_base {
+ public:
+  promise_base() : state_(new promised<R>()), future_(state_) {}
+  promise_base(promise_base&& other) noexcept
+      : state_(std::exchange(other.state_, nullptr)),
+        future_(std::move(other.future_)),
+        has_given_future_(std::exchange(other.has_given_future_, false)),
+        is_satisfied_(other.is_satisfied_.exchange(false, std::memory_order_relaxed)) {}  // relaxed: moving is for one
+  promise_base& operator=(promise_base&& other) noexcept {
+    promise_base taken(std::move(other));
+    swap(taken);
+    return *this;
+  }
+  // Breaks the promise if nothing was set: get() throws std::future_error (broken_promise).
+  ~promise_base() {
+    if (state_ != nullptr && claim() && !CONCUR_MUTANT_IS(145)) fail_with(broken_promise_error());
+  }
+
+  void swap(promise_base& other) noexcept {
+    std::swap(state_, other.state_);
+    std::swap(future_, other.future_);
+    std::swap(has_given_future_, other.has_given_future_);
+    // relaxed, both: swapping is for one thread.
+    const bool theirs = other.is_satisfied_.load(std::memory_order_relaxed);
+    other.is_satisfied_.store(is_satisfied_.load(std::memory_order_relaxed), std::memory_order_relaxed);
+    is_satisfied_.store(theirs, std::memory_order_relaxed);  // relaxed: as above
+  }
+
+  // Where the result will be: once. Throws std::future_error: future_already_retrieved, or no_state if the promise was
+  // moved from. May run beside set_value in another thread.
+  future<R> get_future() {
+    if (state_ == nullptr) fail_promise_empty();
+    if (std::exchange(has_given_future_, true)) fail_future_retrieved();
+    return std::move(future_);
+  }
+
+  // Makes get() throw `error`. If the future was dropped, so is the error. Throws std::invalid_argument for a null
+  // pointer, else as set_value. Of no use in a program built without exceptions: get() calls on_fatal there.
+  void set_exception(std::exception_ptr error) {
+    must_be_exception(error);
+    must_claim();
+    fail_with(std::move(error));
+  }
+  // False, and nothing happens, when the promise has a result already.
+  bool try_set_exception(std::exception_ptr error) {
+    must_be_exception(error);
+    if (!try_claim()) return false;
+    fail_with(std::move(error));
+    return true;
+  }
+
+ protected:
+  // P1.
+  bool claim() noexcept {
+#if defined(CONCUR_MUTANT) && CONCUR_MUTANT == 146
+    // Planted: looking and taking are two steps.
+    if (is_satisfied_.load(std::memory_order_relaxed)) return false;  // relaxed: mutant
+    is_satisfied_.store(true, std::memory_order_relaxed);             // relaxed: mutant
+    return true;
+#else
+    // relaxed: only who wins; the result itself is published by completing.
+    return !is_satisfied_.exchange(true, std::memory_order_relaxed);
+#endif
+  }
+  bool try_claim() {
+    if (state_ == nullptr) fail_promise_empty();
+    return claim();
+  }
+  void must_claim() {
+    if (!try_claim()) fail_promise_satisfied();
+  }
+
+  // Behind a claim. What the value's constructor throws leaves the promise open again.
+  template <class... Args>
+  void set_claimed(Args&&... args) {
+#if CONCUR_EXCEPTIONS
+    try {
+      state_->set(std::forward<Args>(args)...);
+    } catch (...) {
+      is_satisfied_.store(false, std::memory_order_relaxed);  // relaxed: nothing was written
+      throw;
+    }
+#else
+    state_->set(std::forward<Args>(args)...);
+#endif
+    complete();
+  }
+
+ private:
+  void fail_with(std::exception_ptr error) noexcept {
+    state_->set_error(std::move(error));
+    complete();
+  }
+  void complete() noexcept {
+    due_list due;
+    if (!state_->complete(due)) state_->release(state_);
+    run_due(due);
+  }
+
+  promised<R>* state_;
+  future<R> future_;  // until get_future() gives it away
+  bool has_given_future_ = false;
+  std::atomic<bool> is_satisfied_{false};
+};
+
+}  // namespace detail
+
+// One result to be set, by any thread or fiber, with or without a runtime. Move-only. Constructing one allocates once.
+// Several may call the set functions at once: one wins, the others get the error. Setting resumes who waits, and runs the
+// callbacks of on_ready on the calling thread; it does not park.
+//
+// set_value throws std::future_error: promise_already_satisfied when there is a result, no_state when the promise was
+// moved from; and what the value's own constructor throws, with the promise open as before. try_set_value returns false
+// in the first case, and leaves the value it was offered alone. If the future was dropped, the value is destroyed.
+template <class R>
+class promise : public detail::promise_base<R> {
+ public:
+  void set_value(const R& value) {
+    this->must_claim();
+    this->set_claimed(value);
+  }
+  void set_value(R&& value) {
+    this->must_claim();
+    this->set_claimed(std::move(value));
+  }
+  bool try_set_value(const R& value) {
+    if (!this->try_claim()) return false;
+    this->set_claimed(value);
+    return true;
+  }
+  bool try_set_value(R&& value) {
+    if (!this->try_claim()) return false;
+    this->set_claimed(std::move(value));
+    return true;
+  }
+};
+
+template <class R>
+class promise<R&> : public detail::promise_base<R&> {
+ public:
+  void set_value(R& target) {
+    this->must_claim();
+    this->set_claimed(std::addressof(target));
+  }
+  bool try_set_value(R& target) {
+    if (!this->try_claim()) return false;
+    this->set_claimed(std::addressof(target));
+    return true;
+  }
+};
+
+template <>
+class promise<void> : public detail::promise_base<void> {
+ public:
+  void set_value() {
+    this->must_claim();
+    this->set_claimed();
+  }
+  bool try_set_value() {
+    if (!this->try_claim()) return false;
+    this->set_claimed();
+    return true;
+  }
+};
+
+template <class R>
+void swap(promise<R>& a, promise<R>& b) noexcept {
+  a.swap(b);
+}
+
+CONCUR_NAMESPACE_END
+
+#if CONCUR_BODIES
+
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+CONCUR_INLINE void fail_promise_empty() {
+  raise(std::future_error(std::future_errc::no_state), "concur::promise: it was moved from; use the one it moved to");
+}
+
+CONCUR_INLINE void fail_promise_satisfied() {
+  raise(std::future_error(std::future_errc::promise_already_satisfied),
+        "concur::promise: there is a result already; try_set_value tells without failing");
+}
+
+CONCUR_INLINE void fail_future_retrieved() {
+  raise(std::future_error(std::future_errc::future_already_retrieved),
+        "concur::promise::get_future: there is one future, and it was given out; share() it for several takers");
+}
+
+CONCUR_INLINE void must_be_exception([[maybe_unused]] std::exception_ptr& error) {
+#  if CONCUR_EXCEPTIONS
+  if (error == nullptr)
+    fail_argument("concur::promise::set_exception", "error", "null",
+                  "pass std::make_exception_ptr(...), or std::current_exception() inside a handler");
+#  endif
+}
+
+}  // namespace detail
+CONCUR_NAMESPACE_END
+#endif  // CONCUR_BODIES
+
+// structure/step.hpp - a function and the result it goes on with, as one thing that can be called later.
+//
+// A step is what then() and or_else() make: it holds the function and the source, a future, and is asked three things:
+// whether the function is for what the source holds, what the function says to it, and else, what passes on.
+//
+//     step       the function is for   and gets          what passes on
+//     then       a value               the value         the error
+//     or_else    an error              exception_ptr     the value
+//
+// Here is also the step that a fiber was prepared for: the fiber's block holds the function, the source and the result.
+//
+//   N1  A prepared fiber does not count as alive, and does not keep its runtime going. Its block keeps the pool, so that
+//       it can be told whether the runtime is still there (fiber_pool.hpp, B2). If it is not, the promise is broken.
+//   N2  What the function is not for passes on at once, on the completing thread, without a fiber.
+
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+// The calling fiber's new block for a continuation, null on a plain thread. Throws when there is none to be had.
+CONCUR_INLINE fiber* block_for_continuation();
+// Launches a prepared fiber, from any thread. False: its runtime ends or has ended (N1).
+CONCUR_INLINE bool launch_prepared(fiber* f) noexcept;
+
+// What a step does with its source: a future, or a shared one (shared_future.hpp).
+template <class Source>
+struct step_source;
+template <class R>
+struct step_source<future<R>> {
+  static future_state& state(const future<R>& source) noexcept { return *future_access::state(source); }
+  static R take(future<R>& source) { return future_access::take(source); }
+  // The error for who passes it on; `settle` says later whether it has a taker there, or comes back.
+  static std::exception_ptr lend_error(future<R>& source) noexcept { return std::move(state(source).error); }
+  static void settle(future<R>& source, std::exception_ptr* back) noexcept {
+    if (back != nullptr && source.valid()) state(source).error = std::move(*back);
+  }
+};
+
+// Calls `make`, and keeps what it returns or throws.
+template <class R, class F>
+void keep_outcome(result_state<R>& out, F&& make) noexcept {
+  const auto keep = [&] {
+    if constexpr (std::is_void<R>::value) {
+      make();
+    } else if constexpr (std::is_reference<R>::value) {
+      R&& result = make();
+      out.set(std::addressof(result));
+    } else {
+      out.set(make());
+    }
+  };
+#if CONCUR_EXCEPTIONS
+  try {
+    keep();
+  } catch (const cancelled&) {
+    out.set_error(std::current_exception());
+    out.is_reported = false;
+  } catch (...) {
+    out.set_error(std::current_exception());
+  }
+#else
+  keep();
+#endif
+}
+
+template <class Source, class T>
+void pass_error(Source& from, result_state<T>& out) noexcept {
+  out.is_reported = step_source<Source>::state(from).is_reported;
+  out.set_error(step_source<Source>::lend_error(from));
+}
+
+// f(value).
+template <class Source, class R, class F>
+struct then_step {
+  using source_type = Source;
+  using result = then_result<F, R>;
+
+  F function;  // first: what its copying throws leaves the source alone
+  Source source;
+
+  static bool is_for(const future_state& state) noexcept { return !state.has_failed(); }
+  decltype(auto) call() {
+    if constexpr (std::is_void<R>::value) {
+      return std::move(function)();
+    } else {
+      return std::move(function)(step_source<Source>::take(source));
+    }
+  }
+  static void pass(Source& from, result_state<result>& out) noexcept {
+    pass_error(from, out);
+  }
+};
+
+// f(error).
+template <class R, class F>
+struct or_else_step {
+  using source_type = future<R>;
+  using result = R;
+
+  F function;
+  future<R> source;
+
+  static bool is_for(const future_state& state) noexcept { return state.has_failed(); }
+  decltype(auto) call() { return std::move(function)(std::exchange(future_access::state(source)->error, nullptr)); }
+  static void pass(future<R>& from, result_state<R>& out) noexcept {
+    keep_outcome(out, [&]() -> R { return future_access::take(from); });
+  }
+};
+
+// Whether the step's function returns a future of the step's result rather than the result.
+template <class Step>
+inline constexpr bool returns_future = std::is_same<std::decay_t<decltype(std::declval<Step&>().call())>,
+                                                    future<typename Step::result>>::value;
+
+// The closure of a prepared fiber.
+template <class Step>
+struct fiber_step : continuation {
+  using payload = spawned<fiber_step>;
+  using source = step_source<typename Step::source_type>;
+
+  explicit fiber_step(Step&& step_in) : continuation(&come_due), step(std::move(step_in)) {}
+
+  typename Step::result operator()() && {
+    if constexpr (returns_future<Step>) {
+      return step.call().get();
+    } else {
+      return step.call();
+    }
+  }
+
+  static void come_due(continuation* due, due_list& more) noexcept {
+    fiber_step* self = static_cast<fiber_step*>(due);
+    payload* whole = static_cast<payload*>(self->host->payload);
+    if (!Step::is_for(source::state(self->step.source))) {
+      Step::pass(self->step.source, *whole);
+      if (whole->has_failed()) source::settle(self->step.source, nullptr);
+    } else if (launch_prepared(self->host)) {
+      return;
+    } else {
+      whole->set_error(broken_promise_error());
+    }
+    payload::end_unlaunched(whole, more);
+  }
+
+  Step step;
+  fiber* host = nullptr;
+};
+
+}  // namespace detail
+CONCUR_NAMESPACE_END
+
+#if CONCUR_BODIES
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+CONCUR_INLINE fiber* block_for_continuation() {
+  worker* w = this_worker();
+  if (w == nullptr || w->current == nullptr) return nullptr;
+  fiber* f = w->sched->new_fiber(w);
+  if (CONCUR_UNLIKELY(f == nullptr)) fail_no_fiber();
+  return f;
+}
+
+CONCUR_INLINE bool launch_prepared(fiber* f) noexcept {
+  worker* w = this_worker();
+  if (w != nullptr && w->sched->blocks == f->pool) {
+    w->sched->launch(w, f);
+    return true;
+  }
+  return f->pool->with_open_owner(
+      [](scheduler* s, void* prepared) { s->launch(nullptr, static_cast<fiber*>(prepared)); }, f);
+}
+
+}  // namespace detail
+CONCUR_NAMESPACE_END
+#endif  // CONCUR_BODIES
+
+// structure/continuation.hpp - what goes on when a result is there: then, or_else, on_ready.
+//
+// A function that may park needs a stack, so then() and or_else() run theirs as a fiber. Where that fiber comes from
+// is decided by who asks:
+//
+//     who calls then()   who makes the result          the function runs
+//     a fiber            anybody                       as a fiber of the caller's runtime
+//     a plain thread     a fiber, or its worker        as a fiber of that one's runtime
+//     a plain thread     a plain thread                on the one that makes the result; on the caller if it is there
+//
+// In the first case the fiber is prepared at once, in a block that holds the function, the future it waits for and its
+// own result, and launched when the result comes (step.hpp).
+//
+//   N3  An error that passes on is taken from its source once somebody can still take it from the returned future, or
+//       that one's runtime will report it.
+
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+// A step without a fiber of its own.
+template <class Step>
+class step_node : public result_state<typename Step::result>, public continuation {
+  using R = typename Step::result;
+
+ public:
+  explicit step_node(Step&& step) : continuation(&come_due), step_(std::move(step)) { this->release = &release_node; }
+
+  // Calls the function, and returns the exception, if any, that nobody will ask for. The node may be gone then.
+  std::exception_ptr execute(due_list& more) noexcept {
+    if constexpr (returns_future<Step>) {
+      call_for_inner();
+      step_.reset();
+      if (inner_.valid()) {
+        this->run = &inner_come_due;
+        if (!future_access::state(inner_)->attach(this)) inner_come_due(this, more);
+        return nullptr;
+      }
+    } else {
+      keep_outcome(*this, [this]() -> R { return step_->call(); });
+      step_.reset();
+    }
+    return finish(more);
+  }
+
+  // The function will not be called.
+  void abandon(due_list& more) noexcept {
+    step_.reset();
+    this->set_error(broken_promise_error());
+    finish(more);
+  }
+
+ private:
+  struct no_inner {};
+
+  // The inner future, or the error why there is none.
+  void call_for_inner() noexcept {
+    result_state<void> call;
+    keep_outcome(call, [this] {
+      inner_ = step_->call();
+      future_access::must_have_state(inner_);
+    });
+    if (!call.has_failed()) return;
+    this->is_reported = call.is_reported;
+    this->set_error(std::move(call.error));
+  }
+
+  static void come_due(continuation* due, due_list& more) noexcept;
+  static void inner_come_due(continuation* due, due_list& more) noexcept {
+    step_node* self = static_cast<step_node*>(due);
+    future<R> inner = std::move(self->inner_);
+    self->template pass_from<pass_whole>(inner, more);
+  }
+
+  struct pass_whole {
+    static void pass(future<R>& from, result_state<R>& out) noexcept {
+      if (future_access::state(from)->has_failed())
+        pass_error(from, out);
+      else
+        keep_outcome(out, [&]() -> R { return future_access::take(from); });
+    }
+  };
+
+  // N3.
+  template <class Pass, class Source>
+  void pass_from(Source& from, due_list& more) noexcept {
+    Pass::pass(from, *this);
+    const bool is_error = this->has_failed();
+    const bool is_wanted = this->complete(more);
+    if (is_error) step_source<Source>::settle(from, is_wanted ? nullptr : &this->error);
+    if (!is_wanted) release_node(this);
+  }
+
+  std::exception_ptr finish(due_list& more) noexcept {
+    if (this->complete(more)) return nullptr;
+    std::exception_ptr left = this->is_reported ? std::move(this->error) : nullptr;
+    release_node(this);
+    return left;
+  }
+
+  static void release_node(future_state* state) noexcept {
+    step_node* self = static_cast<step_node*>(state);
+    self->destroy();
+    delete self;
+  }
+
+  std::optional<Step> step_;  // until the function was called
+  std::conditional_t<returns_future<Step>, future<R>, no_inner> inner_;
+};
+
+// The closure of the fiber that calls a node's function; a fiber that never runs breaks the promise.
+template <class Node>
+class node_runner {
+ public:
+  explicit node_runner(Node* node) noexcept : node_(node) {}
+  node_runner(node_runner&& other) noexcept : node_(std::exchange(other.node_, nullptr)) {}
+  node_runner& operator=(node_runner&&) = delete;
+  ~node_runner() {
+    if (node_ == nullptr) return;
+    due_list due;
+    node_->abandon(due);
+    run_due(due);
+  }
+
+  void operator()() && {
+    due_list due;
+    std::exception_ptr left = std::exchange(node_, nullptr)->execute(due);
+    run_due(due);
+    if (left != nullptr) rethrow(std::move(left));
+  }
+
+ private:
+  Node* node_;
+};
+
+template <class Step>
+void step_node<Step>::come_due(continuation* due, due_list& more) noexcept {
+  step_node* self = static_cast<step_node*>(due);
+  if (!Step::is_for(step_source<typename Step::source_type>::state(self->step_->source))) {
+    auto from = std::move(self->step_->source);
+    self->step_.reset();
+    self->template pass_from<Step>(from, more);
+    return;
+  }
+  worker* w = this_worker();
+  if (w == nullptr) {
+    self->execute(more);
+    return;
+  }
+#if CONCUR_EXCEPTIONS
+  try {
+    spawn(*w->sched, w, node_runner<step_node>(self));
+  } catch (...) {
+    // No memory for a fiber: the runner that was not kept has broken the promise.
+    return;
+  }
+#else
+  spawn(*w->sched, w, node_runner<step_node>(self));
+#endif
+}
+
+struct unused_block {
+  fiber* block;
+  ~unused_block() {
+    if (block != nullptr) free_fiber(block);
+  }
+};
+
+// Makes the step, and ties it to its source, which it then holds.
+template <class MakeStep>
+auto attach_step(future_state& source, MakeStep make_step) {
+  using step = decltype(make_step());
+  continuation* attached = nullptr;
+  result_state<typename step::result>* out = nullptr;
+  unused_block host{block_for_continuation()};
+  if (host.block != nullptr) {
+    fiber_step<step> closure(make_step());
+    fiber* f = std::exchange(host.block, nullptr);
+    auto* whole = prepare_fiber(f, std::move(closure));
+    whole->function().host = f;
+    attached = &whole->function();
+    out = whole;
+  } else {
+    auto* node = new step_node<step>(make_step());
+    attached = node;
+    out = node;
+  }
+  future<typename step::result> result(out);
+  if (!source.attach(attached)) {
+    due_list due;
+    due.push(attached);
+    run_due(due);
+  }
+  return result;
+}
+
+template <class F>
+struct callback : continuation {
+  explicit callback(F&& function_in) : continuation(&call), function(std::move(function_in)) {}
+  explicit callback(const F& function_in) : continuation(&call), function(function_in) {}
+  static void call(continuation* due, due_list&) noexcept {
+    std::unique_ptr<callback> self(static_cast<callback*>(due));
+    std::move(self->function)();
+  }
+  F function;
+};
+
+template <class F>
+void attach_callback(future_state& source, F&& f) {
+  auto one = std::make_unique<callback<std::decay_t<F>>>(std::forward<F>(f));
+  continuation* attached = one.release();
+  due_list due;
+  if (!source.attach(attached)) due.push(attached);
+  run_due(due);
+}
+
+}  // namespace detail
+
+template <class R>
+template <class F>
+auto future<R>::then(F&& f) -> future<detail::then_result<F, R>> {
+  using step = detail::then_step<future<R>, R, std::decay_t<F>>;
+  detail::future_state* source = detail::future_access::must_have_state(*this);
+  return detail::attach_step(*source, [&] { return step{std::forward<F>(f), std::move(*this)}; });
+}
+
+template <class R>
+template <class F>
+future<R> future<R>::or_else(F&& f) {
+  using step = detail::or_else_step<R, std::decay_t<F>>;
+  detail::future_state* source = detail::future_access::must_have_state(*this);
+  return detail::attach_step(*source, [&] { return step{std::forward<F>(f), std::move(*this)}; });
+}
+
+template <class R>
+template <class F>
+void future<R>::on_ready(F&& f) const {
+  detail::attach_callback(*detail::future_access::must_have_state(*this), std::forward<F>(f));
+}
+
+CONCUR_NAMESPACE_END
+
+// structure/shared_future.hpp - one result, looked at by many.
+//
+// Copies of a shared_future share one future behind a count. get() gives access to the result where it lies, and takes
+// nothing: everybody may ask, again and again, from fibers and from plain threads.
+//
+//   H1  The last copy to go drops the future, and with it the result.
+//   H2  An exception counts as taken when one get() has thrown it, or a then() has passed it on.
+
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+// What the copies share.
+template <class R>
+struct shared_end {
+  explicit shared_end(future<R>&& end_in) noexcept : end(std::move(end_in)) {}
+  shared_end(const shared_end&) = delete;
+  shared_end& operator=(const shared_end&) = delete;
+  ~shared_end() {
+    // relaxed: the count of the copies orders it.
+    if (is_taken.load(std::memory_order_relaxed)) future_access::state(end)->is_reported = false;
+  }
+  void note_taken() noexcept { is_taken.store(true, std::memory_order_relaxed); }  // relaxed: as above
+
+  future<R> end;
+  std::atomic<bool> is_taken{false};  // H2; an error that is there
+};
+
+}  // namespace detail
+
+// Copyable; a copy is cheap. Different copies may be used at the same time, and one copy by several for everything that is
+// const. What is done before the result is made happens before each get().
+template <class R>
+class shared_future {
+  using viewed = std::conditional_t<std::is_void<R>::value || std::is_reference<R>::value, R,
+                                    std::add_lvalue_reference_t<std::add_const_t<R>>>;
+
+ public:
+  shared_future() noexcept = default;
+  // From a future, which is empty afterwards. Allocates once.
+  shared_future(future<R>&& from)
+      : shared_(from.valid() ? std::make_shared<detail::shared_end<R>>(std::move(from)) : nullptr) {}
+
+  // False for an empty one. get() does not change it.
+  bool valid() const noexcept { return shared_ != nullptr; }
+  bool ready() const noexcept { return shared_ != nullptr && shared_->end.ready(); }
+
+  // Parks until the result is there. A const R& that is good as long as some copy is kept; R& for references, nothing for
+  // void; or rethrows. Throws `cancelled`, and std::future_error (no_state) on an empty one.
+  viewed get() const {
+    wait();
+    return view();
+  }
+  void wait() const { must_be_valid().end.wait(); }
+  // With a limit: false when that passed first.
+  template <class Rep, class Period>
+  bool wait_for(std::chrono::duration<Rep, Period> d) const {
+    return must_be_valid().end.wait_for(d);
+  }
+  template <class Clock, class Duration>
+  bool wait_until(const std::chrono::time_point<Clock, Duration>& tp) const {
+    return must_be_valid().end.wait_until(tp);
+  }
+
+  // As future::then, with f(const R&), f(R&) or f(). This shared_future stays as it is, and so may many go on with one
+  // result.
+  template <class F>
+  auto then(F&& f) const -> future<detail::then_result<F, viewed>> {
+    using step = detail::then_step<shared_future, viewed, std::decay_t<F>>;
+    detail::future_state& source = *detail::future_access::state(must_be_valid().end);
+    return detail::attach_step(source, [&] { return step{std::forward<F>(f), *this}; });
+  }
+  // As future::on_ready.
+  template <class F>
+  void on_ready(F&& f) const {
+    must_be_valid().end.on_ready(std::forward<F>(f));
+  }
+
+ private:
+  friend struct detail::step_source<shared_future>;
+
+  detail::shared_end<R>& must_be_valid() const {
+    if (shared_ == nullptr) detail::fail_no_state();
+    return *shared_;
+  }
+
+  // The result is there.
+  viewed view() const {
+    detail::result_state<R>* state = detail::future_access::state(shared_->end);
+    if (CONCUR_UNLIKELY(state->has_failed())) {
+      shared_->note_taken();
+      detail::rethrow(state->error);
+    }
+    if constexpr (std::is_reference<R>::value) {
+      return static_cast<R>(*state->get());
+    } else if constexpr (!std::is_void<R>::value) {
+      return state->get();
+    }
+  }
+
+  std::shared_ptr<detail::shared_end<R>> shared_;
+};
+
+template <class R>
+shared_future<R> future<R>::share() {
+  return shared_future<R>(std::move(*this));
+}
+
+namespace detail {
+
+template <class R>
+struct step_source<shared_future<R>> {
+  static future_state& state(const shared_future<R>& source) noexcept {
+    return *future_access::state(source.shared_->end);
+  }
+  static decltype(auto) take(shared_future<R>& source) { return source.view(); }
+  static std::exception_ptr lend_error(shared_future<R>& source) noexcept { return state(source).error; }
+  static void settle(shared_future<R>& source, std::exception_ptr* back) noexcept {
+    if (back == nullptr) source.shared_->note_taken();
+  }
+};
+
+}  // namespace detail
+CONCUR_NAMESPACE_END
+
+// structure/when.hpp - one future for several: when_all of them have a result, or when_any has.
+//
+// Both give the futures back, so that each result, or exception, is taken from its own. They need no fiber, and nobody
+// waits meanwhile: each future gets a note (a continuation), and the notes count.
+//
+//     who counts down `missing`           when_all                    when_any
+//     each note, as its result comes      1                           the first one: 1
+//     the start, behind the last note     1                           1
+//     so it begins at                     number of futures + 1       2
+//
+//   G1  Who brings `missing` to zero has the futures to himself, and completes. Notes are attached before that, so the
+//       futures stay where they are until all are.
+//   G2  The memory is held by the result and by each note that somebody may still run. When any has one, the notes of the
+//       others are taken off: a future that is asked in one when_any after another gathers no notes.
+
+CONCUR_NAMESPACE_BEGIN
+
+// What when_any found: which one had a result first, and all of them. index is std::size_t(-1) if there were none.
+template <class Sequence>
+struct when_any_result {
+  std::size_t index;
+  Sequence futures;
+};
+
+namespace detail {
+
+template <class T>
+struct is_any_future : std::false_type {};
+template <class R>
+struct is_any_future<future<R>> : std::true_type {};
+template <class R>
+struct is_any_future<shared_future<R>> : std::true_type {};
+
+inline constexpr std::size_t no_index = static_cast<std::size_t>(-1);
+
+// The part that does not depend on types.
+class gathering {
+ public:
+  gathering(std::size_t count, bool wants_all);
+  gathering(const gathering&) = delete;
+  gathering& operator=(const gathering&) = delete;
+
+  // For each future in turn; then start(). False: enough is known already.
+  bool add(future_state& source) noexcept;
+  void start(due_list& due) noexcept;
+
+ protected:
+  ~gathering() = default;
+  // The last to hold the memory lets go.
+  void let_go(std::size_t holds) noexcept {
+    // acq_rel: publishes what was done here to who frees it, and sees what the others did.
+    if (holders_.fetch_sub(holds, std::memory_order_acq_rel) == holds) free_this_(this);
+  }
+
+  // Moves the futures into the result, and completes.
+  void (*finish_)(gathering*, std::size_t winner, due_list&) noexcept = nullptr;
+  void (*free_this_)(gathering*) noexcept = nullptr;
+
+ private:
+  struct note : continuation {
+    note() noexcept : continuation(&gathering::come_due) {}
+    gathering* whole = nullptr;
+    future_state* source = nullptr;
+  };
+
+  static void come_due(continuation* due, due_list& more) noexcept;
+  void count_down(due_list& more) noexcept;
+
+  std::vector<note> notes_;
+  std::size_t added_ = 0;
+  std::atomic<std::size_t> winner_{no_index};
+  bool wants_all_;
+  std::atomic<std::size_t> missing_;
+  std::atomic<std::size_t> holders_;
+};
+
+// Sequence: a tuple or vector of futures. Result: that, or a when_any_result of it.
+template <class Sequence, class Result>
+class gathered : public result_state<Result>, public gathering {
+  static constexpr bool wants_all = std::is_same<Sequence, Result>::value;
+
+ public:
+  gathered(std::size_t count, Sequence&& futures) : gathering(count, wants_all), futures_(std::move(futures)) {
+    this->release = [](future_state* state) noexcept { static_cast<gathered*>(state)->let_go(1); };
+    finish_ = &finish;
+    free_this_ = [](gathering* self) noexcept {
+      static_cast<gathered*>(self)->destroy();
+      delete static_cast<gathered*>(self);
+    };
+  }
+  Sequence& futures() noexcept { return futures_; }
+
+ private:
+  static void finish(gathering* whole, [[maybe_unused]] std::size_t winner, due_list& due) noexcept {
+    gathered* self = static_cast<gathered*>(whole);
+    if constexpr (wants_all)
+      self->set(std::move(self->futures_));
+    else
+      self->set(Result{winner, std::move(self->futures_)});
+    if (!self->complete(due)) self->let_go(1);
+  }
+
+  Sequence futures_;
+};
+
+template <class Future>
+future_state& state_to_gather(const Future& one) {
+  if (!one.valid()) fail_no_state();
+  return step_source<Future>::state(one);
+}
+
+template <class Result, class... Futures>
+future<Result> gather(std::tuple<Futures...>&& futures) {
+  std::apply([](const auto&... one) { (static_cast<void>(state_to_gather(one)), ...); }, futures);
+  auto* whole = new gathered<std::tuple<Futures...>, Result>(sizeof...(Futures), std::move(futures));
+  future<Result> result(whole);
+  std::apply([whole](const auto&... one) { static_cast<void>((whole->add(state_to_gather(one)) && ...)); },
+             whole->futures());
+  due_list due;
+  whole->start(due);
+  run_due(due);
+  return result;
+}
+
+template <class Result, class Future>
+future<Result> gather(std::vector<Future>&& futures) {
+  for (const Future& one : futures) state_to_gather(one);
+  auto* whole = new gathered<std::vector<Future>, Result>(futures.size(), std::move(futures));
+  future<Result> result(whole);
+  for (const Future& one : whole->futures()) {
+    if (!whole->add(state_to_gather(one))) break;
+  }
+  due_list due;
+  whole->start(due);
+  run_due(due);
+  return result;
+}
+
+template <class... Futures>
+using if_futures = std::enable_if_t<(is_any_future<std::decay_t<Futures>>::value && ...), int>;
+template <class Iterator>
+using moved_from = std::vector<typename std::iterator_traits<Iterator>::value_type>;
+template <class Iterator>
+using if_iterator = std::enable_if_t<is_any_future<typename std::iterator_traits<Iterator>::value_type>::value, int>;
+
+template <class Iterator>
+moved_from<Iterator> move_out(Iterator first, Iterator last) {
+  for (Iterator one = first; one != last; ++one) state_to_gather(*one);
+  moved_from<Iterator> all;
+  for (; first != last; ++first) all.push_back(std::move(*first));
+  return all;
+}
+
+}  // namespace detail
+
+// A future that is ready when all of these are; it holds them, in their order, each with its own value or exception. The
+// futures given are empty afterwards; shared ones may be copied in. Of none: ready at once. Never holds an exception of its
+// own. Throws std::future_error (no_state), and takes nothing, if one is empty; std::bad_alloc. Two allocations.
+template <class... Futures, detail::if_futures<Futures...> = 0>
+auto when_all(Futures&&... futures) -> future<std::tuple<std::decay_t<Futures>...>> {
+  using sequence = std::tuple<std::decay_t<Futures>...>;
+  (static_cast<void>(detail::state_to_gather(futures)), ...);
+  return detail::gather<sequence>(sequence(std::forward<Futures>(futures)...));
+}
+template <class Future>
+auto when_all(std::vector<Future>&& futures) -> future<std::vector<Future>> {
+  return detail::gather<std::vector<Future>>(std::move(futures));
+}
+template <class Iterator, detail::if_iterator<Iterator> = 0>
+auto when_all(Iterator first, Iterator last) -> future<detail::moved_from<Iterator>> {
+  return concur::when_all(detail::move_out(first, last));
+}
+
+// A future that is ready when one of these is; it holds all of them, and says which one it was. The others go on, and can be
+// waited for, and given to another when_any. Of none: ready at once, with index std::size_t(-1). Else as when_all.
+template <class... Futures, detail::if_futures<Futures...> = 0>
+auto when_any(Futures&&... futures) -> future<when_any_result<std::tuple<std::decay_t<Futures>...>>> {
+  using sequence = std::tuple<std::decay_t<Futures>...>;
+  (static_cast<void>(detail::state_to_gather(futures)), ...);
+  return detail::gather<when_any_result<sequence>>(sequence(std::forward<Futures>(futures)...));
+}
+template <class Future>
+auto when_any(std::vector<Future>&& futures) -> future<when_any_result<std::vector<Future>>> {
+  return detail::gather<when_any_result<std::vector<Future>>>(std::move(futures));
+}
+template <class Iterator, detail::if_iterator<Iterator> = 0>
+auto when_any(Iterator first, Iterator last) -> future<when_any_result<detail::moved_from<Iterator>>> {
+  return concur::when_any(detail::move_out(first, last));
+}
+
+CONCUR_NAMESPACE_END
+
+#if CONCUR_BODIES
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+CONCUR_INLINE gathering::gathering(std::size_t count, bool wants_all)
+    : notes_(count),
+      wants_all_(wants_all),
+      missing_(wants_all ? count + 1 : count == 0 ? 1 : 2),
+      holders_(count + 1) {
+  for (note& one : notes_) one.whole = this;
+}
+
+CONCUR_INLINE bool gathering::add(future_state& source) noexcept {
+  // relaxed: a look; whoever wins later takes off what was attached in vain.
+  if (!wants_all_ && winner_.load(std::memory_order_relaxed) != no_index) return false;
+  note& one = notes_[added_++];
+  one.source = &source;
+  if (!source.attach(&one)) {
+    due_list due;
+    due.push(&one);
+    run_due(due);
+  }
+  return true;
+}
+
+// The caller holds the result, which holds the memory.
+CONCUR_INLINE void gathering::start(due_list& due) noexcept {
+  if (const std::size_t never_attached = notes_.size() - added_) let_go(never_attached);
+  count_down(due);
+}
+
+CONCUR_INLINE void gathering::come_due(continuation* due, due_list& more) noexcept {
+  note* one = static_cast<note*>(due);
+  gathering* self = one->whole;
+  std::size_t none = no_index;
+  const std::size_t index = static_cast<std::size_t>(one - self->notes_.data());
+  // relaxed, both: counting down publishes it.
+  if (self->winner_.compare_exchange_strong(none, index, std::memory_order_relaxed, std::memory_order_relaxed) ||
+      self->wants_all_)
+    self->count_down(more);
+  self->let_go(1);
+}
+
+CONCUR_INLINE void gathering::count_down(due_list& more) noexcept {
+  // acq_rel: publishes this one's result to who finishes, who sees all of them.
+  if (missing_.fetch_sub(1, std::memory_order_acq_rel) != 1 && !CONCUR_MUTANT_IS(147)) return;
+  std::size_t taken_off = 0;
+  if (!wants_all_ && !CONCUR_MUTANT_IS(148)) {
+    for (std::size_t i = 0; i < added_; ++i) {
+      if (notes_[i].source->detach(&notes_[i])) ++taken_off;
+    }
+  }
+  finish_(this, winner_.load(std::memory_order_relaxed), more);  // relaxed: counting down published it
+  if (taken_off != 0) let_go(taken_off);
 }
 
 }  // namespace detail
@@ -11068,6 +12338,7 @@ class runtime {
   // Cancels the fibers that are left, waits for them, joins every thread and frees every stack. Not from a fiber of
   // this runtime.
   ~runtime() {
+    scheduler_->blocks->close();
     scheduler_->cancel_all();
     scheduler_->quiesce();
   }

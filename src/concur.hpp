@@ -72,9 +72,15 @@
 #include "channel/ticker.hpp"
 
 // structure: lives of fibers
+#include "structure/future_state.hpp"
 #include "structure/future.hpp"
 #include "structure/fiber_local.hpp"
 #include "structure/spawn.hpp"
+#include "structure/promise.hpp"
+#include "structure/step.hpp"
+#include "structure/continuation.hpp"
+#include "structure/shared_future.hpp"
+#include "structure/when.hpp"
 #include "structure/this_fiber.hpp"
 #include "structure/runtime.hpp"
 

@@ -37,6 +37,10 @@ struct fiber_pool {
   void abandon() noexcept;
   // Calls use(owner, argument) if the runtime is still there, and keeps it there meanwhile.
   void with_owner(void (*use)(scheduler*, void*), void* argument) noexcept;
+  // The same for what gives the runtime more to do; false, and no call, once it is about to end.
+  bool with_open_owner(void (*use)(scheduler*, void*), void* argument) noexcept;
+  // The runtime is about to end: what it has, it finishes, and nobody gives it more from outside.
+  void close() noexcept;
 
   // Calls look(f, argument) for each block, free ones included, while no chunk can come or go.
   void walk(void (*look)(fiber*, void*), void* argument) noexcept;
@@ -50,6 +54,7 @@ struct fiber_pool {
   fiber* free_ = nullptr;
   std::size_t taken_count_ = 0;
   scheduler* owner_;  // null: abandoned
+  bool is_open_ = true;
 };
 
 // A worker's own free blocks. Owned by one thread.
@@ -162,6 +167,18 @@ CONCUR_INLINE void fiber_pool::abandon() noexcept {
 CONCUR_INLINE void fiber_pool::with_owner(void (*use)(scheduler*, void*), void* argument) noexcept {
   lock_scope<spin_lock> held(lock_);
   if (owner_ != nullptr) use(owner_, argument);
+}
+
+CONCUR_INLINE bool fiber_pool::with_open_owner(void (*use)(scheduler*, void*), void* argument) noexcept {
+  lock_scope<spin_lock> held(lock_);
+  if (owner_ == nullptr || (!is_open_ && !CONCUR_MUTANT_IS(144))) return false;
+  use(owner_, argument);
+  return true;
+}
+
+CONCUR_INLINE void fiber_pool::close() noexcept {
+  lock_scope<spin_lock> held(lock_);
+  is_open_ = false;
 }
 
 CONCUR_INLINE void fiber_pool::walk(void (*look)(fiber*, void*), void* argument) noexcept {

@@ -1,97 +1,58 @@
-// structure/future.hpp - one result, made once, taken once; and where it is kept.
+// structure/future.hpp - one result, made once, taken once.
 //
-// A result is made in one place and wanted in another, and either may come first or never. The state both share is in
-// one of three stages, which are the ends of its lock (spin_lock.hpp, K3):
+// A future is the taker's end of a result that somebody else makes: a fiber (spawn.hpp), a promise (promise.hpp), or
+// a continuation of another future (continuation.hpp). It works the same from fibers and from plain threads. What is
+// done before the result is made happens before get() returns, and before whatever was attached to the result runs.
 //
-//     stage       meaning                        next
-//     pending     no result yet                  ready (complete) · dropped (the future went first)
-//     ready       value or exception is there    gone with the future
-//     dropped     nobody will ask                gone with the completion
-//
-//   U1  The last of the two sides to let go releases the memory: the future if the result is there, else the
-//       completion.
-//   U2  A waiter is a note in `waiting`; completing takes all of them off. What was written before completing happens
-//       before get().
-//   U3  An exception that no get() took is not lost: it goes to the runtime, and run() rethrows the first such.
+//     to ...                          say              who calls back, and where
+//     wait and take it                get()
+//     do something with the value     then(f)          a new fiber; plain threads alone: the completing thread
+//     do something with the error     or_else(f)       as then
+//     be told, and take it later      on_ready(f)      the completing thread, in passing
+//     give it to many                 share()
 #ifndef CONCUR_STRUCTURE_FUTURE_HPP
 #define CONCUR_STRUCTURE_FUTURE_HPP
 
 #include <exception>
 #include <memory>
-#include <new>
 #include <type_traits>
 #include <utility>
 
-#include "atomic/spin_lock.hpp"
 #include "base/config.hpp"
-#include "base/error.hpp"
-#include "base/intrusive.hpp"
 #include "base/time.hpp"
-#include "runtime/caller.hpp"
+#include "structure/future_state.hpp"
 
 CONCUR_NAMESPACE_BEGIN
+
+template <class R>
+class future;
+template <class R>
+class shared_future;
+
 namespace detail {
 
-[[noreturn]] CONCUR_INLINE void fail_no_state();  // std::future_error, no_state
-[[noreturn]] CONCUR_INLINE void rethrow(std::exception_ptr error);
+struct future_access;
 
-// The part that does not depend on the result's type.
-class future_state {
- public:
-  future_state() noexcept = default;
-  future_state(const future_state&) = delete;
-  future_state& operator=(const future_state&) = delete;
-
-  bool is_ready() const noexcept { return lock_.peek() == ready; }
-
-  // Parks until there is a result or the deadline has passed. granted, timed_out or cancelled.
-  outcome wait(nanoseconds_t deadline_ns);
-
-  // The result, or error, is in place. False: nobody will ask, and the caller releases the memory (U1).
-  bool complete() noexcept;
-  // The future goes. False: the result is there, and the caller releases the memory (U1).
-  bool drop() noexcept;
-
-  std::exception_ptr error;  // set before complete, instead of a value
-  bool is_reported = true;   // whether an error that nobody takes is one (U3)
-  void (*release)(future_state*) noexcept =
-      nullptr;  // destroys what is in place, hands an untaken error on, frees the memory
-
- private:
-  static constexpr std::uint32_t ready = 2;
-  static constexpr std::uint32_t dropped = 3;
-
-  spin_lock lock_;  // not retired: pending
-  intrusive_list<waiter> waiting_;
+template <class T>
+struct unwrapped {
+  using type = T;
+};
+template <class T>
+struct unwrapped<future<T>> {
+  using type = T;
 };
 
-// With room for the result. A reference is kept as a pointer.
-template <class R>
-class result_state : public future_state {
- public:
-  using stored = std::conditional_t<std::is_reference<R>::value, std::remove_reference_t<R>*, R>;
-
-  template <class... Args>
-  void set(Args&&... args) {
-    ::new (static_cast<void*>(room_)) stored(std::forward<Args>(args)...);
-    has_value_ = true;
-  }
-  stored& get() noexcept { return *std::launder(reinterpret_cast<stored*>(room_)); }
-  void destroy() noexcept {
-    if (has_value_) get().~stored();
-    has_value_ = false;
-  }
-
- private:
-  alignas(stored) unsigned char room_[sizeof(stored)];
-  bool has_value_ = false;
+// What f returns for a value of type R; a future counts as what it will hold.
+template <class F, class R>
+struct then_type {
+  using type = typename unwrapped<std::invoke_result_t<F, R>>::type;
 };
-template <>
-class result_state<void> : public future_state {
- public:
-  void set() noexcept {}
-  void destroy() noexcept {}
+template <class F>
+struct then_type<F, void> {
+  using type = typename unwrapped<std::invoke_result_t<F>>::type;
 };
+template <class F, class R>
+using then_result = typename then_type<std::decay_t<F>, R>::type;
 
 }  // namespace detail
 
@@ -121,6 +82,31 @@ class future {
   // Throws `cancelled`, and then the result can still be had; std::future_error (no_state) on an empty future.
   R get();
 
+  // Makes `f` go on with the value: f(R), f() for void. Returns where f's own result will be; if f returns a future, the
+  // result of that. This future is empty afterwards. When there is an exception instead, f is not called, and the exception
+  // passes on; it counts as taken here, and is the returned future's to surface.
+  //
+  // f runs as a new fiber: of the caller's runtime if a fiber calls then(); else of the runtime on whose worker the result
+  // is made. If both are plain threads, f runs on the one that makes the result, or right here if the result is there: f
+  // then holds that thread up. The runtime that is to run f is not kept going by f: when it ends before the result is
+  // there, f is destroyed without a call, and the returned future throws std::future_error (broken_promise). Dropping the
+  // returned future stops nothing; an exception of f's that nobody takes surfaces in run() as for go(), but is lost if f ran
+  // on a plain thread. Throws std::future_error (no_state) on an empty future, and std::system_error (not_enough_memory) or
+  // std::bad_alloc. Costs what go() costs; from a plain thread one allocation more.
+  template <class F>
+  auto then(F&& f) -> future<detail::then_result<F, R>>;
+  // The same for an exception: f(std::exception_ptr) returns an R, or a future<R>. A value passes through, without a fiber.
+  template <class F>
+  future<R> or_else(F&& f);
+  // Calls f() once, when the result is there: on the thread that makes it, or right here if it is there already. The
+  // future stays as it is; f is called also if it is dropped. f may not throw, nor wait: it holds up who makes the
+  // result. One allocation.
+  template <class F>
+  void on_ready(F&& f) const;
+
+  // The result for many takers. This future is empty afterwards.
+  shared_future<R> share();
+
   // Parks until the result is there. Throws `cancelled`.
   void wait() const { wait_deadline(detail::never); }
   // The same with a limit: false when that passed first.
@@ -134,6 +120,7 @@ class future {
   }
 
  private:
+  friend struct detail::future_access;
   struct releaser {
     void operator()(detail::result_state<R>* state) const noexcept { state->release(state); }
   };
@@ -145,14 +132,22 @@ class future {
     return result == detail::outcome::granted;
   }
 
+  // Without waiting; the result is there.
+  R take();
+
   detail::result_state<R>* state_ = nullptr;
 };
 
 template <class R>
 R future<R>::get() {
   wait();
+  return take();
+}
+
+template <class R>
+R future<R>::take() {
   std::unique_ptr<detail::result_state<R>, releaser> state(std::exchange(state_, nullptr));
-  if (CONCUR_UNLIKELY(state->error != nullptr)) detail::rethrow(std::exchange(state->error, nullptr));
+  if (CONCUR_UNLIKELY(state->has_failed())) detail::rethrow(std::exchange(state->error, nullptr));
   if constexpr (std::is_reference<R>::value) {
     return static_cast<R>(*state->get());
   } else if constexpr (!std::is_void<R>::value) {
@@ -160,61 +155,26 @@ R future<R>::get() {
   }
 }
 
-CONCUR_NAMESPACE_END
-
-#if CONCUR_BODIES
-
-#  include <future>
-
-CONCUR_NAMESPACE_BEGIN
 namespace detail {
 
-CONCUR_INLINE outcome future_state::wait(nanoseconds_t deadline_ns) {
-  caller me(checkpoint());
-  if (lock_.lock_unless_retired() == ready) return outcome::granted;
-  waiter note(me.who(), nullptr);
-  waiting_.push_back(&note);
-  const outcome result = me.park(&lock_, deadline_ns, wait_reason::future_get);
-  if (result != outcome::granted && lock_.lock_unless_retired() == 0) {
-    if (intrusive_list<waiter>::is_linked(&note)) waiting_.erase(&note);
-    lock_.unlock();
+// For the parts that build futures of other futures.
+struct future_access {
+  template <class R>
+  static result_state<R>* state(const future<R>& of) noexcept {
+    return of.state_;
   }
-  return result;
-}
-
-CONCUR_INLINE bool future_state::complete() noexcept {
-  if (lock_.lock_unless_retired() == dropped) return false;
-  ended_waits woken;
-  if (CONCUR_MUTANT_IS(65)) {
-    lock_.retire(ready);
-    for (unsigned round = 0; round < 12;) spin_wait(round);
+  template <class R>
+  static result_state<R>* must_have_state(const future<R>& of) {
+    if (of.state_ == nullptr) fail_no_state();
+    return of.state_;
   }
-  woken.take_all(waiting_, outcome::granted);
-  if (!CONCUR_MUTANT_IS(65)) lock_.retire(ready);  // the last touch: who finds the result may release it now
-  woken.resume_all();
-  return true;
-}
-
-CONCUR_INLINE bool future_state::drop() noexcept {
-  if (lock_.lock_unless_retired() == ready) return false;
-  lock_.retire(dropped);
-  return true;
-}
-
-[[noreturn]] CONCUR_INLINE void fail_no_state() {
-  raise(std::future_error(std::future_errc::no_state),
-        "concur::future: there is no result to wait for: it was taken, or never promised");
-}
-
-[[noreturn]] CONCUR_INLINE void rethrow([[maybe_unused]] std::exception_ptr error) {
-#  if CONCUR_EXCEPTIONS
-  std::rethrow_exception(std::move(error));
-#  else
-  on_fatal("an exception was to be rethrown, and exceptions are off");
-#  endif
-}
+  template <class R>
+  static R take(future<R>& from) {
+    return from.take();
+  }
+};
 
 }  // namespace detail
 CONCUR_NAMESPACE_END
-#endif  // CONCUR_BODIES
+
 #endif

@@ -35,6 +35,7 @@ class runtime {
   // Cancels the fibers that are left, waits for them, joins every thread and frees every stack. Not from a fiber of
   // this runtime.
   ~runtime() {
+    scheduler_->blocks->close();
     scheduler_->cancel_all();
     scheduler_->quiesce();
   }

@@ -26,6 +26,8 @@ CONCUR_INLINE std::exception_ptr no_stack_error(const fiber* f, int error) noexc
 // An exception that nobody took goes to the fiber's runtime, if that is still there.
 CONCUR_INLINE void hand_on_exception(fiber* f, std::exception_ptr error) noexcept;
 [[noreturn]] CONCUR_INLINE void fail_no_fiber();
+// Runs what came due by the end of a fiber, whose block may be another's by now.
+CONCUR_INLINE void run_due_after_end(due_list& due) noexcept;
 
 template <class F>
 using result_of = std::invoke_result_t<F>;
@@ -48,10 +50,10 @@ class spawned : public result_state<result_of<F>> {
     try {
       self->call();
     } catch (const cancelled&) {
-      self->error = std::current_exception();
+      self->set_error(std::current_exception());
       self->is_reported = false;
     } catch (...) {
-      self->error = std::current_exception();
+      self->set_error(std::current_exception());
     }
 #else
     self->call();
@@ -63,8 +65,16 @@ class spawned : public result_state<result_of<F>> {
   static void refuse(fiber* f, int reason) noexcept {
     spawned* self = static_cast<spawned*>(f->payload);
     self->function().~F();
-    self->error = no_stack_error(f, reason);
+    self->set_error(no_stack_error(f, reason));
     finish(self, f);
+  }
+
+  F& function() noexcept { return *std::launder(reinterpret_cast<F*>(room_)); }
+
+  // The end of a fiber that was prepared and will not be launched; its outcome is in place.
+  static void end_unlaunched(spawned* self, due_list& due) noexcept {
+    self->function().~F();
+    if (!self->complete(due)) release_spawned(self);
   }
 
  private:
@@ -72,8 +82,6 @@ class spawned : public result_state<result_of<F>> {
     F& function;
     ~closure_end() { function.~F(); }
   };
-
-  F& function() noexcept { return *std::launder(reinterpret_cast<F*>(room_)); }
 
   void call() {
     closure_end end{function()};
@@ -89,7 +97,9 @@ class spawned : public result_state<result_of<F>> {
 
   static void finish(spawned* self, fiber* f) noexcept {
     f->set_state(fiber_state::finished);
-    if (!self->complete()) release_spawned(self);
+    due_list due;
+    if (!self->complete(due)) release_spawned(self);
+    if (CONCUR_UNLIKELY(!due.is_empty())) run_due_after_end(due);
   }
 
   static void release_spawned(future_state* state) noexcept {
@@ -123,13 +133,10 @@ Payload* construct_payload(fiber* f, void* memory, F&& function) {
 #endif
 }
 
-// Makes `function` a fiber of s, and returns where its result will be. w: the calling thread's worker if it is one of
-// s's, else null.
+// Puts `function` into a new block, which is not launched yet. The block is free again if that throws.
 template <class F>
-future<result_of<std::decay_t<F>>> spawn(scheduler& s, worker* w, F&& function) {
+spawned<std::decay_t<F>>* prepare_fiber(fiber* f, F&& function) {
   using payload = spawned<std::decay_t<F>>;
-  fiber* f = s.new_fiber(w);
-  if (CONCUR_UNLIKELY(f == nullptr)) fail_no_fiber();
   void* memory = room_of(f);
   if constexpr (sizeof(payload) > fiber_room_bytes || alignof(payload) > 16) {
     memory = ::operator new(sizeof(payload), std::align_val_t(alignof(payload)), std::nothrow);
@@ -142,6 +149,16 @@ future<result_of<std::decay_t<F>>> spawn(scheduler& s, worker* w, F&& function) 
   f->payload = state;
   f->entry = &payload::run;
   f->refuse = &payload::refuse;
+  return state;
+}
+
+// Makes `function` a fiber of s, and returns where its result will be. w: the calling thread's worker if it is one of
+// s's, else null.
+template <class F>
+future<result_of<std::decay_t<F>>> spawn(scheduler& s, worker* w, F&& function) {
+  fiber* f = s.new_fiber(w);
+  if (CONCUR_UNLIKELY(f == nullptr)) fail_no_fiber();
+  auto* state = prepare_fiber(f, std::forward<F>(function));
   s.launch(w, f);
   return future<result_of<std::decay_t<F>>>(state);
 }
@@ -203,6 +220,13 @@ CONCUR_INLINE std::exception_ptr no_stack_error([[maybe_unused]] const fiber* f,
 CONCUR_INLINE void hand_on_exception(fiber* f, std::exception_ptr error) noexcept {
   f->pool->with_owner([](scheduler* s, void* taken) { s->keep_exception(*static_cast<std::exception_ptr*>(taken)); },
                       &error);
+}
+
+// The fiber is over: nothing that is called here may take its block for the caller's.
+CONCUR_INLINE void run_due_after_end(due_list& due) noexcept {
+  worker* w = this_worker();
+  if (w != nullptr && !CONCUR_MUTANT_IS(143)) w->current = nullptr;
+  run_due(due);
 }
 
 CONCUR_INLINE void fail_no_fiber() {

@@ -4586,13 +4586,17 @@ class ended_waits {
   ended_waits(const ended_waits&) = delete;
   ended_waits& operator=(const ended_waits&) = delete;
 
+  // Ends the wait of a note that has just been taken off its queue and claimed. Under the site's lock.
+  void add(waiter* note, outcome result) noexcept {
+    note->who->result = result;
+    *end_ = note;
+    end_ = &note->next;
+  }
   // Ends every wait in the queue, and returns how many there were. Under the site's lock.
   std::ptrdiff_t take_all(intrusive_list<waiter>& queue, outcome result) noexcept {
     std::ptrdiff_t count = 0;
     while (waiter* note = pop_claimed(queue)) {
-      note->who->result = result;
-      *end_ = note;
-      end_ = &note->next;
+      add(note, result);
       ++count;
     }
     return count;
@@ -7592,8 +7596,7 @@ CONCUR_INLINE leftovers process_leftovers() noexcept {
 CONCUR_NAMESPACE_END
 #endif  // CONCUR_BODIES
 
-// sync/mutex.hpp - mutual exclusion for fibers and threads alike; waiting parks the fiber and leaves the worker to
-// others.
+// sync/mutex_core.hpp - what mutex, timed_mutex and recursive_mutex have in common: one word, and a queue.
 //
 // One word says whether the mutex is held and whether somebody waits, so that an uncontended lock or unlock is one
 // compare-exchange. The queue of waiters has a small lock of its own and is touched only when there is contention.
@@ -7601,7 +7604,8 @@ CONCUR_NAMESPACE_END
 //     word    meaning                         next, by
 //     0       free, nobody waits              1 lock
 //     1       held, nobody waits              0 unlock · 3 a waiter queues
-//     3       held, somebody waits            2 unlock, which wakes the first · 3 unlock, which hands over (M3)
+//     3       held, somebody waits            1 unlock took the last waiter off · 2 unlock, which woke the first
+//                                             3, 1 unlock, which hands over (M3)
 //     2       free, and one was just woken    3 lock, by the woken one or by who came first
 //
 //   M1  `waiting` is set and cleared under the queue's lock, and set whenever the queue is not empty.
@@ -7610,6 +7614,194 @@ CONCUR_NAMESPACE_END
 //   M3  A waiter that has been passed over for 1 ms is handed the mutex directly at the next unlock: nobody starves.
 //       (The rule, and the millisecond, are those of Go's sync.Mutex.)
 //   M4  `owner_` names the holder; only the holder writes it. Unlocking by anybody else is reported.
+//   M5  The step that makes the word free is the last that an unlock does to the mutex: who takes it next may destroy
+//       it. An unlock that wakes nobody therefore looks for waiters again when that step fails.
+//   M6  A waiter that was woken, and whose deadline has passed, leaves only when somebody holds the mutex; that holder's
+//       unlock wakes the next one.
+
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+// Who makes the call: the fiber, or the thread, by the address of something that is its own.
+inline const void* identity_of(worker* w) noexcept {
+  if (CONCUR_LIKELY(w != nullptr && w->current != nullptr)) return w->current;
+  return this_worker_cell();
+}
+
+// `name`, in what follows, is the public type's, for messages.
+class mutex_core {
+ public:
+  constexpr mutex_core() noexcept = default;
+  mutex_core(const mutex_core&) = delete;
+  mutex_core& operator=(const mutex_core&) = delete;
+
+  // Takes the mutex if it is free and nobody waits; with one compare-exchange.
+  CONCUR_FORCE_INLINE bool take(const void* self) noexcept {
+    std::uint32_t expected = 0;
+    // acquire: pairs with unlock. relaxed on failure: the slow path looks again.
+    if (CONCUR_UNLIKELY(
+            !word_.compare_exchange_strong(expected, held, std::memory_order_acquire, std::memory_order_relaxed)))
+      return false;
+    set_owner(self);
+    return true;
+  }
+
+  // Takes the mutex if it is free.
+  bool try_take(const void* self) noexcept {
+    std::uint32_t word = word_.load(std::memory_order_relaxed);  // relaxed: the exchange decides
+    while ((word & held) == 0) {
+      // acquire: pairs with unlock. relaxed on failure: the loop looks again.
+      if (word_.compare_exchange_weak(word, word | held, std::memory_order_acquire, std::memory_order_relaxed)) {
+        set_owner(self);
+        return true;
+      }
+    }
+    return false;
+  }
+
+  bool is_held_by(const void* self) const noexcept {
+    return owner_.load(std::memory_order_relaxed) == self;  // relaxed: a holder sees its own write (M4)
+  }
+
+  // Waits for the mutex. True: taken. False: the deadline passed. Throws as mutex::lock does.
+  bool lock_deadline(nanoseconds_t deadline_ns, const char* name);
+
+  CONCUR_FORCE_INLINE void unlock(const char* name) {
+    if (CONCUR_UNLIKELY(!is_held_by(identity_of(this_worker()))) && !CONCUR_MUTANT_IS(68)) fail_stranger(name);
+    set_owner(nullptr);
+    std::uint32_t expected = held;
+    // release: publishes what was done under the mutex. relaxed on failure: somebody waits, and the slow path takes a
+    // lock.
+    if (CONCUR_LIKELY(word_.compare_exchange_strong(expected, 0, std::memory_order_release, std::memory_order_relaxed)))
+      return;
+    unlock_slow();
+  }
+
+ private:
+  static constexpr std::uint32_t held = 1;
+  static constexpr std::uint32_t waiting = 2;
+
+  void set_owner(const void* who) noexcept {
+    owner_.store(who, std::memory_order_relaxed);  // relaxed: compared by the holder with itself only (M4)
+  }
+  bool announce_waiting() noexcept;
+  void leave_queue(waiter& note) noexcept;
+  void unlock_slow() noexcept;
+  [[noreturn]] static void fail_stranger(const char* name);
+
+  std::atomic<std::uint32_t> word_{0};
+  spin_lock queue_lock_;
+  std::atomic<const void*> owner_{nullptr};
+  intrusive_list<waiter> queue_;
+};
+
+}  // namespace detail
+CONCUR_NAMESPACE_END
+
+#if CONCUR_BODIES
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+CONCUR_INLINE void mutex_core::fail_stranger(const char* name) {
+  fail_logic(std::string("concur::") + name +
+             "::unlock: the caller does not hold this mutex; unlock it where it was locked, on the same fiber");
+}
+
+// Under the queue's lock: from here on an unlock comes to the queue (M1). False: the mutex is free, look again.
+CONCUR_INLINE bool mutex_core::announce_waiting() noexcept {
+  // relaxed, here and below: the exchange in try_take, or the queue's lock, orders it.
+  if ((word_.fetch_or(waiting, std::memory_order_relaxed) & held) != 0 || CONCUR_MUTANT_IS(101)) return true;
+  if (queue_.is_empty()) word_.fetch_and(~waiting, std::memory_order_relaxed);  // relaxed: see above
+  return false;
+}
+
+CONCUR_INLINE void mutex_core::leave_queue(waiter& note) noexcept {
+  lock_scope<spin_lock> in(queue_lock_);
+  if (intrusive_list<waiter>::is_linked(&note)) queue_.erase(&note);
+  if (queue_.is_empty()) word_.fetch_and(~waiting, std::memory_order_relaxed);  // relaxed: under the queue's lock (M1)
+}
+
+CONCUR_INLINE bool mutex_core::lock_deadline(nanoseconds_t deadline_ns, const char* name) {
+  constexpr nanoseconds_t patience_ns = 1'000'000;
+  caller me(this_worker());
+  const void* const self = identity_of(this_worker());
+  if (is_held_by(self)) {
+    fail_logic(std::string("concur::") + name +
+               "::lock: the caller holds this mutex already, and would wait for itself for ever");
+  }
+  nanoseconds_t since = 0;
+  bool wants_handover = false;
+  for (;;) {
+    if (try_take(self)) return true;
+    if (deadline_ns != never && deadline_ns <= seam_now()) return false;  // M6
+    queue_lock_.lock();
+    if (!announce_waiting()) {
+      queue_lock_.unlock();
+      continue;
+    }
+    waiter note(me.who(), &wants_handover);
+    if (since == 0)
+      queue_.push_back(&note);
+    else
+      queue_.push_front(&note);
+    const outcome result = me.park(&queue_lock_, deadline_ns, wait_reason::mutex_lock);
+    if (result == outcome::granted) {  // handed over: it is ours already (M3)
+      set_owner(self);
+      return true;
+    }
+    if (result != outcome::retry) {
+      leave_queue(note);
+      if (result == outcome::cancelled) fail_cancelled();
+      return false;
+    }
+    const nanoseconds_t now = seam_now();
+    if (since == 0)
+      since = now;
+    else if (now - since >= patience_ns)
+      wants_handover = !CONCUR_MUTANT_IS(67);
+  }
+}
+
+CONCUR_INLINE void mutex_core::unlock_slow() noexcept {
+  for (;;) {
+    party* next = nullptr;
+    bool is_handover = false;
+    {
+      lock_scope<spin_lock> in(queue_lock_);
+      if (waiter* note = pop_claimed(queue_)) {
+        next = note->who;
+        is_handover = *static_cast<bool*>(note->value);
+        next->result = is_handover ? outcome::granted : outcome::retry;
+      }
+      if (queue_.is_empty()) word_.fetch_and(~waiting, std::memory_order_relaxed);  // relaxed: as in leave_queue
+    }
+    if (is_handover) return resume(next);  // the resume publishes what was done under the mutex
+    if (next != nullptr) {
+      word_.fetch_and(~held, std::memory_order_release);  // release: as in unlock; M5
+      return resume(next);
+    }
+    std::uint32_t expected = held;
+    // release: as in unlock. relaxed on failure: somebody has queued since (M5).
+    if (word_.compare_exchange_strong(expected, 0, std::memory_order_release, std::memory_order_relaxed)) return;
+  }
+}
+
+}  // namespace detail
+CONCUR_NAMESPACE_END
+#endif  // CONCUR_BODIES
+
+// sync/mutex.hpp - mutual exclusion for fibers and threads alike; waiting parks the fiber and leaves the worker to
+// others.
+//
+//     type               besides lock, try_lock, unlock       locked again by its holder
+//     mutex              -                                     reported
+//     timed_mutex        try_lock_for, try_lock_until          reported
+//     recursive_mutex    try_lock_for, try_lock_until          counts; as many unlocks free it
+//
+// All three barge for speed, and hand over to who was passed over for a millisecond (mutex_core.hpp). An uncontended
+// lock is one compare-exchange, and so is the unlock. An unlock happens before the next lock.
+//
+//   M7  `depth_` of a recursive_mutex is read and written by its holder only.
 
 CONCUR_NAMESPACE_BEGIN
 
@@ -7624,65 +7816,91 @@ class mutex {
   // Waits until the mutex is free, and takes it. Throws `cancelled` without taking it, std::logic_error when the
   // caller holds it.
   void lock() {
-    detail::worker* w = detail::checkpoint();
-    std::uint32_t expected = 0;
-    // acquire: pairs with unlock. relaxed on failure: the slow path looks again.
-    if (CONCUR_LIKELY(
-            word_.compare_exchange_strong(expected, held, std::memory_order_acquire, std::memory_order_relaxed))) {
-      set_owner(identity(w));
-      return;
-    }
-    lock_slow();
+    if (CONCUR_UNLIKELY(!core_.take(detail::identity_of(detail::checkpoint()))))
+      core_.lock_deadline(detail::never, "mutex");
   }
 
   // Takes the mutex if that needs no waiting.
-  bool try_lock() noexcept {
-    std::uint32_t word = word_.load(std::memory_order_relaxed);  // relaxed: the exchange decides
-    while ((word & held) == 0) {
-      // acquire: pairs with unlock.
-      if (word_.compare_exchange_weak(word, word | held, std::memory_order_acquire, std::memory_order_relaxed)) {
-        set_owner(identity(detail::this_worker()));
-        return true;
-      }
-    }
-    return false;
-  }
+  bool try_lock() noexcept { return core_.try_take(detail::identity_of(detail::this_worker())); }
 
   // Throws std::logic_error when the caller does not hold the mutex, and changes nothing then.
-  void unlock() {
-    // relaxed: only the holder finds itself here, and it wrote the value.
-    if (CONCUR_UNLIKELY(owner_.load(std::memory_order_relaxed) != identity(detail::this_worker())) &&
-        !CONCUR_MUTANT_IS(68))
-      fail_stranger();
-    set_owner(nullptr);
-    std::uint32_t expected = held;
-    // release: publishes what was done under the mutex. relaxed on failure: somebody waits, and the slow path takes a
-    // lock.
-    if (CONCUR_LIKELY(word_.compare_exchange_strong(expected, 0, std::memory_order_release, std::memory_order_relaxed)))
-      return;
-    unlock_slow();
+  void unlock() { core_.unlock("mutex"); }
+
+ private:
+  detail::mutex_core core_;
+};
+
+// A mutex whose waiters may give up.
+class timed_mutex {
+ public:
+  constexpr timed_mutex() noexcept = default;
+  timed_mutex(const timed_mutex&) = delete;
+  timed_mutex& operator=(const timed_mutex&) = delete;
+
+  // As those of mutex.
+  void lock() {
+    if (CONCUR_UNLIKELY(!core_.take(detail::identity_of(detail::checkpoint()))))
+      core_.lock_deadline(detail::never, "timed_mutex");
+  }
+  bool try_lock() noexcept { return core_.try_take(detail::identity_of(detail::this_worker())); }
+  void unlock() { core_.unlock("timed_mutex"); }
+
+  // Waits at most that long; false when the mutex was not to be had. A free mutex is taken whatever the limit. Throws as
+  // lock does.
+  template <class Rep, class Period>
+  bool try_lock_for(std::chrono::duration<Rep, Period> d) {
+    return lock_deadline(detail::deadline_after(d));
+  }
+  template <class Clock, class Duration>
+  bool try_lock_until(const std::chrono::time_point<Clock, Duration>& tp) {
+    return lock_deadline(detail::deadline_at(tp));
   }
 
  private:
-  static constexpr std::uint32_t held = 1;
-  static constexpr std::uint32_t waiting = 2;
-
-  // Who holds: the fiber, or the thread, by the address of something that is its own.
-  static const void* identity(detail::worker* w) noexcept {
-    if (CONCUR_LIKELY(w != nullptr && w->current != nullptr)) return w->current;
-    return detail::this_worker_cell();
+  bool lock_deadline(detail::nanoseconds_t deadline_ns) {
+    return core_.take(detail::identity_of(detail::checkpoint())) || core_.lock_deadline(deadline_ns, "timed_mutex");
   }
-  void set_owner(const void* who) noexcept {
-    owner_.store(who, std::memory_order_relaxed);  // relaxed: compared by the holder with itself only (M4)
-  }
-  void lock_slow();
-  void unlock_slow() noexcept;
-  [[noreturn]] static void fail_stranger();
 
-  std::atomic<std::uint32_t> word_{0};
-  detail::spin_lock queue_lock_;
-  std::atomic<const void*> owner_{nullptr};
-  detail::intrusive_list<detail::waiter> queue_;
+  detail::mutex_core core_;
+};
+
+// A mutex that its holder may lock again. The holder is a fiber, wherever it runs, or a thread. Where it can be had,
+// a mutex that is locked once is the better answer: what is locked twice is often in the midst of a change.
+class recursive_mutex {
+ public:
+  constexpr recursive_mutex() noexcept = default;
+  recursive_mutex(const recursive_mutex&) = delete;
+  recursive_mutex& operator=(const recursive_mutex&) = delete;
+
+  // Takes the mutex, or counts one more. Throws `cancelled` without doing so, std::logic_error when the count would
+  // overflow.
+  void lock() { lock_deadline(detail::never); }
+  // The same if that needs no waiting. False also when the count would overflow.
+  bool try_lock() noexcept;
+  // Counts one less, and lets go at zero. Throws std::logic_error when the caller does not hold the mutex.
+  void unlock();
+
+  // As those of timed_mutex.
+  template <class Rep, class Period>
+  bool try_lock_for(std::chrono::duration<Rep, Period> d) {
+    return lock_deadline(detail::deadline_after(d));
+  }
+  template <class Clock, class Duration>
+  bool try_lock_until(const std::chrono::time_point<Clock, Duration>& tp) {
+    return lock_deadline(detail::deadline_at(tp));
+  }
+
+ private:
+#if defined(CONCUR_TEST_DEPTH)
+  static constexpr std::uint32_t deepest = CONCUR_TEST_DEPTH;  // so that a test reaches it
+#else
+  static constexpr std::uint32_t deepest = 0xFFFFFFFFU;
+#endif
+
+  bool lock_deadline(detail::nanoseconds_t deadline_ns);
+
+  detail::mutex_core core_;
+  std::uint32_t depth_ = 0;  // M7
 };
 
 CONCUR_NAMESPACE_END
@@ -7690,73 +7908,724 @@ CONCUR_NAMESPACE_END
 #if CONCUR_BODIES
 CONCUR_NAMESPACE_BEGIN
 
-CONCUR_INLINE void mutex::fail_stranger() {
-  detail::fail_logic(
-      "concur::mutex::unlock: the caller does not hold this mutex; unlock it where it was locked, on the same fiber");
+CONCUR_INLINE bool recursive_mutex::lock_deadline(detail::nanoseconds_t deadline_ns) {
+  const void* const self = detail::identity_of(detail::checkpoint());
+  if (core_.is_held_by(self)) {
+    if (depth_ == deepest) {
+      detail::fail_logic(
+          "concur::recursive_mutex::lock: the holder has locked it too many times; look for a lock without its unlock");
+    }
+    ++depth_;
+    return true;
+  }
+  if (!core_.take(self) && !core_.lock_deadline(deadline_ns, "recursive_mutex")) return false;
+  depth_ = 1;
+  return true;
 }
 
-CONCUR_INLINE void mutex::lock_slow() {
-  constexpr detail::nanoseconds_t patience_ns = 1'000'000;
+CONCUR_INLINE bool recursive_mutex::try_lock() noexcept {
+  const void* const self = detail::identity_of(detail::this_worker());
+  if (core_.is_held_by(self)) {
+    if (depth_ == deepest) return false;
+    ++depth_;
+    return true;
+  }
+  if (!core_.try_take(self)) return false;
+  depth_ = 1;
+  return true;
+}
+
+CONCUR_INLINE void recursive_mutex::unlock() {
+  const bool is_holder = core_.is_held_by(detail::identity_of(detail::this_worker()));
+  if (is_holder && --depth_ != 0 && !CONCUR_MUTANT_IS(102)) return;
+  core_.unlock("recursive_mutex");  // reports a stranger
+}
+
+CONCUR_NAMESPACE_END
+#endif  // CONCUR_BODIES
+
+// sync/shared_mutex.hpp - many readers or one writer, and neither kind starves the other.
+//
+// For what is read often and for long, and written now and then. Where reading is short, a plain mutex is faster.
+//
+//     word           meaning
+//     writer    1    a writer holds
+//     waiting   2    somebody waits: whoever comes new goes to the queue's lock, and so does who lets go last
+//     4 * n          n readers hold
+//
+//     step                        what it lets in
+//     a writer unlocks            all readers that wait, together; if there are none, the first writer
+//     the last reader unlocks     the first writer; if there is none, all readers that wait
+//     a waiter gives up           who may come in now that it is gone: all readers, if it was the only writer (R4)
+//
+//   R1  `waiting` is set and cleared under the queue's lock, and set whenever one of the two queues is not empty.
+//   R2  A waiting writer keeps new readers out, so the readers inside become fewer; and a writer lets in the readers
+//       that came while it held. So the two kinds take turns as long as both wait.
+//   R3  The lock is handed over: who is let in holds it before it runs. While `waiting` is set nobody takes it in
+//       passing.
+//   R4  A waiter that times out or is cancelled was given nothing, and before it goes it serves those it held up.
+//   R5  `owner_` names the writer that holds; only that writer writes it.
+//
+// A reader that locks again while a writer waits, waits for itself: recursive reading is not supported, as in Go.
+
+CONCUR_NAMESPACE_BEGIN
+
+// Works with std::unique_lock, std::shared_lock and the others. An unlock happens before each later lock and
+// lock_shared; an unlock_shared happens before each later lock. A lock that is free costs one compare-exchange.
+class shared_mutex {
+ public:
+  constexpr shared_mutex() noexcept = default;
+  ~shared_mutex() { queue_lock_.lock(); }  // until the last unlock is outside
+  shared_mutex(const shared_mutex&) = delete;
+  shared_mutex& operator=(const shared_mutex&) = delete;
+
+  // Waits until nobody holds. Throws `cancelled` without taking it, std::logic_error when the caller holds it as writer.
+  void lock() { lock_deadline(detail::never); }
+  bool try_lock() noexcept { return take(detail::identity_of(detail::this_worker())); }
+  template <class Rep, class Period>
+  bool try_lock_for(std::chrono::duration<Rep, Period> d) {
+    return lock_deadline(detail::deadline_after(d));
+  }
+  template <class Clock, class Duration>
+  bool try_lock_until(const std::chrono::time_point<Clock, Duration>& tp) {
+    return lock_deadline(detail::deadline_at(tp));
+  }
+  // Throws std::logic_error when the caller does not hold it as writer.
+  void unlock();
+
+  // Waits until no writer holds or waits. Throws as lock.
+  void lock_shared() { lock_shared_deadline(detail::never); }
+  bool try_lock_shared() noexcept;
+  template <class Rep, class Period>
+  bool try_lock_shared_for(std::chrono::duration<Rep, Period> d) {
+    return lock_shared_deadline(detail::deadline_after(d));
+  }
+  template <class Clock, class Duration>
+  bool try_lock_shared_until(const std::chrono::time_point<Clock, Duration>& tp) {
+    return lock_shared_deadline(detail::deadline_at(tp));
+  }
+  // Throws std::logic_error when no reader holds it. Which readers do is not known.
+  void unlock_shared();
+
+ private:
+  static constexpr std::uint32_t writer = 1;
+  static constexpr std::uint32_t waiting = 2;
+  static constexpr std::uint32_t reader = 4;
+
+  // Takes it as writer if it is free and nobody waits.
+  bool take(const void* self) noexcept {
+    std::uint32_t expected = 0;
+    // acquire: pairs with unlock and unlock_shared. relaxed on failure: the slow path looks again.
+    if (!word_.compare_exchange_strong(expected, writer, std::memory_order_acquire, std::memory_order_relaxed))
+      return false;
+    set_owner(self);
+    return true;
+  }
+  void set_owner(const void* who) noexcept {
+    owner_.store(who, std::memory_order_relaxed);  // relaxed: compared by the holder with itself only (R5)
+  }
+  bool is_held_by(const void* self) const noexcept {
+    return owner_.load(std::memory_order_relaxed) == self;  // relaxed: as above
+  }
+  bool lock_deadline(detail::nanoseconds_t deadline_ns) {
+    const void* const self = detail::identity_of(detail::checkpoint());
+    return CONCUR_LIKELY(take(self)) || lock_slow(self, deadline_ns);
+  }
+  bool lock_shared_deadline(detail::nanoseconds_t deadline_ns) {
+    detail::checkpoint();
+    return CONCUR_LIKELY(try_lock_shared()) || lock_shared_slow(deadline_ns);
+  }
+  bool lock_slow(const void* self, detail::nanoseconds_t deadline_ns);
+  bool lock_shared_slow(detail::nanoseconds_t deadline_ns);
+  bool wait(detail::caller& me, detail::intrusive_list<detail::waiter>& queue, detail::nanoseconds_t deadline_ns,
+            detail::wait_reason reason);
+  void unlock_slow(std::uint32_t share) noexcept;
+  void serve(bool readers_first, detail::ended_waits& woken) noexcept;
+  static void refuse_relock(bool is_holder);
+
+  std::atomic<std::uint32_t> word_{0};
+  detail::spin_lock queue_lock_;
+  std::atomic<const void*> owner_{nullptr};
+  detail::intrusive_list<detail::waiter> writers_;
+  detail::intrusive_list<detail::waiter> readers_;
+};
+
+CONCUR_NAMESPACE_END
+
+#if CONCUR_BODIES
+CONCUR_NAMESPACE_BEGIN
+
+CONCUR_INLINE void shared_mutex::refuse_relock(bool is_holder) {
+  if (is_holder) {
+    detail::fail_logic(
+        "concur::shared_mutex: the caller holds it as writer already, and would wait for itself for ever");
+  }
+}
+
+CONCUR_INLINE bool shared_mutex::try_lock_shared() noexcept {
+  std::uint32_t word = word_.load(std::memory_order_relaxed);  // relaxed: the exchange decides
+  while ((word & (writer | (CONCUR_MUTANT_IS(109) ? 0 : waiting))) == 0) {
+    // acquire: pairs with unlock. relaxed on failure: the loop looks again.
+    if (word_.compare_exchange_weak(word, word + reader, std::memory_order_acquire, std::memory_order_relaxed))
+      return true;
+  }
+  return false;
+}
+
+CONCUR_INLINE bool shared_mutex::lock_slow(const void* self, detail::nanoseconds_t deadline_ns) {
+  refuse_relock(is_held_by(self));
+  if (deadline_ns != detail::never && deadline_ns <= detail::seam_now()) return false;
   detail::caller me(detail::this_worker());
-  const void* const self = identity(detail::this_worker());
-  // relaxed: a holder sees its own write, and nobody else's value is equal to it.
-  if (owner_.load(std::memory_order_relaxed) == self)
-    detail::fail_logic("concur::mutex::lock: the caller holds this mutex already, and would wait for itself for ever");
-  detail::nanoseconds_t since = 0;
-  bool wants_handover = false;
+  queue_lock_.lock();
+  std::uint32_t word = word_.load(std::memory_order_relaxed);  // relaxed: the exchange decides
+  while ((word & waiting) == 0) {
+    const bool is_free = word == 0;
+    // acquire: as in take. relaxed on failure: the loop looks again.
+    if (!word_.compare_exchange_weak(word, is_free ? writer : word | waiting, std::memory_order_acquire,
+                                     std::memory_order_relaxed))
+      continue;
+    if (!is_free) break;
+    queue_lock_.unlock();
+    set_owner(self);
+    return true;
+  }
+  if (!wait(me, writers_, deadline_ns, detail::wait_reason::mutex_lock)) return false;
+  set_owner(self);
+  return true;
+}
+
+CONCUR_INLINE bool shared_mutex::lock_shared_slow(detail::nanoseconds_t deadline_ns) {
+  refuse_relock(is_held_by(detail::identity_of(detail::this_worker())));
+  if (deadline_ns != detail::never && deadline_ns <= detail::seam_now()) return false;
+  detail::caller me(detail::this_worker());
+  queue_lock_.lock();
+  std::uint32_t word = word_.load(std::memory_order_relaxed);  // relaxed: the exchange decides
+  while ((word & waiting) == 0) {
+    const bool is_open = (word & writer) == 0;
+    // acquire: as in try_lock_shared. relaxed on failure: the loop looks again.
+    if (!word_.compare_exchange_weak(word, is_open ? word + reader : word | waiting, std::memory_order_acquire,
+                                     std::memory_order_relaxed))
+      continue;
+    if (!is_open) break;
+    queue_lock_.unlock();
+    return true;
+  }
+  return wait(me, readers_, deadline_ns, detail::wait_reason::shared_lock);
+}
+
+// Under the queue's lock, which it drops, and with `waiting` set. True: let in (R3).
+CONCUR_INLINE bool shared_mutex::wait(detail::caller& me, detail::intrusive_list<detail::waiter>& queue,
+                                      detail::nanoseconds_t deadline_ns, detail::wait_reason reason) {
+  detail::waiter note(me.who(), nullptr);
+  queue.push_back(&note);
+  const detail::outcome result = me.park(&queue_lock_, deadline_ns, reason);
+  if (result == detail::outcome::granted) return true;
+  detail::ended_waits woken;
+  {
+    detail::lock_scope<detail::spin_lock> held(queue_lock_);
+    if (detail::intrusive_list<detail::waiter>::is_linked(&note)) queue.erase(&note);
+    if (!CONCUR_MUTANT_IS(110)) serve(false, woken);  // R4
+  }
+  woken.resume_all();
+  if (result == detail::outcome::cancelled) detail::fail_cancelled();
+  return false;
+}
+
+// Under the queue's lock: lets in whom the table says. `readers_first`: a writer has just let go.
+CONCUR_INLINE void shared_mutex::serve(bool readers_first, detail::ended_waits& woken) noexcept {
+  const bool has_writers = detail::has_claimable(writers_);
+  const bool has_readers = detail::has_claimable(readers_);
+  // acquire: pairs with unlock_shared, for who is let in. Readers may still leave, but not the last one of them.
+  const std::uint32_t word = word_.load(std::memory_order_acquire);
+  if ((word & writer) == 0) {
+    bool is_taken = false;
+    if (word < reader && has_writers && !(readers_first && has_readers && !CONCUR_MUTANT_IS(111))) {
+      if (detail::waiter* note = detail::pop_claimed(writers_)) {
+        woken.add(note, detail::outcome::granted);
+        // relaxed: the resume orders it; here and below nobody else changes these bits.
+        word_.fetch_or(writer, std::memory_order_relaxed);
+        is_taken = true;
+      }
+    }
+    if (!is_taken && (readers_first || !detail::has_claimable(writers_))) {
+      const auto count = static_cast<std::uint32_t>(woken.take_all(readers_, detail::outcome::granted));
+      word_.fetch_add(count * reader, std::memory_order_relaxed);  // relaxed: as above
+    }
+  }
+  if (writers_.is_empty() && readers_.is_empty())
+    word_.fetch_and(~waiting, std::memory_order_release);  // release: publishes to who comes in without the queue's lock
+}
+
+CONCUR_INLINE void shared_mutex::unlock() {
+  if (CONCUR_UNLIKELY(!is_held_by(detail::identity_of(detail::this_worker())))) {
+    detail::fail_logic(
+        "concur::shared_mutex::unlock: the caller does not hold it as writer; unlock it where it was locked, or use "
+        "unlock_shared");
+  }
+  set_owner(nullptr);
+  std::uint32_t expected = writer;
+  // release: publishes what the writer did. relaxed on failure: somebody waits.
+  if (CONCUR_LIKELY(
+          word_.compare_exchange_strong(expected, 0, std::memory_order_release, std::memory_order_relaxed)))
+    return;
+  unlock_slow(writer);
+}
+
+CONCUR_INLINE void shared_mutex::unlock_shared() {
+  std::uint32_t word = word_.load(std::memory_order_relaxed);  // relaxed: the exchange decides
   for (;;) {
-    if (try_lock()) return;
-    queue_lock_.lock();
-    // M1: from here on an unlock comes to the queue. relaxed: the exchange in try_lock, or the queue's lock, orders it.
-    if ((word_.fetch_or(waiting, std::memory_order_relaxed) & held) == 0) {
-      if (queue_.is_empty()) word_.fetch_and(~waiting, std::memory_order_relaxed);  // relaxed: as above
-      queue_lock_.unlock();
+    if (CONCUR_UNLIKELY(word < reader)) {
+      detail::fail_logic(
+          "concur::shared_mutex::unlock_shared: no reader holds it; unlock as often as was locked, and a writer's lock "
+          "with unlock");
+    }
+    if (word < 2 * reader && (word & waiting) != 0) return unlock_slow(reader);
+    // release: the reads were before what a later writer does. relaxed on failure: the loop looks again.
+    if (word_.compare_exchange_weak(word, word - reader, std::memory_order_release, std::memory_order_relaxed)) return;
+  }
+}
+
+// Gives back the writer's bit, or one reader's share, while somebody waits.
+CONCUR_INLINE void shared_mutex::unlock_slow(std::uint32_t share) noexcept {
+  detail::ended_waits woken;
+  {
+    detail::lock_scope<detail::spin_lock> held(queue_lock_);
+    // acq_rel: publishes what the holder did, and sees what the readers did that left before, for who is let in.
+    const std::uint32_t rest = word_.fetch_sub(share, std::memory_order_acq_rel) - share;
+    if (rest < reader && (rest & waiting) != 0) serve(share == writer, woken);
+  }
+  woken.resume_all();
+}
+
+CONCUR_NAMESPACE_END
+#endif  // CONCUR_BODIES
+
+// sync/condition_variable.hpp - waits until somebody says that something has changed, and lets go of a lock meanwhile.
+//
+// The lock may be of any kind that has lock() and unlock(): std::unique_lock over one of ours, one of ours itself,
+// a std::shared_lock. So its unlock() runs code that is not ours, which may take its time and even park: it cannot run
+// under the queue's lock, and the waiter cannot yet be in its wait when others may already notify. Hence a note in
+// the queue has three states, and a notification that comes early is kept in the note.
+//
+//     state      meaning                                        next, by
+//     entering   in the queue; its owner lets go of the lock    waiting, by its owner · notified, by a notifier
+//     waiting    in the queue, its owner parks                  notified, by the notifier that claims the wait
+//     notified   off the queue: the notification is its own     -
+//
+//   V1  A note enters the queue before the lock is let go: who changes something under the lock, and notifies after,
+//       finds everybody who saw the old state.
+//   V2  A notification is given to one note, under the queue's lock: to one that enters, or to one whose wait the notifier
+//       claims. A waiter that timed out or was cancelled cannot be claimed, and the notifier goes on to the next.
+//   V3  Whoever was notified returns normally, also if its deadline passed or it was cancelled right after. Who cannot
+//       return normally, because the lock's unlock() threw, passes the notification on.
+//   V4  The lock is held again when a wait returns or throws. Taking it again is shielded from cancellation.
+
+CONCUR_NAMESPACE_BEGIN
+
+enum class cv_status { no_timeout, timeout };
+
+// A notification happens before the return of the wait it ends. As everywhere, a wait may be followed by others who take
+// the lock first: look at the condition again, or hand it to wait().
+class condition_variable {
+ public:
+  constexpr condition_variable() noexcept = default;
+  ~condition_variable();  // waits until the last notifier is outside; a waiter in the queue is misuse
+  condition_variable(const condition_variable&) = delete;
+  condition_variable& operator=(const condition_variable&) = delete;
+
+  // Ends one wait, the oldest, or all of them. With nobody there, nothing happens, and nothing is kept. The lock need
+  // not be held.
+  void notify_one() noexcept;
+  void notify_all() noexcept;
+
+  // Lets go of the lock, parks until notified, and takes the lock again. Throws `cancelled`, with the lock held, and
+  // what lock.unlock() throws. What lock.lock() throws ends the program: there is no way on without the lock.
+  template <class Lock>
+  void wait(Lock& lock) {
+    wait_deadline(lock, detail::never);
+  }
+  // Parks until the condition holds. It is called with the lock held.
+  template <class Lock, class Predicate>
+  void wait(Lock& lock, Predicate condition) {
+    while (!condition()) wait(lock);
+  }
+
+  // The same with a limit. `timeout` when that passed before a notification.
+  template <class Lock, class Rep, class Period>
+  cv_status wait_for(Lock& lock, std::chrono::duration<Rep, Period> d) {
+    return wait_deadline(lock, detail::deadline_after(d));
+  }
+  template <class Lock, class Clock, class Duration>
+  cv_status wait_until(Lock& lock, const std::chrono::time_point<Clock, Duration>& tp) {
+    return wait_deadline(lock, detail::deadline_at(tp));
+  }
+  // Whether the condition held in time.
+  template <class Lock, class Rep, class Period, class Predicate>
+  bool wait_for(Lock& lock, std::chrono::duration<Rep, Period> d, Predicate condition) {
+    return wait_deadline(lock, detail::deadline_after(d), condition);
+  }
+  template <class Lock, class Clock, class Duration, class Predicate>
+  bool wait_until(Lock& lock, const std::chrono::time_point<Clock, Duration>& tp, Predicate condition) {
+    return wait_deadline(lock, detail::deadline_at(tp), condition);
+  }
+
+ private:
+  // One waiter, from before it lets go of the lock until its wait has ended. On its stack.
+  struct entry {
+    enum class state : unsigned char { entering, waiting, notified };
+
+    explicit entry(condition_variable& in) noexcept;
+    ~entry();
+    entry(const entry&) = delete;
+    entry& operator=(const entry&) = delete;
+    detail::outcome park(detail::nanoseconds_t deadline_ns) noexcept;
+
+    condition_variable& site;
+    detail::waiter note;  // of nobody while its owner enters
+    state now = state::entering;
+    bool has_returned = false;  // park() came to its end, and whatever was given is the caller's
+  };
+
+  // Raises the shield of the calling fiber for a scope.
+  class shielded {
+   public:
+    shielded() noexcept;
+    ~shielded();
+    shielded(const shielded&) = delete;
+    shielded& operator=(const shielded&) = delete;
+
+   private:
+    detail::fiber* self_;
+  };
+
+  template <class Lock>
+  static void lock_again(Lock& lock) noexcept {
+    const shielded from_cancellation;
+    lock.lock();
+  }
+
+  template <class Lock>
+  cv_status wait_deadline(Lock& lock, detail::nanoseconds_t deadline_ns) {
+    detail::checkpoint();
+    detail::outcome result = detail::outcome::granted;
+    {
+      entry here(*this);  // V1
+      lock.unlock();
+      result = here.park(deadline_ns);
+    }
+    lock_again(lock);
+    if (result == detail::outcome::cancelled) detail::fail_cancelled();
+    return result == detail::outcome::timed_out ? cv_status::timeout : cv_status::no_timeout;
+  }
+  template <class Lock, class Predicate>
+  bool wait_deadline(Lock& lock, detail::nanoseconds_t deadline_ns, Predicate& condition) {
+    while (!condition()) {
+      if (wait_deadline(lock, deadline_ns) == cv_status::timeout) return condition();
+    }
+    return true;
+  }
+  bool notify_next(detail::ended_waits& woken) noexcept;
+
+  detail::spin_lock lock_;
+  detail::intrusive_list<detail::waiter> waiting_;
+};
+
+CONCUR_NAMESPACE_END
+
+#if CONCUR_BODIES
+CONCUR_NAMESPACE_BEGIN
+
+CONCUR_INLINE condition_variable::~condition_variable() { lock_.lock(); }
+
+CONCUR_INLINE condition_variable::shielded::shielded() noexcept : self_(nullptr) {
+  if (detail::worker* w = detail::this_worker()) self_ = w->current;
+  if (self_ != nullptr && !CONCUR_MUTANT_IS(103)) ++self_->shield_depth;
+}
+CONCUR_INLINE condition_variable::shielded::~shielded() {
+  if (self_ != nullptr && !CONCUR_MUTANT_IS(103)) --self_->shield_depth;
+}
+
+CONCUR_INLINE condition_variable::entry::entry(condition_variable& in) noexcept : site(in) {
+  note.value = this;
+  detail::lock_scope<detail::spin_lock> held(site.lock_);
+  site.waiting_.push_back(&note);
+}
+
+// V3.
+CONCUR_INLINE condition_variable::entry::~entry() {
+  if (has_returned) return;
+  site.lock_.lock();
+  if (now != state::notified) site.waiting_.erase(&note);
+  site.lock_.unlock();
+  if (now == state::notified) site.notify_one();
+}
+
+CONCUR_INLINE detail::outcome condition_variable::entry::park(detail::nanoseconds_t deadline_ns) noexcept {
+  has_returned = true;
+  detail::caller me(detail::this_worker());  // only now: the lock's unlock() may have changed the worker
+  site.lock_.lock();
+  if (now == state::notified) {
+    site.lock_.unlock();
+    return detail::outcome::granted;
+  }
+  if (deadline_ns != detail::never && deadline_ns <= detail::seam_now()) {
+    site.waiting_.erase(&note);
+    site.lock_.unlock();
+    return detail::outcome::timed_out;
+  }
+  now = state::waiting;
+  note.begin(me.who());
+  const detail::outcome result = me.park(&site.lock_, deadline_ns, detail::wait_reason::condition_wait);
+  if (result != detail::outcome::granted) {
+    detail::lock_scope<detail::spin_lock> held(site.lock_);
+    if (detail::intrusive_list<detail::waiter>::is_linked(&note)) site.waiting_.erase(&note);
+  }
+  return result;
+}
+
+// V2. Under the lock; false when nobody is left who could be notified.
+CONCUR_INLINE bool condition_variable::notify_next(detail::ended_waits& woken) noexcept {
+  while (detail::waiter* note = waiting_.pop_front()) {
+    entry& here = *static_cast<entry*>(note->value);
+    if (here.now == entry::state::entering) {
+      if (!CONCUR_MUTANT_IS(104)) here.now = entry::state::notified;
+      return true;
+    }
+    if (!note->claim()) {
+      if (CONCUR_MUTANT_IS(105)) return true;
       continue;
     }
-    detail::waiter note(me.who(), &wants_handover);
-    if (since == 0)
-      queue_.push_back(&note);
-    else
-      queue_.push_front(&note);
-    const detail::outcome result = me.park(&queue_lock_, detail::never, detail::wait_reason::mutex_lock);
-    if (result == detail::outcome::granted) {  // handed over: it is ours already (M3)
-      set_owner(identity(detail::this_worker()));
-      return;
-    }
-    if (result == detail::outcome::cancelled) {
-      {
-        detail::lock_scope<detail::spin_lock> in(queue_lock_);
-        if (detail::intrusive_list<detail::waiter>::is_linked(&note)) queue_.erase(&note);
-        if (queue_.is_empty())
-          word_.fetch_and(~waiting, std::memory_order_relaxed);  // relaxed: under the queue's lock (M1)
-      }
-      detail::fail_cancelled();
-    }
-    const detail::nanoseconds_t now = detail::seam_now();
-    if (since == 0)
-      since = now;
-    else if (now - since >= patience_ns)
-      wants_handover = !CONCUR_MUTANT_IS(67);
+    here.now = entry::state::notified;
+    woken.add(note, detail::outcome::granted);
+    return true;
   }
+  return false;
 }
 
-CONCUR_INLINE void mutex::unlock_slow() noexcept {
-  detail::party* next = nullptr;
+CONCUR_INLINE void condition_variable::notify_one() noexcept {
+  detail::ended_waits woken;
   {
-    detail::lock_scope<detail::spin_lock> in(queue_lock_);
-    bool is_handover = false;
-    if (detail::waiter* note = detail::pop_claimed(queue_)) {
-      next = note->who;
-      is_handover = *static_cast<bool*>(note->value);
-      next->result = is_handover ? detail::outcome::granted : detail::outcome::retry;
-    }
-    const std::uint32_t rest = queue_.is_empty() ? 0 : waiting;
-    // release: publishes what was done under the mutex, to the heir or to whoever comes first.
-    word_.store(is_handover ? held | rest : rest, std::memory_order_release);
+    detail::lock_scope<detail::spin_lock> held(lock_);
+    notify_next(woken);
   }
-  if (next != nullptr) detail::resume(next);
+  woken.resume_all();
 }
 
+CONCUR_INLINE void condition_variable::notify_all() noexcept {
+  detail::ended_waits woken;
+  {
+    detail::lock_scope<detail::spin_lock> held(lock_);
+    while (notify_next(woken)) {
+    }
+  }
+  woken.resume_all();
+}
+
+CONCUR_NAMESPACE_END
+#endif  // CONCUR_BODIES
+
+// sync/semaphore.hpp - a number of permits, taken some at a time, strictly in the order of asking.
+//
+// Bounds what runs at once: so many downloads, so many bytes in memory. Who asks for many waits at the head of the queue
+// until there are so many, and nobody passes: a large request is not starved by small ones, try_acquire included.
+//
+// One word holds the permits and says whether somebody waits, so that without contention acquire and release are one
+// compare-exchange each.
+//
+//     word     meaning                                    next, by
+//     v >= 0   v permits, nobody waits                    v-n acquire · v+n release · ~v a waiter queues
+//     v < 0    ~v permits (-1: none), somebody waits      changed under the queue's lock only
+//
+//   P1  The word is negative exactly while the queue holds somebody who still waits, or who has not left yet.
+//   P2  While it is negative, only who serves takes permits: from the front of the queue, as long as they suffice.
+//   P3  The queue is served whenever permits come, and whenever somebody leaves it for another reason: those behind may fit now.
+//   P4  The permits of a waiter are taken for it after its wait was claimed: who timed out or was cancelled has taken none.
+
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+// The semaphore of any bound. Counts of permits are std::ptrdiff_t.
+class semaphore_core {
+ public:
+  // Throws std::invalid_argument unless 0 <= permits <= limit.
+  constexpr semaphore_core(std::ptrdiff_t permits, std::ptrdiff_t limit)
+      : word_(permits >= 0 && permits <= limit ? permits : fail_permits(permits, limit)) {}
+  ~semaphore_core() { waiting_.lock.lock(); }  // until the last release is outside
+  semaphore_core(const semaphore_core&) = delete;
+  semaphore_core& operator=(const semaphore_core&) = delete;
+
+  bool acquire(std::ptrdiff_t n, nanoseconds_t deadline_ns, std::ptrdiff_t limit) {
+    checkpoint();
+    if (CONCUR_LIKELY(take(n))) return true;
+    return acquire_slow(n, deadline_ns, limit);
+  }
+  bool try_acquire(std::ptrdiff_t n, std::ptrdiff_t limit) {
+    if (CONCUR_LIKELY(take(n))) return true;
+    check_request(n, limit);
+    return n == 0;
+  }
+  void release(std::ptrdiff_t n, std::ptrdiff_t limit) {
+    std::ptrdiff_t permits = word_.load(std::memory_order_relaxed);  // relaxed: the exchange decides
+    while (CONCUR_LIKELY(permits >= 0 && n > 0 && n <= limit - permits)) {
+      // release: publishes what the permits guarded. relaxed on failure: the loop looks again.
+      if (word_.compare_exchange_weak(permits, permits + n, std::memory_order_release, std::memory_order_relaxed))
+        return;
+    }
+    release_slow(n, limit);
+  }
+
+ private:
+  bool take(std::ptrdiff_t n) noexcept {
+    std::ptrdiff_t permits = word_.load(std::memory_order_relaxed);  // relaxed: the exchange decides
+    while (n > 0 && permits >= n) {  // P2: never while somebody waits
+      // acquire: pairs with release. relaxed on failure: the loop looks again.
+      if (word_.compare_exchange_weak(permits, permits - n, std::memory_order_acquire, std::memory_order_relaxed))
+        return true;
+    }
+    return false;
+  }
+  [[noreturn]] static std::ptrdiff_t fail_permits(std::ptrdiff_t permits, std::ptrdiff_t limit);
+  static void check_request(std::ptrdiff_t n, std::ptrdiff_t limit);
+  bool acquire_slow(std::ptrdiff_t n, nanoseconds_t deadline_ns, std::ptrdiff_t limit);
+  void release_slow(std::ptrdiff_t n, std::ptrdiff_t limit);
+  void serve(std::ptrdiff_t permits, ended_waits& woken) noexcept;
+
+  std::atomic<std::ptrdiff_t> word_;
+  wait_queue waiting_;
+};
+
+}  // namespace detail
+
+// std's counting_semaphore, weighted and fair. A release happens before the return of the acquire that it lets go.
+template <std::ptrdiff_t Max = (std::numeric_limits<std::ptrdiff_t>::max)()>
+class counting_semaphore {
+  static_assert(Max >= 0, "a semaphore cannot hold less than no permits");
+
+ public:
+  // Throws std::invalid_argument unless 0 <= permits <= Max.
+  constexpr explicit counting_semaphore(std::ptrdiff_t permits) : core_(permits, Max) {}
+
+  static constexpr std::ptrdiff_t(max)() noexcept { return Max; }
+
+  // Parks until n permits can be taken, after everybody who asked before. Throws `cancelled` and has taken none then, or
+  // std::invalid_argument when n is negative or above Max: that could never be.
+  void acquire(std::ptrdiff_t n = 1) { core_.acquire(n, detail::never, Max); }
+  // Takes n permits if they are there and nobody waits.
+  bool try_acquire(std::ptrdiff_t n = 1) { return core_.try_acquire(n, Max); }
+  // As acquire, with a limit; false, and none taken, when that passed first.
+  template <class Rep, class Period>
+  bool try_acquire_for(std::chrono::duration<Rep, Period> d, std::ptrdiff_t n = 1) {
+    return core_.acquire(n, detail::deadline_after(d), Max);
+  }
+  template <class Clock, class Duration>
+  bool try_acquire_until(const std::chrono::time_point<Clock, Duration>& tp, std::ptrdiff_t n = 1) {
+    return core_.acquire(n, detail::deadline_at(tp), Max);
+  }
+  // Gives n permits, which need not have been taken, and lets go of those they suffice for, in their order. Throws
+  // std::invalid_argument when n is negative, std::logic_error when there would be more than Max; gives none then.
+  void release(std::ptrdiff_t n = 1) { core_.release(n, Max); }
+
+ private:
+  detail::semaphore_core core_;
+};
+
+using binary_semaphore = counting_semaphore<1>;
+
+CONCUR_NAMESPACE_END
+
+#if CONCUR_BODIES
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+CONCUR_INLINE std::ptrdiff_t semaphore_core::fail_permits(std::ptrdiff_t permits, std::ptrdiff_t limit) {
+  fail_argument("concur::counting_semaphore", "permits", std::to_string(permits),
+                ("it must be between 0 and " + std::to_string(limit)).c_str());
+}
+
+CONCUR_INLINE void semaphore_core::check_request(std::ptrdiff_t n, std::ptrdiff_t limit) {
+  if (n < 0 || n > limit) {
+    fail_argument("concur::counting_semaphore::acquire", "n", std::to_string(n),
+                  ("it must be between 0 and " + std::to_string(limit) + ", or it would wait for ever").c_str());
+  }
+}
+
+CONCUR_INLINE bool semaphore_core::acquire_slow(std::ptrdiff_t n, nanoseconds_t deadline_ns, std::ptrdiff_t limit) {
+  check_request(n, limit);
+  if (n == 0) return true;
+  caller me(this_worker());
+  waiting_.lock.lock();
+  std::ptrdiff_t word = word_.load(std::memory_order_relaxed);  // relaxed: the exchange decides
+  while (word >= 0) {
+    const bool is_enough = word >= n;
+    if (!is_enough && deadline_ns != never && deadline_ns <= seam_now()) {
+      waiting_.lock.unlock();
+      return false;
+    }
+    // acquire: as in take. relaxed on failure: the loop looks again.
+    if (!word_.compare_exchange_weak(word, is_enough ? word - n : ~word, std::memory_order_acquire,
+                                     std::memory_order_relaxed))
+      continue;
+    if (!is_enough) break;
+    waiting_.lock.unlock();
+    return true;
+  }
+  const outcome result = waiting_.wait(me, &n, deadline_ns, wait_reason::semaphore_acquire);
+  if (result == outcome::granted) return true;
+  ended_waits woken;
+  if (!CONCUR_MUTANT_IS(106)) {
+    lock_scope<spin_lock> held(waiting_.lock);
+    word = word_.load(std::memory_order_relaxed);  // relaxed: under the queue's lock, if it is negative
+    if (word < 0) serve(~word, woken);             // P3
+  }
+  woken.resume_all();
+  if (result == outcome::cancelled) fail_cancelled();
+  return false;
+}
+
+// Under the queue's lock, with a negative word: gives the permits out, and writes what is left.
+CONCUR_INLINE void semaphore_core::serve(std::ptrdiff_t permits, ended_waits& woken) noexcept {
+  while (waiter* const note = waiting_.parties.front()) {
+    const std::ptrdiff_t wanted = *static_cast<std::ptrdiff_t*>(note->value);
+    if (wanted > permits) break;  // also when its wait has been ended elsewhere: then it serves as it leaves (P3)
+    waiting_.parties.erase(note);
+    if (!note->claim()) {
+      if (CONCUR_MUTANT_IS(108)) permits -= wanted;
+      continue;
+    }
+    permits -= wanted;  // P4
+    woken.add(note, outcome::granted);
+  }
+  // release: publishes what the permits guarded to who takes the rest.
+  word_.store(waiting_.parties.is_empty() || CONCUR_MUTANT_IS(107) ? permits : ~permits, std::memory_order_release);
+}
+
+CONCUR_INLINE void semaphore_core::release_slow(std::ptrdiff_t n, std::ptrdiff_t limit) {
+  if (n < 0) {
+    fail_argument("concur::counting_semaphore::release", "n", std::to_string(n),
+                  "permits cannot be taken back; use acquire");
+  }
+  if (n == 0) return;
+  ended_waits woken;
+  bool is_given = false;
+  {
+    lock_scope<spin_lock> held(waiting_.lock);
+    std::ptrdiff_t word = word_.load(std::memory_order_acquire);  // acquire: pairs with release, for who is served
+    if (word < 0) {
+      is_given = n <= limit - ~word;
+      if (is_given) serve(~word + n, woken);
+    } else {
+      while (!is_given && n <= limit - word) {
+        // release: as in the fast path. relaxed on failure: the loop looks again; it stays so while we hold the lock.
+        is_given = word_.compare_exchange_weak(word, word + n, std::memory_order_release, std::memory_order_relaxed);
+      }
+    }
+  }
+  if (!is_given)
+    fail_logic("concur::counting_semaphore::release: there would be more permits than Max; release what was acquired");
+  woken.resume_all();
+}
+
+}  // namespace detail
 CONCUR_NAMESPACE_END
 #endif  // CONCUR_BODIES
 

@@ -51,7 +51,11 @@
 #include "runtime/snapshot.hpp"
 
 // sync: what fibers and threads wait for
+#include "sync/mutex_core.hpp"
 #include "sync/mutex.hpp"
+#include "sync/shared_mutex.hpp"
+#include "sync/condition_variable.hpp"
+#include "sync/semaphore.hpp"
 #include "sync/wait_group.hpp"
 #include "sync/latch.hpp"
 #include "sync/barrier.hpp"

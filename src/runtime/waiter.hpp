@@ -167,13 +167,17 @@ class ended_waits {
   ended_waits(const ended_waits&) = delete;
   ended_waits& operator=(const ended_waits&) = delete;
 
+  // Ends the wait of a note that has just been taken off its queue and claimed. Under the site's lock.
+  void add(waiter* note, outcome result) noexcept {
+    note->who->result = result;
+    *end_ = note;
+    end_ = &note->next;
+  }
   // Ends every wait in the queue, and returns how many there were. Under the site's lock.
   std::ptrdiff_t take_all(intrusive_list<waiter>& queue, outcome result) noexcept {
     std::ptrdiff_t count = 0;
     while (waiter* note = pop_claimed(queue)) {
-      note->who->result = result;
-      *end_ = note;
-      end_ = &note->next;
+      add(note, result);
       ++count;
     }
     return count;

@@ -213,8 +213,10 @@ inline select_case* leave_sites(const select_list& list, unsigned sites) noexcep
     const bool is_locked = lock.lock_unless_retired() == 0;
     for (end = begin; end < sites && list.by_address[end]->site.lock == &lock; ++end) {
       select_case& c = *list.by_address[end];
-      if (is_locked && !CONCUR_MUTANT_IS(163)) c.leave();
-      if (c.note.was_chosen()) chosen = &c;
+      if (c.note.was_chosen())
+        chosen = &c;  // its links may be those of a list of the claimed (ended_waits)
+      else if (is_locked && !CONCUR_MUTANT_IS(163))
+        c.leave();
     }
     if (is_locked) lock.unlock();
   }

@@ -160,7 +160,8 @@ inline bool has_claimable(intrusive_list<waiter>& queue) noexcept {
 }
 
 // Parties whose waits a site ended all at once: claimed under its lock, resumed without it, in the order of their queue.
-// The chain runs through the notes, which stay as long as their parties are not resumed (W2).
+// The chain runs through the notes, which stay as long as their parties are not resumed (W2). So a note that was chosen may
+// look linked.
 class ended_waits {
  public:
   ended_waits() noexcept = default;

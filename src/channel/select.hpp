@@ -16,8 +16,9 @@
 //   E3  All notes carry the same ticket. The claimer marks the one it claimed by (waiter.hpp, W5).
 //   E4  Notes are put in only when no case can go: a select that sends to and receives from one channel cannot meet
 //       itself.
-//   E5  The notes are in the queues before the locks are dropped, and the locks are dropped after the switch
-//       (suspend.hpp, S6); the select comes back by the lock with the lowest address, which is dropped last.
+//   E5  The notes are in the queues before the locks are dropped, and the locks are dropped after the switch, by way of a
+//       chain in this frame (suspend.hpp, S6). The frame stays until they all are: the select takes each lock again to
+//       remove its note, but that of the site that ended its wait, which can have been only after that lock was dropped.
 //
 // After Go's selectgo, which goes back to Newsqueak and Hoare's guarded commands.
 #ifndef CONCUR_CHANNEL_SELECT_HPP
@@ -149,7 +150,6 @@ class held_sites {
   held_sites(const held_sites&) = delete;
   held_sites& operator=(const held_sites&) = delete;
 
-  // Highest address first (E5).
   lock_chain* chain() noexcept {
     lock_chain* first = nullptr;
     for (unsigned i = 0; i < count_; ++i) {
@@ -204,23 +204,27 @@ inline answer take_one(const select_list& list, worker* w, nanoseconds_t now, pa
   return {};
 }
 
-// Takes the notes away, and returns the case by whose note the wait was ended, if it was by one (E5).
-inline select_case* leave_sites(const select_list& list, unsigned sites) noexcept {
-  select_case* chosen = nullptr;
-  unsigned end = 0;
-  for (unsigned begin = 0; begin < sites; begin = end) {
-    spin_lock& lock = *list.by_address[begin]->site.lock;
-    const bool is_locked = lock.lock_unless_retired() == 0;
-    for (end = begin; end < sites && list.by_address[end]->site.lock == &lock; ++end) {
-      select_case& c = *list.by_address[end];
-      if (c.note.was_chosen())
-        chosen = &c;  // its links may be those of a list of the claimed (ended_waits)
-      else if (is_locked && !CONCUR_MUTANT_IS(163))
-        c.leave();
-    }
-    if (is_locked) lock.unlock();
+// The case by whose note the wait was ended. Marked before the resume; nobody else writes a mark of this wait.
+inline select_case* chosen_of(select_case* const* sites, unsigned count) noexcept {
+  for (unsigned i = 0; i < count; ++i) {
+    if (sites[i]->note.was_chosen()) return sites[i];
   }
-  return chosen;
+  return nullptr;
+}
+
+// Takes the notes of the others away. The links of the chosen one may be those of a list of the claimed (ended_waits).
+inline void leave_sites(select_case* const* sites, unsigned count, const select_case* chosen) noexcept {
+  unsigned end = 0;
+  for (unsigned begin = 0; begin < count; begin = end) {
+    spin_lock& lock = *sites[begin]->site.lock;
+    for (end = begin + 1; end < count && sites[end]->site.lock == &lock;) ++end;
+    if (end == begin + 1 && sites[begin] == chosen) continue;
+    if (CONCUR_MUTANT_IS(163) || lock.lock_unless_retired() != 0) continue;
+    for (unsigned i = begin; i < end; ++i) {
+      if (sites[i] != chosen) sites[i]->leave();
+    }
+    lock.unlock();
+  }
 }
 
 inline int index_of(const select_list& list, const select_case* c) noexcept {
@@ -266,10 +270,10 @@ CONCUR_INLINE int run_select(const select_list& list) {
     }
     const outcome result =
         in_poll.is_needed() ? in_poll.park(me.thread(), locks, deadline_ns) : me.park_at_all(locks, deadline_ns);
-    select_case* const chosen = leave_sites(list, sites);
+    select_case* const chosen = chosen_of(list.by_address, sites);
+    leave_sites(list.by_address, sites, chosen);
     if (result == outcome::cancelled) fail_cancelled();
-    if ((result == outcome::granted || result == outcome::closed) && chosen->end(result))
-      return index_of(list, chosen);
+    if (chosen != nullptr && result != outcome::retry && chosen->end(result)) return index_of(list, chosen);
   }
 }
 

@@ -16,9 +16,9 @@
 //   S4  The switch brings the worker that the fiber goes on at. No other way of knowing it is valid over the switch.
 //   S5  Publishing looks at the scope's cancellation after it wrote the wait word, and cancel_all looks at wait words
 //       after it wrote the cancellation, with a light and a heavy fence between: one of them sees the other.
-//   S6  The locks of several sites are dropped in the order of their chain, which lies in the frame of the fiber that left.
-//       The fiber may run again before they all are, but takes the last one of the chain before its frame goes: until
-//       then the frame, and the chain, are there.
+//   S6  The locks of several sites are dropped along their chain, which lies in the frame of the fiber that left. The fiber
+//       may run again before they all are; it must not let its frame go until it has held, or knows of somebody who has
+//       held, each of them since.
 //   S7  A fiber whose function returned takes the next one in line, if that has not started, onto its own stack
 //       without any switch: that is what makes short fibers cheap.
 //

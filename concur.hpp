@@ -4579,7 +4579,8 @@ inline bool has_claimable(intrusive_list<waiter>& queue) noexcept {
 }
 
 // Parties whose waits a site ended all at once: claimed under its lock, resumed without it, in the order of their queue.
-// The chain runs through the notes, which stay as long as their parties are not resumed (W2).
+// The chain runs through the notes, which stay as long as their parties are not resumed (W2). So a note that was chosen may
+// look linked.
 class ended_waits {
  public:
   ended_waits() noexcept = default;
@@ -6043,9 +6044,9 @@ CONCUR_NAMESPACE_END
 //   S4  The switch brings the worker that the fiber goes on at. No other way of knowing it is valid over the switch.
 //   S5  Publishing looks at the scope's cancellation after it wrote the wait word, and cancel_all looks at wait words
 //       after it wrote the cancellation, with a light and a heavy fence between: one of them sees the other.
-//   S6  The locks of several sites are dropped in the order of their chain, which lies in the frame of the fiber that left.
-//       The fiber may run again before they all are, but takes the last one of the chain before its frame goes: until
-//       then the frame, and the chain, are there.
+//   S6  The locks of several sites are dropped along their chain, which lies in the frame of the fiber that left. The fiber
+//       may run again before they all are; it must not let its frame go until it has held, or knows of somebody who has
+//       held, each of them since.
 //   S7  A fiber whose function returned takes the next one in line, if that has not started, onto its own stack
 //       without any switch: that is what makes short fibers cheap.
 //
@@ -10528,8 +10529,9 @@ CONCUR_NAMESPACE_END
 //   E3  All notes carry the same ticket. The claimer marks the one it claimed by (waiter.hpp, W5).
 //   E4  Notes are put in only when no case can go: a select that sends to and receives from one channel cannot meet
 //       itself.
-//   E5  The notes are in the queues before the locks are dropped, and the locks are dropped after the switch
-//       (suspend.hpp, S6); the select comes back by the lock with the lowest address, which is dropped last.
+//   E5  The notes are in the queues before the locks are dropped, and the locks are dropped after the switch, by way of a
+//       chain in this frame (suspend.hpp, S6). The frame stays until they all are: the select takes each lock again to
+//       remove its note, but that of the site that ended its wait, which can have been only after that lock was dropped.
 //
 // After Go's selectgo, which goes back to Newsqueak and Hoare's guarded commands.
 
@@ -10652,7 +10654,6 @@ class held_sites {
   held_sites(const held_sites&) = delete;
   held_sites& operator=(const held_sites&) = delete;
 
-  // Highest address first (E5).
   lock_chain* chain() noexcept {
     lock_chain* first = nullptr;
     for (unsigned i = 0; i < count_; ++i) {
@@ -10707,21 +10708,27 @@ inline answer take_one(const select_list& list, worker* w, nanoseconds_t now, pa
   return {};
 }
 
-// Takes the notes away, and returns the case by whose note the wait was ended, if it was by one (E5).
-inline select_case* leave_sites(const select_list& list, unsigned sites) noexcept {
-  select_case* chosen = nullptr;
-  unsigned end = 0;
-  for (unsigned begin = 0; begin < sites; begin = end) {
-    spin_lock& lock = *list.by_address[begin]->site.lock;
-    const bool is_locked = lock.lock_unless_retired() == 0;
-    for (end = begin; end < sites && list.by_address[end]->site.lock == &lock; ++end) {
-      select_case& c = *list.by_address[end];
-      if (is_locked && !CONCUR_MUTANT_IS(163)) c.leave();
-      if (c.note.was_chosen()) chosen = &c;
-    }
-    if (is_locked) lock.unlock();
+// The case by whose note the wait was ended. Marked before the resume; nobody else writes a mark of this wait.
+inline select_case* chosen_of(select_case* const* sites, unsigned count) noexcept {
+  for (unsigned i = 0; i < count; ++i) {
+    if (sites[i]->note.was_chosen()) return sites[i];
   }
-  return chosen;
+  return nullptr;
+}
+
+// Takes the notes of the others away. The links of the chosen one may be those of a list of the claimed (ended_waits).
+inline void leave_sites(select_case* const* sites, unsigned count, const select_case* chosen) noexcept {
+  unsigned end = 0;
+  for (unsigned begin = 0; begin < count; begin = end) {
+    spin_lock& lock = *sites[begin]->site.lock;
+    for (end = begin + 1; end < count && sites[end]->site.lock == &lock;) ++end;
+    if (end == begin + 1 && sites[begin] == chosen) continue;
+    if (CONCUR_MUTANT_IS(163) || lock.lock_unless_retired() != 0) continue;
+    for (unsigned i = begin; i < end; ++i) {
+      if (sites[i] != chosen) sites[i]->leave();
+    }
+    lock.unlock();
+  }
 }
 
 inline int index_of(const select_list& list, const select_case* c) noexcept {
@@ -10767,10 +10774,10 @@ CONCUR_INLINE int run_select(const select_list& list) {
     }
     const outcome result =
         in_poll.is_needed() ? in_poll.park(me.thread(), locks, deadline_ns) : me.park_at_all(locks, deadline_ns);
-    select_case* const chosen = leave_sites(list, sites);
+    select_case* const chosen = chosen_of(list.by_address, sites);
+    leave_sites(list.by_address, sites, chosen);
     if (result == outcome::cancelled) fail_cancelled();
-    if ((result == outcome::granted || result == outcome::closed) && chosen->end(result))
-      return index_of(list, chosen);
+    if (chosen != nullptr && result != outcome::retry && chosen->end(result)) return index_of(list, chosen);
   }
 }
 

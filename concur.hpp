@@ -4716,12 +4716,12 @@ struct fiber : party {
   std::atomic<bool> is_deaf{false};
   bool is_started = false;         // it owns a stack, and ctx says where to go on
   unsigned char shield_depth = 0;  // above 0: cancellation is not raised
+  std::uint16_t pin_depth = 0;     // how many pinned scopes it is in
   context ctx{};
   exception_state exceptions{};  // what the C++ runtime keeps per thread about exceptions, while it is not running
   worker* home = nullptr;        // F3
   // Up to here it is what a switch touches: one cache line of the block.
   fiber* next = nullptr;  // the run queue's or the pool's link
-  unsigned pin_depth = 0;
   scheduler* owner = nullptr;  // whose queues it goes to; gone with its runtime
   fiber_pool* pool = nullptr;  // where the block came from, and outlives the runtime if it must
   scope* current_scope = nullptr;
@@ -4746,7 +4746,7 @@ struct fiber : party {
 };
 
 // A block: the fiber and the room for a small closure with its result, in whole cache lines.
-inline constexpr std::size_t fiber_block_bytes = sizeof(fiber) + 64 <= 256 ? 256 : 384;
+inline constexpr std::size_t fiber_block_bytes = sizeof(fiber) + 96 <= 256 ? 256 : 384;
 inline constexpr std::size_t fiber_room_bytes = fiber_block_bytes - (sizeof(fiber) + 15) / 16 * 16;
 
 // Whether an exception is on its way up the fiber's stack: destructors that run for it may park, and are not cancelled.
@@ -6482,7 +6482,8 @@ CONCUR_INLINE outcome wait_queue::wait(caller& me, void* value, nanoseconds_t de
   parties.push_back(&note);
   const outcome result = me.park(&lock, deadline_ns, reason);
   if (result == outcome::timed_out || result == outcome::cancelled) {
-    if (lock.lock_unless_retired() == 0) {  // Q4
+    if (CONCUR_MUTANT_IS(135)) lock.lock();
+    if (CONCUR_MUTANT_IS(135) || lock.lock_unless_retired() == 0) {  // Q4
       if (intrusive_list<waiter>::is_linked(&note)) parties.erase(&note);
       lock.unlock();
     }
@@ -8882,6 +8883,7 @@ class deaf_scope {
   deaf_scope() noexcept {
     worker* w = this_worker();
     self_ = w != nullptr ? w->current : nullptr;
+    if (CONCUR_MUTANT_IS(137)) self_ = nullptr;
     if (self_ != nullptr) ++self_->shield_depth;
   }
   ~deaf_scope() {
@@ -8904,7 +8906,8 @@ struct no_completion {
 
 // `completion` is called once a phase, by the last to arrive, after every arrival and before anybody is let go. It may
 // park, and is not cancelled; an exception that leaves it ends the program. Each arrival happens before the completion,
-// and that before the return of each wait. May be destroyed when every call but the waits for former phases has returned.
+// and that before the return of each wait. The barrier may be destroyed as soon as every wait has returned, whatever
+// arrive() is still doing.
 template <class Completion = detail::no_completion>
 class barrier {
  public:
@@ -8958,11 +8961,12 @@ class barrier {
     return arrival_token(this, phase);
   }
   void complete() noexcept {
+    if (CONCUR_MUTANT_IS(136)) core_.next_phase();
     {
       const detail::deaf_scope uncancelled;
       completion_();
     }
-    core_.next_phase();
+    if (!CONCUR_MUTANT_IS(136)) core_.next_phase();
   }
   bool wait_deadline(const arrival_token& token, detail::nanoseconds_t deadline_ns) {
     if (token.whose_ != this) detail::fail_token();
@@ -9248,7 +9252,7 @@ CONCUR_INLINE void once_flag::pass_on() noexcept {
     if (note != nullptr) {
       heir = note->who;
       heir->result = detail::outcome::retry;
-      runner_ = note->value;
+      runner_ = CONCUR_MUTANT_IS(138) ? nullptr : note->value;
     }
   }
   if (heir != nullptr) detail::resume(heir);

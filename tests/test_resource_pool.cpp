@@ -133,10 +133,12 @@ TEST_CASE("a factory is called when one is wanted and none is idle, up to the ca
     CHECK(made == 2);
     CHECK_FALSE(pool.try_acquire());
     CHECK(pool.size() == 2);
-    companion waiter(which, [&] { CHECK(pool.acquire()->number == 12); });
+    tally held;
+    companion waiter(which, [&] { CONCUR_EXPECT(held, pool.acquire()->number == 12); });
     REQUIRE(waiter.wait_until_parked());
     c.discard();  // the place goes to the waiter, which makes a fresh one
     waiter.join();
+    CHECK(held.report() == "");
     CHECK(made == 3);
     CHECK(pool.size() == 2);
     CHECK(pool.idle() == 1);
@@ -162,12 +164,14 @@ TEST_CASE("a factory that throws gives its place to the next in line") {
     CHECK_FALSE(pool.try_acquire());  // the place is taken
     companion second(which, [&] { static_cast<void>(pool.acquire()); });
     REQUIRE(second.wait_until_parked());
-    companion third(which, [&] { CHECK(pool.acquire_for(20s)->number == 3); });
+    tally held;
+    companion third(which, [&] { CONCUR_EXPECT(held, pool.acquire_for(20s)->number == 3); });
     REQUIRE(third.wait_until_parked());
     may_fail.set();
     CHECK_THROWS_AS(first.join(), std::runtime_error);
     CHECK_THROWS_AS(second.join(), std::runtime_error);
     third.join();
+    CHECK(held.report() == "");
     CHECK(calls == 3);
     CHECK(pool.size() == 1);
     calls = 0;
@@ -209,7 +213,7 @@ TEST_CASE("what was handed on is nobody else's, though its new holder has not ru
   concur::run(with_workers(1), [] {
     resource_pool<connection> pool(connections(1));
     auto held = pool.acquire();
-    companion waiter(kind::fiber, [&] { CHECK(pool.acquire()); });
+    companion waiter(kind::fiber, [&] { static_cast<void>(pool.acquire()); });
     REQUIRE(waiter.wait_until_parked());
     held.give_back();
     CHECK_FALSE(pool.try_acquire());
@@ -223,10 +227,12 @@ TEST_CASE("add gives to the first in line") {
   const nothing_left_over guard;
   everywhere([](kind which) {
     resource_pool<connection> pool(1);
-    companion waiter(which, [&] { CHECK(pool.acquire()->number == 8); });
+    tally held;
+    companion waiter(which, [&] { CONCUR_EXPECT(held, pool.acquire()->number == 8); });
     REQUIRE(waiter.wait_until_parked());
     pool.add(connection(8));
     waiter.join();
+    CHECK(held.report() == "");
     CHECK(pool.idle() == 1);
   });
 }
@@ -239,12 +245,14 @@ TEST_CASE("who times out or is cancelled has been given nothing, and the next ge
     const auto begin = steady::now();
     CHECK_FALSE(pool.acquire_for(3ms));
     CHECK(steady::now() - begin >= 3ms);
-    companion gives_up(which, [&] { CHECK_FALSE(pool.acquire_for(2ms)); });
+    tally seen;
+    companion gives_up(which, [&] { CONCUR_EXPECT(seen, !pool.acquire_for(2ms)); });
     gives_up.join();
-    companion patient(which, [&] { CHECK(pool.acquire()); });
+    companion patient(which, [&] { CONCUR_EXPECT(seen, static_cast<bool>(pool.acquire())); });
     REQUIRE(patient.wait_until_parked());
     held.give_back();
     patient.join();
+    CHECK(seen.report() == "");
     CHECK(pool.idle() == 1);
   });
   for (const unsigned workers : {1U, 2U, 4U}) {

@@ -57,12 +57,12 @@ struct fiber : party {
   std::atomic<bool> is_deaf{false};
   bool is_started = false;         // it owns a stack, and ctx says where to go on
   unsigned char shield_depth = 0;  // above 0: cancellation is not raised
+  std::uint16_t pin_depth = 0;     // how many pinned scopes it is in
   context ctx{};
   exception_state exceptions{};  // what the C++ runtime keeps per thread about exceptions, while it is not running
   worker* home = nullptr;        // F3
   // Up to here it is what a switch touches: one cache line of the block.
   fiber* next = nullptr;  // the run queue's or the pool's link
-  unsigned pin_depth = 0;
   scheduler* owner = nullptr;  // whose queues it goes to; gone with its runtime
   fiber_pool* pool = nullptr;  // where the block came from, and outlives the runtime if it must
   scope* current_scope = nullptr;
@@ -87,7 +87,7 @@ struct fiber : party {
 };
 
 // A block: the fiber and the room for a small closure with its result, in whole cache lines.
-inline constexpr std::size_t fiber_block_bytes = sizeof(fiber) + 64 <= 256 ? 256 : 384;
+inline constexpr std::size_t fiber_block_bytes = sizeof(fiber) + 96 <= 256 ? 256 : 384;
 inline constexpr std::size_t fiber_room_bytes = fiber_block_bytes - (sizeof(fiber) + 15) / 16 * 16;
 
 // Whether an exception is on its way up the fiber's stack: destructors that run for it may park, and are not cancelled.

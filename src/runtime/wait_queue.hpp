@@ -48,7 +48,8 @@ CONCUR_INLINE outcome wait_queue::wait(caller& me, void* value, nanoseconds_t de
   parties.push_back(&note);
   const outcome result = me.park(&lock, deadline_ns, reason);
   if (result == outcome::timed_out || result == outcome::cancelled) {
-    if (lock.lock_unless_retired() == 0) {  // Q4
+    if (CONCUR_MUTANT_IS(135)) lock.lock();
+    if (CONCUR_MUTANT_IS(135) || lock.lock_unless_retired() == 0) {  // Q4
       if (intrusive_list<waiter>::is_linked(&note)) parties.erase(&note);
       lock.unlock();
     }

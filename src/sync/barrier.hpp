@@ -53,6 +53,7 @@ class deaf_scope {
   deaf_scope() noexcept {
     worker* w = this_worker();
     self_ = w != nullptr ? w->current : nullptr;
+    if (CONCUR_MUTANT_IS(137)) self_ = nullptr;
     if (self_ != nullptr) ++self_->shield_depth;
   }
   ~deaf_scope() {
@@ -75,7 +76,8 @@ struct no_completion {
 
 // `completion` is called once a phase, by the last to arrive, after every arrival and before anybody is let go. It may
 // park, and is not cancelled; an exception that leaves it ends the program. Each arrival happens before the completion,
-// and that before the return of each wait. May be destroyed when every call but the waits for former phases has returned.
+// and that before the return of each wait. The barrier may be destroyed as soon as every wait has returned, whatever
+// arrive() is still doing.
 template <class Completion = detail::no_completion>
 class barrier {
  public:
@@ -129,11 +131,12 @@ class barrier {
     return arrival_token(this, phase);
   }
   void complete() noexcept {
+    if (CONCUR_MUTANT_IS(136)) core_.next_phase();
     {
       const detail::deaf_scope uncancelled;
       completion_();
     }
-    core_.next_phase();
+    if (!CONCUR_MUTANT_IS(136)) core_.next_phase();
   }
   bool wait_deadline(const arrival_token& token, detail::nanoseconds_t deadline_ns) {
     if (token.whose_ != this) detail::fail_token();

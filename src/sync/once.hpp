@@ -121,7 +121,7 @@ CONCUR_INLINE void once_flag::pass_on() noexcept {
     if (note != nullptr) {
       heir = note->who;
       heir->result = detail::outcome::retry;
-      runner_ = note->value;
+      runner_ = CONCUR_MUTANT_IS(138) ? nullptr : note->value;
     }
   }
   if (heir != nullptr) detail::resume(heir);

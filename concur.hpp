@@ -9690,7 +9690,7 @@ namespace detail {
 inline constexpr nanoseconds_t without_parking = long_ago;
 
 // What one step of an operation came to.
-enum class step : unsigned char {
+enum class attempt : unsigned char {
   done,
   closed,
   blocked,  // it would have to wait
@@ -9727,9 +9727,9 @@ class channel_core {
       caller me(deadline_ns == without_parking ? this_worker() : checkpoint());
       {
         moment now(lock_);
-        const step result = send_step(value, now.served);
-        if (CONCUR_LIKELY(result == step::done)) return outcome::granted;
-        if (result == step::closed) return outcome::closed;
+        const attempt result = send_step(value, now.served);
+        if (CONCUR_LIKELY(result == attempt::done)) return outcome::granted;
+        if (result == attempt::closed) return outcome::closed;
         if (has_no_time(deadline_ns)) return outcome::timed_out;
         now.keep_lock();
       }
@@ -9747,10 +9747,10 @@ class channel_core {
       caller me(deadline_ns == without_parking ? this_worker() : checkpoint());
       {
         moment now(lock_);
-        const step result = receive_step(slot, now.served);
-        if (CONCUR_LIKELY(result == step::done)) return outcome::granted;
-        if (result == step::again) continue;
-        if (result == step::closed) return outcome::closed;
+        const attempt result = receive_step(slot, now.served);
+        if (CONCUR_LIKELY(result == attempt::done)) return outcome::granted;
+        if (result == attempt::again) continue;
+        if (result == attempt::closed) return outcome::closed;
         if (has_no_time(deadline_ns)) return outcome::timed_out;
         now.keep_lock();
       }
@@ -9815,34 +9815,34 @@ class channel_core {
   }
 
   // `served`, if it is set, is to be resumed when the lock is dropped, also when an exception comes out.
-  step send_step(T& value, party*& served) noexcept(moves_quietly) {
-    if (CONCUR_UNLIKELY(is_closed_)) return step::closed;
+  attempt send_step(T& value, party*& served) noexcept(moves_quietly) {
+    if (CONCUR_UNLIKELY(is_closed_)) return attempt::closed;
     if (waiter* receiver = pop_claimed(receivers_)) {
       served = receiver->who;
       served->result = outcome::retry;  // if the move throws (H5)
       static_cast<std::optional<T>*>(receiver->value)->emplace(std::move(value));
       served->result = outcome::granted;
-      return step::done;
+      return attempt::done;
     }
-    if (count_ == capacity_) return step::blocked;
+    if (count_ == capacity_) return attempt::blocked;
     ::new (static_cast<void*>(&ring_[after(first_, count_)])) T(std::move(value));
     ++count_;
-    return step::done;
+    return attempt::done;
   }
 
-  step receive_step(std::optional<T>& slot, party*& served) noexcept(moves_quietly) {
+  attempt receive_step(std::optional<T>& slot, party*& served) noexcept(moves_quietly) {
     take_tick();
     if (count_ != 0) {
       take(slot, served);
-      return step::done;
+      return attempt::done;
     }
     if (waiter* sender = pop_claimed(senders_)) {
       served = sender->who;
       const bool is_moved = emplace_quietly(slot, *static_cast<T*>(sender->value));
       served->result = is_moved ? outcome::granted : outcome::retry;  // (H5)
-      return is_moved ? step::done : step::again;
+      return is_moved ? attempt::done : attempt::again;
     }
-    return CONCUR_UNLIKELY(is_closed_) ? step::closed : step::blocked;
+    return CONCUR_UNLIKELY(is_closed_) ? attempt::closed : attempt::blocked;
   }
 
  private:
@@ -10357,7 +10357,7 @@ class select_case {
   // Whether it could go now. `now` is the time, if the case has a deadline.
   virtual bool is_ready(nanoseconds_t now) noexcept = 0;
   // Goes. done; or blocked: somebody was faster; or again. `served` is to be resumed when the locks are dropped.
-  virtual step take(party*& served) = 0;
+  virtual attempt take(party*& served) = 0;
   // Puts the note, which has its party, into the queue.
   virtual void enter() noexcept {}
   // Takes the note out, if it is there still.
@@ -10399,7 +10399,7 @@ class timed_case final : public select_case {
   timed_case(nanoseconds_t deadline, F&& handler) : deadline_ns_(deadline), handler_(std::move(handler)) {}
 
   bool is_ready(nanoseconds_t now) noexcept override { return deadline_ns_ <= now; }
-  step take(party*&) override { return step::done; }
+  attempt take(party*&) override { return attempt::done; }
   void run() override { handler_(); }
   bool is_spent() const noexcept override { return true; }
   nanoseconds_t deadline_ns() const noexcept override { return deadline_ns_; }
@@ -10415,7 +10415,7 @@ class otherwise_case final : public select_case {
   explicit otherwise_case(F&& handler) : handler_(std::move(handler)) { is_otherwise = true; }
 
   bool is_ready(nanoseconds_t) noexcept override { return false; }
-  step take(party*&) override { return step::done; }
+  attempt take(party*&) override { return attempt::done; }
   void run() override { handler_(); }
 
  private:
@@ -10703,9 +10703,9 @@ inline answer take_one(const select_list& list, worker* w, nanoseconds_t now, pa
     unsigned skip = CONCUR_MUTANT_IS(162) ? 0 : pick(w, candidates);
     unsigned i = 0;
     while (!list.cases[i]->is_candidate || skip-- != 0) ++i;
-    const step result = list.cases[i]->take(served);
-    if (result == step::done) return {list.cases[i], false};
-    if (result == step::again || list.order == select_order::first) return {nullptr, true};
+    const attempt result = list.cases[i]->take(served);
+    if (result == attempt::done) return {list.cases[i], false};
+    if (result == attempt::again || list.order == select_order::first) return {nullptr, true};
     list.cases[i]->is_candidate = false;
     --candidates;
   }
@@ -10840,9 +10840,9 @@ class recv_case final : public channel_case<Item> {
   recv_case(recv_case&&) = default;
 
   bool is_ready(nanoseconds_t) noexcept override { return this->core_ != nullptr && this->core_->can_receive(); }
-  step take(party*& served) override {
-    const step result = this->core_->receive_step(slot_, served);
-    return result == step::closed ? step::done : result;
+  attempt take(party*& served) override {
+    const attempt result = this->core_->receive_step(slot_, served);
+    return result == attempt::closed ? attempt::done : result;
   }
   void enter() noexcept override { this->enter_queue(this->core_->receivers(), &slot_); }
   void leave() noexcept override { this->leave_queue(this->core_->receivers()); }
@@ -10884,10 +10884,10 @@ class send_case final : public channel_case<Item> {
         handler_(std::move(other.handler_)) {}
 
   bool is_ready(nanoseconds_t) noexcept override { return this->core_ != nullptr && this->core_->can_send(); }
-  step take(party*& served) override {
-    const step result = this->core_->send_step(*value_, served);
-    is_closed_ = result == step::closed;
-    return is_closed_ ? step::done : result;
+  attempt take(party*& served) override {
+    const attempt result = this->core_->send_step(*value_, served);
+    is_closed_ = result == attempt::closed;
+    return is_closed_ ? attempt::done : result;
   }
   void enter() noexcept override { this->enter_queue(this->core_->senders(), value_); }
   void leave() noexcept override { this->leave_queue(this->core_->senders()); }
@@ -11204,6 +11204,10 @@ class future_state {
   bool attach(continuation* wanted) noexcept;
   // Takes it off again. False: whoever completes has it, and runs it. By the future's side only.
   bool detach(continuation* unwanted) noexcept;
+
+  // For a select, which keeps its own note (future_case.hpp).
+  spin_lock& lock_of_waiting() noexcept { return lock_; }
+  intrusive_list<waiter>& waiting() noexcept { return waiting_; }
 
   // There will be no value.
   void set_error(std::exception_ptr error_in) noexcept {
@@ -12821,6 +12825,53 @@ struct step_source<shared_future<R>> {
 }  // namespace detail
 CONCUR_NAMESPACE_END
 
+// structure/future_case.hpp - a result that is there, as a case of a select.
+//
+// The lock of a future's state is retired when the result is made (future_state.hpp); a select that finds it retired
+// knows that the case can go, and one that waits has its note taken off with all the others'.
+
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+template <class F>
+class future_case final : public select_case {
+ public:
+  future_case(future_state& state, F&& handler) : state_(state), handler_(std::move(handler)) {
+    site.lock = &state_.lock_of_waiting();
+  }
+
+  bool is_ready(nanoseconds_t) noexcept override { return is_retired; }
+  attempt take(party*&) override { return attempt::done; }
+  void enter() noexcept override { state_.waiting().push_back(&note); }
+  void leave() noexcept override {
+    if (intrusive_list<waiter>::is_linked(&note)) state_.waiting().erase(&note);
+  }
+  void run() override { handler_(); }
+  bool is_spent() const noexcept override { return true; }
+
+ private:
+  future_state& state_;
+  F handler_;
+};
+
+}  // namespace detail
+
+// Goes when the result, or an exception, is there: get() in f() then does not wait. The future must stay as long as the
+// case. Throws std::future_error (no_state) for an empty one.
+template <class R, class F>
+auto ready(const future<R>& source, F&& f) {
+  return detail::future_case<std::decay_t<F>>(*detail::future_access::must_have_state(source),
+                                              std::decay_t<F>(std::forward<F>(f)));
+}
+template <class R, class F>
+auto ready(const shared_future<R>& source, F&& f) {
+  if (!source.valid()) detail::fail_no_state();
+  return detail::future_case<std::decay_t<F>>(detail::step_source<shared_future<R>>::state(source),
+                                              std::decay_t<F>(std::forward<F>(f)));
+}
+
+CONCUR_NAMESPACE_END
+
 // structure/when.hpp - one future for several: when_all of them have a result, or when_any has.
 //
 // Both give the futures back, so that each result, or exception, is taken from its own. They need no fiber, and nobody
@@ -13764,7 +13815,7 @@ class descriptor_case_base : public select_case {
 
   void prepare() override;
   bool is_ready(nanoseconds_t) noexcept override;
-  step take(party*&) override { return step::done; }
+  attempt take(party*&) override { return attempt::done; }
   void enter() noexcept override;
   void leave() noexcept override;
   bool end(outcome result) override;

@@ -84,6 +84,7 @@
 #include "structure/step.hpp"
 #include "structure/continuation.hpp"
 #include "structure/shared_future.hpp"
+#include "structure/future_case.hpp"
 #include "structure/when.hpp"
 #include "structure/this_fiber.hpp"
 #include "structure/runtime.hpp"

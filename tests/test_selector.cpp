@@ -223,6 +223,66 @@ TEST_CASE("a ticker keeps to its moments, and a slow reader loses ticks") {
   });
 }
 
+TEST_CASE("a future in a select: there before, made meanwhile, an error, and not in time") {
+  const nothing_left_over guard;
+  everywhere([](kind which) {
+    tally held;
+    channel<int> empty;
+    concur::promise<int> early;
+    concur::future<int> there = early.get_future();
+    early.set_value(5);
+    CONCUR_EXPECT(held, select(recv(empty, [] {}), concur::ready(there, [&] { CONCUR_EXPECT(held, there.get() == 5); }),
+                               concur::after(30s, [] {})) == 1);
+    for (int round = 0; round < 50; ++round) {
+      concur::promise<int> maker;
+      concur::future<int> wanted = maker.get_future();
+      concur::promise<void> broken;
+      concur::shared_future<void> failing = broken.get_future().share();
+      CONCUR_EXPECT(held, select(concur::ready(wanted, [] {}), concur::ready(failing, [] {}), otherwise([] {})) == 2);
+      CONCUR_EXPECT(held, select(concur::ready(wanted, [] {}), concur::after(0ms, [] {})) == 1);
+      int won = -1;
+      companion other(which, [&] {
+        won = select(concur::ready(wanted, [] {}), concur::ready(failing, [] {}), concur::ready(wanted, [] {}),
+                     recv(empty, [] {}));
+      });
+      other.wait_until_parked();
+      if (round % 2 == 0)
+        maker.set_value(round);
+      else
+        broken.set_exception(std::make_exception_ptr(std::runtime_error("broken")));
+      other.join();
+      CONCUR_EXPECT(held, round % 2 == 0 ? won == 0 || won == 2 : won == 1);
+    }
+    const std::string none = text_of<std::logic_error>([] { select(concur::ready(concur::future<int>(), [] {})); });
+    CONCUR_EXPECT(held, !none.empty());
+    CHECK(held.report() == "");
+  });
+}
+
+TEST_CASE("results are made while selects look at them: each is seen, and nobody touches a state that is gone") {
+  const nothing_left_over guard;
+  constexpr int rounds = CONCUR_TSAN || CONCUR_ASAN ? 3'000 : 60'000;
+  for (const unsigned workers : {1u, 2u, 4u}) {
+    const int seen = concur::run(with_workers(workers), [] {
+      channel<int> other;
+      int count = 0;
+      for (int i = 0; i < rounds; ++i) {
+        concur::future<int> a = concur::go([i] { return i; });
+        concur::future<int> b = concur::go([i] { return i + 1; });
+        for (int left = 2; left != 0; --left) {
+          const auto take = [&](concur::future<int>& one) { count += one.get() >= 0 ? 1 : 0; };
+          if (a.valid() && b.valid())
+            select(concur::ready(a, [&] { take(a); }), recv(other, [] {}), concur::ready(b, [&] { take(b); }));
+          else
+            select(recv(other, [] {}), concur::ready(a.valid() ? a : b, [&] { take(a.valid() ? a : b); }));
+        }
+      }
+      return count;
+    });
+    CHECK(seen == 2 * rounds);
+  }
+}
+
 TEST_CASE("a descriptor in a select: ready before, ready later, and not ready in time") {
   const nothing_left_over guard;
   everywhere([](kind which) {

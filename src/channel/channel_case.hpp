@@ -60,9 +60,9 @@ class recv_case final : public channel_case<Item> {
   recv_case(recv_case&&) = default;
 
   bool is_ready(nanoseconds_t) noexcept override { return this->core_ != nullptr && this->core_->can_receive(); }
-  step take(party*& served) override {
-    const step result = this->core_->receive_step(slot_, served);
-    return result == step::closed ? step::done : result;
+  attempt take(party*& served) override {
+    const attempt result = this->core_->receive_step(slot_, served);
+    return result == attempt::closed ? attempt::done : result;
   }
   void enter() noexcept override { this->enter_queue(this->core_->receivers(), &slot_); }
   void leave() noexcept override { this->leave_queue(this->core_->receivers()); }
@@ -104,10 +104,10 @@ class send_case final : public channel_case<Item> {
         handler_(std::move(other.handler_)) {}
 
   bool is_ready(nanoseconds_t) noexcept override { return this->core_ != nullptr && this->core_->can_send(); }
-  step take(party*& served) override {
-    const step result = this->core_->send_step(*value_, served);
-    is_closed_ = result == step::closed;
-    return is_closed_ ? step::done : result;
+  attempt take(party*& served) override {
+    const attempt result = this->core_->send_step(*value_, served);
+    is_closed_ = result == attempt::closed;
+    return is_closed_ ? attempt::done : result;
   }
   void enter() noexcept override { this->enter_queue(this->core_->senders(), value_); }
   void leave() noexcept override { this->leave_queue(this->core_->senders()); }

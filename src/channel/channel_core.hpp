@@ -42,7 +42,7 @@ namespace detail {
 inline constexpr nanoseconds_t without_parking = long_ago;
 
 // What one step of an operation came to.
-enum class step : unsigned char {
+enum class attempt : unsigned char {
   done,
   closed,
   blocked,  // it would have to wait
@@ -79,9 +79,9 @@ class channel_core {
       caller me(deadline_ns == without_parking ? this_worker() : checkpoint());
       {
         moment now(lock_);
-        const step result = send_step(value, now.served);
-        if (CONCUR_LIKELY(result == step::done)) return outcome::granted;
-        if (result == step::closed) return outcome::closed;
+        const attempt result = send_step(value, now.served);
+        if (CONCUR_LIKELY(result == attempt::done)) return outcome::granted;
+        if (result == attempt::closed) return outcome::closed;
         if (has_no_time(deadline_ns)) return outcome::timed_out;
         now.keep_lock();
       }
@@ -99,10 +99,10 @@ class channel_core {
       caller me(deadline_ns == without_parking ? this_worker() : checkpoint());
       {
         moment now(lock_);
-        const step result = receive_step(slot, now.served);
-        if (CONCUR_LIKELY(result == step::done)) return outcome::granted;
-        if (result == step::again) continue;
-        if (result == step::closed) return outcome::closed;
+        const attempt result = receive_step(slot, now.served);
+        if (CONCUR_LIKELY(result == attempt::done)) return outcome::granted;
+        if (result == attempt::again) continue;
+        if (result == attempt::closed) return outcome::closed;
         if (has_no_time(deadline_ns)) return outcome::timed_out;
         now.keep_lock();
       }
@@ -167,34 +167,34 @@ class channel_core {
   }
 
   // `served`, if it is set, is to be resumed when the lock is dropped, also when an exception comes out.
-  step send_step(T& value, party*& served) noexcept(moves_quietly) {
-    if (CONCUR_UNLIKELY(is_closed_)) return step::closed;
+  attempt send_step(T& value, party*& served) noexcept(moves_quietly) {
+    if (CONCUR_UNLIKELY(is_closed_)) return attempt::closed;
     if (waiter* receiver = pop_claimed(receivers_)) {
       served = receiver->who;
       served->result = outcome::retry;  // if the move throws (H5)
       static_cast<std::optional<T>*>(receiver->value)->emplace(std::move(value));
       served->result = outcome::granted;
-      return step::done;
+      return attempt::done;
     }
-    if (count_ == capacity_) return step::blocked;
+    if (count_ == capacity_) return attempt::blocked;
     ::new (static_cast<void*>(&ring_[after(first_, count_)])) T(std::move(value));
     ++count_;
-    return step::done;
+    return attempt::done;
   }
 
-  step receive_step(std::optional<T>& slot, party*& served) noexcept(moves_quietly) {
+  attempt receive_step(std::optional<T>& slot, party*& served) noexcept(moves_quietly) {
     take_tick();
     if (count_ != 0) {
       take(slot, served);
-      return step::done;
+      return attempt::done;
     }
     if (waiter* sender = pop_claimed(senders_)) {
       served = sender->who;
       const bool is_moved = emplace_quietly(slot, *static_cast<T*>(sender->value));
       served->result = is_moved ? outcome::granted : outcome::retry;  // (H5)
-      return is_moved ? step::done : step::again;
+      return is_moved ? attempt::done : attempt::again;
     }
-    return CONCUR_UNLIKELY(is_closed_) ? step::closed : step::blocked;
+    return CONCUR_UNLIKELY(is_closed_) ? attempt::closed : attempt::blocked;
   }
 
  private:

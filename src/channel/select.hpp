@@ -195,9 +195,9 @@ inline answer take_one(const select_list& list, worker* w, nanoseconds_t now, pa
     unsigned skip = CONCUR_MUTANT_IS(162) ? 0 : pick(w, candidates);
     unsigned i = 0;
     while (!list.cases[i]->is_candidate || skip-- != 0) ++i;
-    const step result = list.cases[i]->take(served);
-    if (result == step::done) return {list.cases[i], false};
-    if (result == step::again || list.order == select_order::first) return {nullptr, true};
+    const attempt result = list.cases[i]->take(served);
+    if (result == attempt::done) return {list.cases[i], false};
+    if (result == attempt::again || list.order == select_order::first) return {nullptr, true};
     list.cases[i]->is_candidate = false;
     --candidates;
   }

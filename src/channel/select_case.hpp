@@ -29,7 +29,7 @@ class select_case {
   // Whether it could go now. `now` is the time, if the case has a deadline.
   virtual bool is_ready(nanoseconds_t now) noexcept = 0;
   // Goes. done; or blocked: somebody was faster; or again. `served` is to be resumed when the locks are dropped.
-  virtual step take(party*& served) = 0;
+  virtual attempt take(party*& served) = 0;
   // Puts the note, which has its party, into the queue.
   virtual void enter() noexcept {}
   // Takes the note out, if it is there still.
@@ -71,7 +71,7 @@ class timed_case final : public select_case {
   timed_case(nanoseconds_t deadline, F&& handler) : deadline_ns_(deadline), handler_(std::move(handler)) {}
 
   bool is_ready(nanoseconds_t now) noexcept override { return deadline_ns_ <= now; }
-  step take(party*&) override { return step::done; }
+  attempt take(party*&) override { return attempt::done; }
   void run() override { handler_(); }
   bool is_spent() const noexcept override { return true; }
   nanoseconds_t deadline_ns() const noexcept override { return deadline_ns_; }
@@ -87,7 +87,7 @@ class otherwise_case final : public select_case {
   explicit otherwise_case(F&& handler) : handler_(std::move(handler)) { is_otherwise = true; }
 
   bool is_ready(nanoseconds_t) noexcept override { return false; }
-  step take(party*&) override { return step::done; }
+  attempt take(party*&) override { return attempt::done; }
   void run() override { handler_(); }
 
  private:

@@ -26,7 +26,7 @@ class descriptor_case_base : public select_case {
 
   void prepare() override;
   bool is_ready(nanoseconds_t) noexcept override;
-  step take(party*&) override { return step::done; }
+  attempt take(party*&) override { return attempt::done; }
   void enter() noexcept override;
   void leave() noexcept override;
   bool end(outcome result) override;

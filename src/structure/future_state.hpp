@@ -86,6 +86,10 @@ class future_state {
   // Takes it off again. False: whoever completes has it, and runs it. By the future's side only.
   bool detach(continuation* unwanted) noexcept;
 
+  // For a select, which keeps its own note (future_case.hpp).
+  spin_lock& lock_of_waiting() noexcept { return lock_; }
+  intrusive_list<waiter>& waiting() noexcept { return waiting_; }
+
   // There will be no value.
   void set_error(std::exception_ptr error_in) noexcept {
     error = std::move(error_in);

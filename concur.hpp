@@ -9062,7 +9062,8 @@ CONCUR_NAMESPACE_END
 CONCUR_NAMESPACE_BEGIN
 
 // Manual reset: it stays set until reset() is called. Each set() happens before the return of every wait() that it lets go
-// or that finds it set. It may be destroyed as soon as every wait() has returned, whatever set() is still doing.
+// or that finds it set. It may be destroyed as soon as every wait() has returned, while the set() that let them go is still
+// on its way out.
 class event {
  public:
   constexpr event() noexcept = default;
@@ -9406,7 +9407,8 @@ class resource_pool {
 
   // Brings a thing: for the first in line, or to lie idle. Throws std::logic_error, and takes nothing, when the pool is
   // full or closed.
-  void add(T thing) {
+  void add(const T& thing) { add(T(thing)); }
+  void add(T&& thing) {
     state_->core.take_place();
     place mine(*state_);
     item* fresh = new item(std::move(thing));

@@ -171,6 +171,35 @@ TEST_CASE("a cancelled waiter leaves, the others stay") {
   }
 }
 
+TEST_CASE("a wait that was cancelled comes home whatever happens to the event before it runs again") {
+  const nothing_left_over guard;
+  for (const bool is_reset : {false, true}) {
+    concur::run(with_workers(1), [is_reset] {
+      tally held;
+      event e;
+      concur_test::cancel_target target;
+      companion waiter(kind::fiber, [&] {
+        target.enter();
+        bool was_cancelled = false;
+        try {
+          e.wait();
+        } catch (const concur::cancelled&) {
+          was_cancelled = true;
+        }
+        target.leave();
+        CONCUR_EXPECT(held, was_cancelled);
+        CONCUR_EXPECT(held, e.is_set() != is_reset);
+      });
+      REQUIRE(waiter.wait_until_parked());
+      REQUIRE(target.strike());  // it is ready, and still in the queue
+      e.set();
+      if (is_reset) e.reset();
+      waiter.join();
+      CHECK(held.report() == "");
+    });
+  }
+}
+
 TEST_CASE("an event may go as soon as its wait has returned") {
   const nothing_left_over guard;
   for (const unsigned workers : {1U, 2U, 4U}) {

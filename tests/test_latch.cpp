@@ -174,6 +174,31 @@ TEST_CASE("a cancelled waiter leaves; its arrival was counted") {
   }
 }
 
+TEST_CASE("a wait that was cancelled comes home also when the latch opens before it runs again") {
+  const nothing_left_over guard;
+  concur::run(with_workers(1), [] {
+    tally held;
+    latch door(1);
+    concur_test::cancel_target target;
+    companion waiter(kind::fiber, [&] {
+      target.enter();
+      bool was_cancelled = false;
+      try {
+        door.wait();
+      } catch (const concur::cancelled&) {
+        was_cancelled = true;
+      }
+      target.leave();
+      CONCUR_EXPECT(held, was_cancelled);
+    });
+    REQUIRE(waiter.wait_until_parked());
+    REQUIRE(target.strike());  // it is ready, and still in the queue
+    door.count_down();
+    waiter.join();
+    CHECK(held.report() == "");
+  });
+}
+
 TEST_CASE("every wait in a cancelled fiber throws, also one that need not park") {
   const nothing_left_over guard;
   tally held;

@@ -60,7 +60,9 @@ TEST_CASE("things brought by hand: leased, given back, used again") {
     CHECK_FALSE(pool.acquire_for(0ms));
     pool.add(connection(1));
     pool.add(connection(2));
-    CHECK_THROWS_AS(pool.add(connection(3)), std::logic_error);
+    connection refused(3);
+    CHECK_THROWS_AS(pool.add(std::move(refused)), std::logic_error);
+    CHECK(refused.number == 3);  // still the caller's
     CHECK(pool.size() == 2);
     CHECK(pool.idle() == 2);
     {
@@ -109,6 +111,10 @@ TEST_CASE("a container's elements, and things that cannot be moved") {
     resource_pool<connection> pool(connections(3));
     CHECK(pool.capacity() == 3);
     CHECK(pool.idle() == 3);
+    resource_pool<std::string> texts(2);
+    const std::string text = "copied";
+    texts.add(text);
+    CHECK(*texts.acquire() == text);
     resource_pool<fixed> made(1, [] { return fixed(9); });
     CHECK(made.acquire()->number == 9);
     CHECK_THROWS_AS(resource_pool<int>(0), std::invalid_argument);

@@ -25,7 +25,8 @@
 CONCUR_NAMESPACE_BEGIN
 
 // Manual reset: it stays set until reset() is called. Each set() happens before the return of every wait() that it lets go
-// or that finds it set. It may be destroyed as soon as every wait() has returned, whatever set() is still doing.
+// or that finds it set. It may be destroyed as soon as every wait() has returned, while the set() that let them go is still
+// on its way out.
 class event {
  public:
   constexpr event() noexcept = default;

@@ -156,7 +156,8 @@ class resource_pool {
 
   // Brings a thing: for the first in line, or to lie idle. Throws std::logic_error, and takes nothing, when the pool is
   // full or closed.
-  void add(T thing) {
+  void add(const T& thing) { add(T(thing)); }
+  void add(T&& thing) {
     state_->core.take_place();
     place mine(*state_);
     item* fresh = new item(std::move(thing));

@@ -115,6 +115,24 @@ TEST_CASE("a limited wait ends in time and not before, and takes nothing") {
   });
 }
 
+TEST_CASE("a deadline that has passed only looks, and does not park") {
+  const nothing_left_over guard;
+  concur::runtime rt(with_workers(1));
+  rt.block_on([&] {
+    concur::channel<void> gate;
+    future<void> result = concur::go([&] { gate.recv(); });
+    concur::this_fiber::yield();
+    const std::size_t before = rt.snapshot().switches;
+    for (int i = 0; i < 50; ++i) {
+      if (result.wait_for(-1ns) || result.wait_for(0s) || result.wait_until(steady::now() - 1h)) throw 1;
+    }
+    // Now and then a fiber that never waits lets others run.
+    const std::size_t parked = rt.snapshot().switches - before;
+    gate.send();
+    if (parked > 20) throw special_error(static_cast<int>(parked));
+  });
+}
+
 TEST_CASE("results of every kind: void, reference, move-only, large, no default constructor") {
   const nothing_left_over guard;
   concur::run(with_workers(2), [] {

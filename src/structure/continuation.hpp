@@ -181,23 +181,23 @@ struct unused_block {
 // Makes the step, and ties it to its source, which it then holds.
 template <class MakeStep>
 auto attach_step(future_state& source, MakeStep make_step) {
-  using step = decltype(make_step());
+  using made = decltype(make_step());
   continuation* attached = nullptr;
-  result_state<typename step::result>* out = nullptr;
+  result_state<typename made::result>* out = nullptr;
   unused_block host{block_for_continuation()};
   if (host.block != nullptr) {
-    fiber_step<step> closure(make_step());
+    fiber_step<made> closure(make_step());
     fiber* f = std::exchange(host.block, nullptr);
     auto* whole = prepare_fiber(f, std::move(closure));
     whole->function().host = f;
     attached = &whole->function();
     out = whole;
   } else {
-    auto* node = new step_node<step>(make_step());
+    auto* node = new step_node<made>(make_step());
     attached = node;
     out = node;
   }
-  future<typename step::result> result(out);
+  future<typename made::result> result(out);
   if (!source.attach(attached)) {
     due_list due;
     due.push(attached);

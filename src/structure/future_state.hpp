@@ -160,7 +160,7 @@ CONCUR_INLINE void run_due(due_list& due) noexcept {
 CONCUR_INLINE outcome future_state::wait(nanoseconds_t deadline_ns) {
   caller me(checkpoint());
   if (lock_.lock_unless_retired() == ready) return outcome::granted;
-  if (deadline_ns != never && deadline_ns <= seam_now()) {
+  if (deadline_ns != never && deadline_ns <= seam_now() && !CONCUR_MUTANT_IS(149)) {
     lock_.unlock();
     return outcome::timed_out;
   }

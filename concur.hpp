@@ -13813,14 +13813,14 @@ namespace detail {
 // All but the user's function.
 class descriptor_case_base : public select_case {
  public:
-  descriptor_case_base(int fd, direction d);
-
-  void prepare() override;
-  bool is_ready(nanoseconds_t) noexcept override;
+  // Inline where they are declared: else every translation unit would get them, as the class's key functions.
+  CONCUR_INLINE descriptor_case_base(int fd, direction d);
+  CONCUR_INLINE void prepare() override;
+  CONCUR_INLINE bool is_ready(nanoseconds_t) noexcept override;
   attempt take(party*&) override { return attempt::done; }
-  void enter() noexcept override;
-  void leave() noexcept override;
-  bool end(outcome result) override;
+  CONCUR_INLINE void enter() noexcept override;
+  CONCUR_INLINE void leave() noexcept override;
+  CONCUR_INLINE bool end(outcome result) override;
 
  private:
   void watch();

@@ -183,6 +183,42 @@ void use_streams(concur::tcp_stream& stream) {
   static_cast<void>(good);
 }
 
+// Every case, with lvalues and rvalues, in every kind of select.
+template <class T>
+void use_selects(T first, T second) {
+  concur::channel<T> ch(2);
+  concur::sender<T> in = ch;
+  concur::receiver<T> out = ch;
+  concur::channel<void> signal(1);
+  concur::sender<void> signal_in = signal;
+  concur::receiver<void> signal_out = signal;
+  concur::future<int> result = concur::go([] { return 1; });
+  const concur::shared_future<void> shared = concur::go([] {}).share();
+  int index = concur::select(concur::send(ch, std::move(first), [] {}), concur::recv(out, [](std::optional<T>) {}),
+                             concur::after(milliseconds(1), [] {}), concur::ready(result, [] {}),
+                             concur::ready(shared, [] {}), concur::readable(0, [] {}), concur::writable(1, [] {}),
+                             concur::at(std::chrono::system_clock::now(), [] {}), concur::otherwise([] {}));
+  index += concur::select_ordered(concur::send(in, std::move(second), [] {}), concur::send(signal_in, [] {}),
+                                  concur::send(signal, [] {}), concur::recv(signal, [](bool) {}),
+                                  concur::recv(signal_out, [] {}), concur::recv(ch, [] {}));
+  concur::selector all{concur::recv(ch, [] {}), concur::send(ch, T(), [] {})};
+  index += all.add(concur::after(milliseconds(1), [] {})) + all.add(concur::recv(signal_out, [](bool) {}));
+  all.remove(0);
+  index += all.wait() + all.wait_ordered() + all.wait_for(milliseconds(1)) + all.try_wait();
+  index += all.wait_until(std::chrono::steady_clock::now()) + static_cast<int>(all.size());
+  all.clear();
+  for (const T& one : out) static_cast<void>(one);
+  concur::ticker ticks = concur::tick(milliseconds(1));
+  ticks.reset(milliseconds(2));
+  const std::optional<concur::time_point> tick = ticks.recv();
+  index += concur::select(concur::recv(ticks, [](std::optional<concur::time_point>) {}),
+                          concur::recv(concur::after(milliseconds(1)), [] {}));
+  ticks.stop();
+  in.close();
+  const bool good = in == concur::sender<T>(ch) && out != concur::receiver<T>(concur::nil) && tick && index > 0;
+  static_cast<void>(good);
+}
+
 void use_listeners() {
   std::error_code error;
   concur::tcp_listener listener = concur::tcp_listener::bind("127.0.0.1:0");
@@ -223,6 +259,9 @@ int main() {
     concur::go([numbers]() mutable { numbers.send(no_default(1)); });
     const int got = numbers.recv()->value;
     use_signals();
+    use_selects<int>(1, 2);
+    use_selects<std::string>("a", "b");
+    use_selects<std::unique_ptr<int>>(nullptr, nullptr);
     use_futures();
     use_sync();
     use_gates();

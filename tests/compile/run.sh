@@ -103,8 +103,18 @@ foreign_macros() {  # compiler and flags
     END { exit bad }'
 }
 export -f foreign_macros
+
+# A unit that includes the header and uses nothing of it must get no code and no data: all of it would be there once for
+# each unit.
+emits_nothing() {  # compiler and flags
+  # shellcheck disable=SC2086
+  $1 -I. -std=c++17 -O0 -c tests/compile/header_alone.cpp -o "$WORK/alone_$2.o"
+  nm -C "$WORK/alone_$2.o" | awk '$2 ~ /^[TtWVuDdBb]$/ && /concur::/ { print "emits " $0; bad = 1 } END { exit bad }'
+}
+export -f emits_nothing
 for compiler in $compilers; do
   lane "$compiler leaks no macro" "foreign_macros $compiler"
+  lane "$compiler emits nothing" "emits_nothing $compiler ${compiler//+/x}"
   lane "$compiler leaks no macro, separate" "foreign_macros '$compiler -DCONCUR_SEPARATE_COMPILATION'"
 done
 

@@ -7671,11 +7671,11 @@ class mutex_core {
   CONCUR_FORCE_INLINE void unlock(const char* name) {
     if (CONCUR_UNLIKELY(!is_held_by(identity_of(this_worker()))) && !CONCUR_MUTANT_IS(68)) fail_stranger(name);
     set_owner(nullptr);
+    constexpr auto order = CONCUR_MUTANT_IS(112) ? std::memory_order_relaxed : std::memory_order_release;
     std::uint32_t expected = held;
     // release: publishes what was done under the mutex. relaxed on failure: somebody waits, and the slow path takes a
     // lock.
-    if (CONCUR_LIKELY(word_.compare_exchange_strong(expected, 0, std::memory_order_release, std::memory_order_relaxed)))
-      return;
+    if (CONCUR_LIKELY(word_.compare_exchange_strong(expected, 0, order, std::memory_order_relaxed))) return;
     unlock_slow();
   }
 
@@ -8182,8 +8182,9 @@ CONCUR_INLINE void shared_mutex::unlock_shared() {
           "with unlock");
     }
     if (word < 2 * reader && (word & waiting) != 0) return unlock_slow(reader);
+    constexpr auto order = CONCUR_MUTANT_IS(114) ? std::memory_order_relaxed : std::memory_order_release;
     // release: the reads were before what a later writer does. relaxed on failure: the loop looks again.
-    if (word_.compare_exchange_weak(word, word - reader, std::memory_order_release, std::memory_order_relaxed)) return;
+    if (word_.compare_exchange_weak(word, word - reader, order, std::memory_order_relaxed)) return;
   }
 }
 
@@ -8468,10 +8469,10 @@ class semaphore_core {
   }
   void release(std::ptrdiff_t n, std::ptrdiff_t limit) {
     std::ptrdiff_t permits = word_.load(std::memory_order_relaxed);  // relaxed: the exchange decides
+    constexpr auto order = CONCUR_MUTANT_IS(113) ? std::memory_order_relaxed : std::memory_order_release;
     while (CONCUR_LIKELY(permits >= 0 && n > 0 && n <= limit - permits)) {
       // release: publishes what the permits guarded. relaxed on failure: the loop looks again.
-      if (word_.compare_exchange_weak(permits, permits + n, std::memory_order_release, std::memory_order_relaxed))
-        return;
+      if (word_.compare_exchange_weak(permits, permits + n, order, std::memory_order_relaxed)) return;
     }
     release_slow(n, limit);
   }

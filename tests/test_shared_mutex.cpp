@@ -381,6 +381,42 @@ TEST_CASE("TestRWMutex: never a writer beside anybody") {
   }
 }
 
+// Nothing but the lock orders these: a tool that looks for data races would find them.
+TEST_CASE("an unlock happens before the next lock_shared, an unlock_shared before the next lock") {
+  const nothing_left_over guard;
+  shared_mutex m;
+  long plain = 0;
+  std::atomic<long> negative{0};
+  const auto write = [&] {
+    for (int i = 0; i < 1000; ++i) {
+      m.lock();
+      ++plain;
+      m.unlock();
+    }
+  };
+  const auto read = [&] {
+    long count = 0;
+    for (int i = 0; i < 1000; ++i) {
+      m.lock_shared();
+      count += plain < 0 ? 1 : 0;
+      m.unlock_shared();
+    }
+    negative += count;
+  };
+  std::thread x(write);
+  std::thread y(read);
+  concur::run(with_workers(2), [&] {
+    for (int i = 0; i < 2; ++i) {
+      concur::go(write);
+      concur::go(read);
+    }
+  });
+  x.join();
+  y.join();
+  CHECK(plain == 3000);
+  CHECK(negative == 0);
+}
+
 TEST_CASE("a shared mutex may go as soon as its last user has left") {
   const nothing_left_over guard;
   concur::run(with_workers(4), [] {

@@ -314,6 +314,28 @@ TEST_CASE("a recursive mutex that is locked too often says so, and stays as it w
   CHECK_THROWS_AS(m.unlock(), std::logic_error);
 }
 
+// Nothing but the lock orders these: a tool that looks for data races would find them.
+TEST_CASE("an unlock happens before the next lock") {
+  const nothing_left_over guard;
+  timed_mutex m;
+  long plain = 0;
+  const auto work = [&] {
+    for (int i = 0; i < 2000; ++i) {
+      m.lock();
+      ++plain;
+      m.unlock();
+    }
+  };
+  std::thread x(work);
+  std::thread y(work);
+  concur::run(with_workers(2), [&] {
+    for (int i = 0; i < 4; ++i) concur::go(work);
+  });
+  x.join();
+  y.join();
+  CHECK(plain == 6 * 2000);
+}
+
 TEST_CASE("a mutex may go as soon as its last holder knows that nobody else comes") {
   const nothing_left_over guard;
   for (const unsigned workers : {2U, 4U}) {

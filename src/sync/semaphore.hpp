@@ -51,10 +51,10 @@ class semaphore_core {
   }
   void release(std::ptrdiff_t n, std::ptrdiff_t limit) {
     std::ptrdiff_t permits = word_.load(std::memory_order_relaxed);  // relaxed: the exchange decides
+    constexpr auto order = CONCUR_MUTANT_IS(113) ? std::memory_order_relaxed : std::memory_order_release;
     while (CONCUR_LIKELY(permits >= 0 && n > 0 && n <= limit - permits)) {
       // release: publishes what the permits guarded. relaxed on failure: the loop looks again.
-      if (word_.compare_exchange_weak(permits, permits + n, std::memory_order_release, std::memory_order_relaxed))
-        return;
+      if (word_.compare_exchange_weak(permits, permits + n, order, std::memory_order_relaxed)) return;
     }
     release_slow(n, limit);
   }

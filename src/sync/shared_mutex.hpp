@@ -246,8 +246,9 @@ CONCUR_INLINE void shared_mutex::unlock_shared() {
           "with unlock");
     }
     if (word < 2 * reader && (word & waiting) != 0) return unlock_slow(reader);
+    constexpr auto order = CONCUR_MUTANT_IS(114) ? std::memory_order_relaxed : std::memory_order_release;
     // release: the reads were before what a later writer does. relaxed on failure: the loop looks again.
-    if (word_.compare_exchange_weak(word, word - reader, std::memory_order_release, std::memory_order_relaxed)) return;
+    if (word_.compare_exchange_weak(word, word - reader, order, std::memory_order_relaxed)) return;
   }
 }
 

@@ -11612,9 +11612,9 @@ inline local_node* find_local(local_key key) noexcept {
 
 }  // namespace detail
 
-// On a plain thread the value is the thread's own, and destroyed at its end; the main thread's is not, unless it ends by
-// pthread_exit. A fiber_local may be destroyed before the fibers that used it end: the value of the fiber that destroys it
-// goes at once, those of others at their ends, or before. A few nanoseconds a use, after the first.
+// On a plain thread the value is the thread's own, and destroyed at its end. (The main thread has no end in this sense,
+// unless it is pthread_exit.) A fiber_local may be destroyed before the fibers that used it end: the value of the fiber or
+// thread that destroys it goes at once, those of others at their ends, or before. A few nanoseconds a use, after the first.
 template <class T>
 class fiber_local {
  public:

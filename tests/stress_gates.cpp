@@ -27,6 +27,9 @@ constexpr int slowness = 1;
 
 constexpr std::size_t fibers = 6;
 
+// Where no party waits for the others, a storm on a machine that is busy with something else ends after so long.
+constexpr std::chrono::milliseconds storm_limit(1500);
+
 // Who takes part besides the fibers. Where everybody waits for everybody, each round with a thread in it costs system
 // calls: those storms are shorter.
 struct cast {
@@ -43,7 +46,11 @@ struct party {
   std::size_t number;
   std::mt19937 random;
   long operations = 0;
+  std::chrono::steady_clock::time_point begin = std::chrono::steady_clock::now();
 
+  bool is_late(int round) const {
+    return round % 64 == 63 && std::chrono::steady_clock::now() - begin > storm_limit;
+  }
   bool one_in(unsigned n) { return random() % n == 0; }
   nanoseconds limit() { return nanoseconds(one_in(3) ? 0 : random() % 30000); }
 };
@@ -63,7 +70,7 @@ long storm(const cast& who, unsigned seed, Body body) {
     concur::runtime rt(with_workers(who.workers));
     std::vector<concur::future<void>> running;
     const auto run = [&](std::size_t number) {
-      party self{number, std::mt19937(seed + static_cast<unsigned>(number)), 0};
+      party self{number, std::mt19937(seed + static_cast<unsigned>(number))};
       bool is_whole = true;
       try {
         body(self);
@@ -206,7 +213,7 @@ TEST_CASE("an event set and reset all the time: every wait ends") {
     std::atomic<long> unset{0};
     operations += storm(who, seed += 100, [&](party& self) {
       long mine = 0;
-      for (int i = 0; i < rounds; ++i) {
+      for (int i = 0; i < rounds && !self.is_late(i); ++i) {
         if (self.number >= fibers) {  // the threads set and reset; in the end one of them leaves it set
           ++sets;
           e.set();
@@ -234,7 +241,7 @@ TEST_CASE("flags: each function is through exactly once, whoever throws or is ca
   unsigned seed = 4;
   long operations = 0;
   for (const cast& who : mixed_casts) {
-    const std::size_t count = static_cast<std::size_t>(who.rounds(6250000));
+    const std::size_t count = static_cast<std::size_t>(who.rounds(2500000));
     std::vector<concur::once_flag> flags(count);
     std::vector<int> ends(count);  // plain: only ever one function at a time, and a happens-before between two
     std::atomic<long> not_done{0};
@@ -297,7 +304,7 @@ TEST_CASE("a pool: no thing is lost, doubled or one too many") {
         return thing(alive);
       });
       operations += storm(who, seed += 100, [&](party& self) {
-        for (int i = 0; i < rounds; ++i) {
+        for (int i = 0; i < rounds && !self.is_late(i); ++i) {
           ++self.operations;
           try {
             concur::resource_pool<thing>::lease mine;
@@ -376,4 +383,73 @@ TEST_CASE("wait groups: all reach zero, nobody passes too soon") {
     CHECK(zero == count);
   }
   MESSAGE("wait_group: " << operations << " operations");
+}
+
+TEST_CASE("a runtime that ends while its fibers wait leaves every gate whole") {
+  const nothing_left_over guard;
+  for (const unsigned workers : {1U, 2U, 4U}) {
+    const int rounds = 60 / (slowness > 1 ? 4 : 1);
+    for (int round = 0; round < rounds; ++round) {
+      constexpr std::size_t kinds = 6;
+      concur::event e;
+      concur::latch door(1);
+      concur::barrier<> meet(2);
+      concur::once_flag flag;
+      concur::wait_group group;
+      concur::resource_pool<int> pool(1);
+      pool.add(7);
+      auto lease = pool.acquire();
+      group.add();
+      const auto token = meet.arrive();
+      std::atomic<bool> is_running{false};
+      std::atomic<int> ran{0};
+      concur::event may_end;
+      std::thread runner([&] {
+        concur::call_once(flag, [&] {
+          is_running = true;
+          may_end.wait();
+          ++ran;
+        });
+      });
+      while (!is_running) std::this_thread::yield();
+      std::atomic<int> cancelled{0};
+      {
+        concur::runtime rt(with_workers(workers));
+        concur::latch begun(static_cast<std::ptrdiff_t>(2 * kinds));
+        for (std::size_t i = 0; i < 2 * kinds; ++i) {
+          rt.go([&, which = i % kinds] {
+            begun.count_down();
+            try {
+              if (which == 0) e.wait();
+              if (which == 1) door.wait();
+              if (which == 2) meet.wait(token);
+              if (which == 3) concur::call_once(flag, [&] { ran += 100; });
+              if (which == 4) group.wait();
+              if (which == 5) static_cast<void>(pool.acquire());
+            } catch (const concur::cancelled&) {
+              ++cancelled;
+            }
+          });
+        }
+        begun.wait();
+      }
+      REQUIRE(cancelled == static_cast<int>(2 * kinds));
+      may_end.set();
+      runner.join();
+      lease.give_back();
+      REQUIRE(ran == 1);
+      REQUIRE(pool.idle() == 1);
+      REQUIRE(*pool.acquire() == 7);
+      REQUIRE_FALSE(meet.try_wait(token));
+      meet.arrive_and_wait();
+      REQUIRE(meet.try_wait(token));
+      e.set();
+      e.wait();
+      door.arrive_and_wait();
+      group.done();
+      group.wait();
+      concur::call_once(flag, [&] { ran += 100; });
+      REQUIRE(ran == 1);
+    }
+  }
 }

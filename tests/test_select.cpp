@@ -514,3 +514,43 @@ TEST_CASE("a select is cancelled or served, never both: what was sent is receive
     });
   }
 }
+
+TEST_CASE("selects that a close, or new times of a ticker, let go together leave whole queues") {
+  const nothing_left_over guard;
+  everywhere([](kind which) {
+    tally held;
+    constexpr std::size_t count = 3;
+    const auto with_waiters = [&](auto one_wait, auto let_go) {
+      std::vector<companion> waiting;
+      for (std::size_t i = 0; i < count; ++i) {
+        waiting.emplace_back(which, one_wait);
+        CONCUR_EXPECT(held, waiting.back().wait_until_parked());
+      }
+      let_go();
+      for (companion& one : waiting) one.join();
+    };
+    channel<int> first;
+    channel<int> second(1);
+    with_waiters(
+        [&] {
+          select(recv(first, [&](std::optional<int> v) { CONCUR_EXPECT(held, !v); }), recv(second, [] {}),
+                 recv(first, [&](std::optional<int> v) { CONCUR_EXPECT(held, !v); }));
+        },
+        [&] { first.close(); });
+    CONCUR_EXPECT(held, second.try_send(1) && second.size() == 1);  // nobody waits there any more
+    std::atomic<std::size_t> refused{0};
+    with_waiters(
+        [&] {
+          try {
+            select(send(second, 2, [] {}), send(second, 3, [] {}));
+          } catch (const concur::channel_closed&) {
+            ++refused;
+          }
+        },
+        [&] { second.close(); });
+    CONCUR_EXPECT(held, refused == count && second.size() == 1);
+    concur::ticker ticks(1h);
+    with_waiters([&] { select(recv(ticks, [] {}), recv(channel<int>(), [] {})); }, [&] { ticks.reset(1ms); });
+    CHECK(held.report() == "");
+  });
+}

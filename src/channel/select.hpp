@@ -19,12 +19,15 @@
 //   E5  The notes are in the queues before the locks are dropped, and the locks are dropped after the switch, by way of a
 //       chain in this frame (suspend.hpp, S6). The frame stays until they all are: the select takes each lock again to
 //       remove its note, but that of the site that ended its wait, which can have been only after that lock was dropped.
+//   E6  Who comes while the select waits takes the first of its notes in the queue. Where one channel stands in several
+//       cases, that one is up to chance as well; select_ordered puts them in their order.
 //
 // After Go's selectgo, which goes back to Newsqueak and Hoare's guarded commands.
 #ifndef CONCUR_CHANNEL_SELECT_HPP
 #define CONCUR_CHANNEL_SELECT_HPP
 
 #include <type_traits>
+#include <utility>
 
 #include "base/config.hpp"
 #include "base/error.hpp"
@@ -204,6 +207,25 @@ inline answer take_one(const select_list& list, worker* w, nanoseconds_t now, pa
   return {};
 }
 
+// Leaves a note at every site (E6).
+inline void enter_sites(const select_list& list, unsigned sites, party* who, worker* w) noexcept {
+  if (list.order == select_order::random) {
+    unsigned begin = 0;
+    for (unsigned i = 1; i < sites; ++i) {
+      if (list.by_address[i]->site.lock != list.by_address[begin]->site.lock) begin = i;
+      if (begin != i && !CONCUR_MUTANT_IS(165))
+        std::swap(list.by_address[i], list.by_address[begin + pick(w, i - begin + 1)]);
+    }
+  }
+  const bool is_by_address = list.order == select_order::random;
+  for (unsigned i = 0; i < (is_by_address ? sites : list.count); ++i) {
+    select_case& c = is_by_address ? *list.by_address[i] : *list.cases[i];
+    if (c.site.lock == nullptr) continue;
+    c.note.begin(who);
+    c.enter();
+  }
+}
+
 // The case by whose note the wait was ended. Marked before the resume; nobody else writes a mark of this wait.
 inline select_case* chosen_of(select_case* const* sites, unsigned count) noexcept {
   for (unsigned i = 0; i < count; ++i) {
@@ -260,11 +282,7 @@ CONCUR_INLINE int run_select(const select_list& list) {
       if (found.must_look_again) continue;
       if (!may_park) return otherwise;
       if (list.deadline_ns <= now) return -1;
-      for (unsigned i = 0; i < sites; ++i) {
-        select_case& c = *list.by_address[i];
-        c.note.begin(me.who());
-        c.enter();
-      }
+      enter_sites(list, sites, me.who(), w);
       locks = held.chain();
       held.keep();
     }

@@ -207,7 +207,7 @@ TEST_CASE("TestAllocCancelDoesntStarve: when the head gives up, those behind tha
   everywhere([](kind which) {
     counting_semaphore<> s(10);
     s.acquire(1);
-    companion large(which, [&] { CHECK_FALSE(s.try_acquire_for(20ms, 10)); });
+    companion large(which, [&] { CHECK_FALSE(s.try_acquire_for(80ms, 10)); });
     REQUIRE(large.wait_until_parked());
     companion small(which, [&] { s.acquire(5); });
     companion other(which, [&] { s.acquire(4); });

@@ -201,7 +201,7 @@ TEST_CASE("a writer that gives up lets in the readers it held back") {
   everywhere([](kind which) {
     shared_mutex m;
     m.lock_shared();
-    companion writer(which, [&] { CHECK_FALSE(m.try_lock_for(20ms)); });
+    companion writer(which, [&] { CHECK_FALSE(m.try_lock_for(80ms)); });
     REQUIRE(writer.wait_until_parked());
     companion reader(which, [&] {
       m.lock_shared();

@@ -9727,7 +9727,7 @@ class channel_core {
   // Moves from `value` exactly when it returns granted. closed, timed_out or cancelled otherwise.
   outcome send(T& value, nanoseconds_t deadline_ns) {
     for (;;) {
-      caller me(deadline_ns == without_parking ? this_worker() : checkpoint());
+      worker* const w = deadline_ns == without_parking ? this_worker() : checkpoint();
       {
         moment now(lock_);
         const attempt result = send_step(value, now.served);
@@ -9736,18 +9736,15 @@ class channel_core {
         if (has_no_time(deadline_ns)) return outcome::timed_out;
         now.keep_lock();
       }
-      waiter note(me.who(), &value);
-      senders_.push_back(&note);
-      const outcome result = me.park(&lock_, deadline_ns, wait_reason::channel_send);
-      if (CONCUR_LIKELY(result == outcome::granted)) return result;
-      if (result != outcome::retry) return withdraw(senders_, note, result);
+      const outcome result = wait_in(senders_, w, &value, deadline_ns, wait_reason::channel_send);
+      if (CONCUR_LIKELY(result != outcome::retry)) return result;
     }
   }
 
   // Fills the slot exactly when it returns granted. closed (and drained), timed_out or cancelled otherwise.
   outcome receive(std::optional<T>& slot, nanoseconds_t deadline_ns) {
     for (;;) {
-      caller me(deadline_ns == without_parking ? this_worker() : checkpoint());
+      worker* const w = deadline_ns == without_parking ? this_worker() : checkpoint();
       {
         moment now(lock_);
         const attempt result = receive_step(slot, now.served);
@@ -9757,13 +9754,11 @@ class channel_core {
         if (has_no_time(deadline_ns)) return outcome::timed_out;
         now.keep_lock();
       }
-      waiter note(me.who(), &slot);
-      receivers_.push_back(&note);
-      const outcome result = me.park(&lock_, earlier(deadline_ns, ticks_.next_ns()), wait_reason::channel_recv);
+      const nanoseconds_t soonest_ns = earlier(deadline_ns, ticks_.next_ns());
+      const outcome result = wait_in(receivers_, w, &slot, soonest_ns, wait_reason::channel_recv);
       if (CONCUR_LIKELY(result == outcome::granted)) return result;
-      if (result == outcome::retry) continue;
-      withdraw(receivers_, note, result);
-      if (result != outcome::timed_out || !ticks_.is_possible) return result;
+      if (result == outcome::retry || (tick_source<T>::is_possible && result == outcome::timed_out)) continue;
+      return result;
     }
   }
 
@@ -9818,7 +9813,7 @@ class channel_core {
   }
 
   // `served`, if it is set, is to be resumed when the lock is dropped, also when an exception comes out.
-  attempt send_step(T& value, party*& served) noexcept(moves_quietly) {
+  CONCUR_FORCE_INLINE attempt send_step(T& value, party*& served) noexcept(moves_quietly) {
     if (CONCUR_UNLIKELY(is_closed_)) return attempt::closed;
     if (waiter* receiver = pop_claimed(receivers_)) {
       served = receiver->who;
@@ -9833,7 +9828,7 @@ class channel_core {
     return attempt::done;
   }
 
-  attempt receive_step(std::optional<T>& slot, party*& served) noexcept(moves_quietly) {
+  CONCUR_FORCE_INLINE attempt receive_step(std::optional<T>& slot, party*& served) noexcept(moves_quietly) {
     take_tick();
     if (count_ != 0) {
       take(slot, served);
@@ -9910,9 +9905,16 @@ class channel_core {
 
   static constexpr nanoseconds_t earlier(nanoseconds_t a, nanoseconds_t b) noexcept { return a < b ? a : b; }
 
-  // A wait that somebody else ended (closed: the note is off already).
-  outcome withdraw(intrusive_list<waiter>& queue, waiter& note, outcome result) noexcept {
-    if (result == outcome::closed) return result;
+  // Parks in one of the queues, with the lock held, which it drops. Not inlined: who need not wait saves no registers for
+  // a switch.
+  CONCUR_NOINLINE outcome wait_in(intrusive_list<waiter>& queue, worker* w, void* value, nanoseconds_t deadline_ns,
+                                  wait_reason reason) noexcept {
+    caller me(w);
+    waiter note(me.who(), value);
+    queue.push_back(&note);
+    const outcome result = me.park(&lock_, deadline_ns, reason);
+    if (CONCUR_LIKELY(result == outcome::granted || result == outcome::closed || result == outcome::retry))
+      return result;
     lock_scope<spin_lock> held(lock_);
     if (intrusive_list<waiter>::is_linked(&note) && !CONCUR_MUTANT_IS(62)) queue.erase(&note);
     return result;
@@ -10349,9 +10351,16 @@ CONCUR_NAMESPACE_END
 CONCUR_NAMESPACE_BEGIN
 namespace detail {
 
+// What there is to ask a case of its kind; most are asked nothing of it.
+struct case_traits {
+  bool is_otherwise = false;
+  bool prepares = false;      // prepare() does something
+  bool has_deadline = false;  // deadline_ns() is not always never
+};
+
 class select_case {
  public:
-  select_case() noexcept = default;
+  explicit select_case(case_traits kind_in = {}) noexcept : kind(kind_in) {}
   select_case& operator=(const select_case&) = delete;
   virtual ~select_case() = default;
 
@@ -10383,14 +10392,14 @@ class select_case {
   bool holds_lock = false;  // of several cases of one site, only the first
   bool is_retired = false;  // the lock can no longer be had: what it guarded has happened
   bool is_candidate = false;
-  bool is_otherwise = false;
+  case_traits kind;
   int descriptor = -1;  // what a plain thread has to watch, for a case without a site
   bool is_for_writing = false;
 
  protected:
   // A copy is a case that waits nowhere.
   select_case(const select_case& other) noexcept
-      : is_otherwise(other.is_otherwise), descriptor(other.descriptor), is_for_writing(other.is_for_writing) {
+      : kind(other.kind), descriptor(other.descriptor), is_for_writing(other.is_for_writing) {
     site.lock = other.site.lock;
   }
 };
@@ -10399,7 +10408,8 @@ class select_case {
 template <class F>
 class timed_case final : public select_case {
  public:
-  timed_case(nanoseconds_t deadline, F&& handler) : deadline_ns_(deadline), handler_(std::move(handler)) {}
+  timed_case(nanoseconds_t deadline, F&& handler)
+      : select_case(case_traits{false, false, true}), deadline_ns_(deadline), handler_(std::move(handler)) {}
 
   bool is_ready(nanoseconds_t now) noexcept override { return deadline_ns_ <= now; }
   attempt take(party*&) override { return attempt::done; }
@@ -10415,7 +10425,7 @@ class timed_case final : public select_case {
 template <class F>
 class otherwise_case final : public select_case {
  public:
-  explicit otherwise_case(F&& handler) : handler_(std::move(handler)) { is_otherwise = true; }
+  explicit otherwise_case(F&& handler) : select_case(case_traits{true, false, false}), handler_(std::move(handler)) {}
 
   bool is_ready(nanoseconds_t) noexcept override { return false; }
   attempt take(party*&) override { return attempt::done; }
@@ -10445,18 +10455,15 @@ namespace detail {
 
 class poll_room {
  public:
-  poll_room() noexcept = default;
+  // Throws std::system_error when there is no descriptor left for the pipe.
+  poll_room(select_case* const* cases, unsigned count);
   ~poll_room() {
-    if (!is_needed()) return;
     ::close(wake_end_);
     ::close(all_[0].fd);
   }
   poll_room(const poll_room&) = delete;
   poll_room& operator=(const poll_room&) = delete;
 
-  // Throws std::system_error when there is no descriptor left for the pipe.
-  void open(select_case* const* cases, unsigned count);
-  bool is_needed() const noexcept { return wake_end_ >= 0; }
   // As park_thread; timed_out as soon as a descriptor may be ready: everybody looks again.
   outcome park(thread_party& self, lock_chain* locks, nanoseconds_t deadline_ns) noexcept;
 
@@ -10468,14 +10475,12 @@ class poll_room {
   int wake_end_ = -1;
 };
 
-CONCUR_INLINE void poll_room::open(select_case* const* cases, unsigned count) {
+CONCUR_INLINE poll_room::poll_room(select_case* const* cases, unsigned count) : all_(1) {
   for (unsigned i = 0; i < count; ++i) {
     const select_case& c = *cases[i];
     if (c.descriptor < 0) continue;
-    if (all_.empty()) all_.resize(1);
     all_.push_back({c.descriptor, static_cast<short>(c.is_for_writing ? POLLOUT : POLLIN), 0});
   }
-  if (all_.empty()) return;
   int ends[2];
   if (::pipe(ends) != 0) fail_system(errno, "concur::select: a pipe to wake a thread that waits for descriptors");
   for (const int end : ends) ::fcntl(end, F_SETFD, FD_CLOEXEC);
@@ -10492,7 +10497,7 @@ CONCUR_INLINE bool poll_room::wait(nanoseconds_t deadline_ns, std::size_t count)
       const nanoseconds_t rest_ns = deadline_ns <= now ? 0 : deadline_ns - now;
       timeout_ms = static_cast<int>(((rest_ns < longest_ns ? rest_ns : longest_ns) + 999'999) / 1'000'000);
     }
-    if (::poll(all_.data(), static_cast<nfds_t>(count), timeout_ms) > 0) return true;
+    if (::poll(all_.data(), nfds_t{count}, timeout_ms) > 0) return true;
     if (timeout_ms == 0) return false;
   }
 }
@@ -10612,16 +10617,12 @@ CONCUR_NAMESPACE_END
 CONCUR_NAMESPACE_BEGIN
 namespace detail {
 
-// The cases that have a site, sorted by its address: a heap sort in place, for there is no memory to be asked for.
-inline unsigned sort_sites(const select_list& list) noexcept {
-  select_case** const heap = list.by_address;
-  unsigned count = 0;
-  for (unsigned i = 0; i < list.count; ++i) {
-    if (list.cases[i]->site.lock != nullptr) heap[count++] = list.cases[i];
-  }
-  const auto is_below = [](const select_case* a, const select_case* b) {
-    return reinterpret_cast<std::uintptr_t>(a->site.lock) < reinterpret_cast<std::uintptr_t>(b->site.lock);
-  };
+inline bool is_below(const select_case* a, const select_case* b) noexcept {
+  return reinterpret_cast<std::uintptr_t>(a->site.lock) < reinterpret_cast<std::uintptr_t>(b->site.lock);
+}
+
+// In place, for there is no memory to be asked for.
+CONCUR_NOINLINE inline void heap_sort_sites(select_case** heap, unsigned count) noexcept {
   const auto sift = [&](unsigned root, unsigned end) {
     for (unsigned child = 2 * root + 1; child < end; child = 2 * root + 1) {
       if (child + 1 < end && is_below(heap[child], heap[child + 1])) ++child;
@@ -10635,6 +10636,21 @@ inline unsigned sort_sites(const select_list& list) noexcept {
     std::swap(heap[0], heap[end]);
     sift(0, end);
   }
+}
+
+// The cases that have a site, sorted by its address.
+inline unsigned sort_sites(const select_list& list) noexcept {
+  constexpr unsigned few = 8;
+  select_case** const sorted = list.by_address;
+  unsigned count = 0;
+  for (unsigned i = 0; i < list.count; ++i) {
+    select_case* const c = list.cases[i];
+    if (c->site.lock == nullptr) continue;
+    unsigned at = count++;
+    for (; list.count <= few && at != 0 && is_below(c, sorted[at - 1]); --at) sorted[at] = sorted[at - 1];
+    sorted[at] = c;
+  }
+  if (list.count > few) heap_sort_sites(sorted, count);
   return count;
 }
 
@@ -10765,27 +10781,47 @@ inline int index_of(const select_list& list, const select_case* c) noexcept {
   return i;
 }
 
+// What the kinds of all cases come to.
+inline case_traits traits_of(const select_list& list, int& otherwise) noexcept {
+  case_traits all;
+  for (unsigned i = 0; i < list.count; ++i) {
+    const case_traits kind = list.cases[i]->kind;
+    if (kind.is_otherwise) otherwise = static_cast<int>(i);
+    all.prepares = all.prepares || kind.prepares;
+    all.has_deadline = all.has_deadline || kind.has_deadline;
+  }
+  return all;
+}
+
+// Under all locks: when a wait must end at the latest.
+inline nanoseconds_t soonest_deadline(const select_list& list, const case_traits& all) noexcept {
+  nanoseconds_t soonest_ns = list.deadline_ns;
+  if (CONCUR_LIKELY(!all.has_deadline)) return soonest_ns;
+  for (unsigned i = 0; i < list.count; ++i) {
+    const nanoseconds_t own_ns = list.cases[i]->deadline_ns();
+    if (own_ns < soonest_ns) soonest_ns = own_ns;
+  }
+  return soonest_ns;
+}
+
 CONCUR_INLINE int run_select(const select_list& list) {
   int otherwise = -1;
-  for (unsigned i = 0; i < list.count; ++i) {
-    if (list.cases[i]->is_otherwise) otherwise = static_cast<int>(i);
-  }
+  const case_traits all = traits_of(list, otherwise);
   const bool may_park = list.may_park && otherwise < 0;
   for (;;) {
     worker* const w = may_park ? checkpoint() : this_worker();
-    caller me(w);
-    poll_room in_poll;
-    for (unsigned i = 0; i < list.count; ++i) list.cases[i]->prepare();
+    std::optional<poll_room> in_poll;
+    if (CONCUR_UNLIKELY(all.prepares)) {
+      for (unsigned i = 0; i < list.count; ++i) list.cases[i]->prepare();
+      if (w == nullptr && may_park) in_poll.emplace(list.cases, list.count);
+    }
     const unsigned sites = sort_sites(list);  // a case may have found its site only now
-    if (w == nullptr && may_park) in_poll.open(list.cases, list.count);
-    nanoseconds_t deadline_ns = list.deadline_ns;
+    caller me(w);
+    nanoseconds_t deadline_ns = never;
     lock_chain* locks = nullptr;
     {
       held_sites held(list.by_address, sites);
-      for (unsigned i = 0; i < list.count; ++i) {
-        const nanoseconds_t own_ns = list.cases[i]->deadline_ns();
-        if (own_ns < deadline_ns) deadline_ns = own_ns;
-      }
+      deadline_ns = soonest_deadline(list, all);
       const nanoseconds_t now = deadline_ns != never ? seam_now() : long_ago;
       const answer found = take_one(list, w, now, held.served);
       if (found.taken != nullptr) return index_of(list, found.taken);
@@ -10797,7 +10833,7 @@ CONCUR_INLINE int run_select(const select_list& list) {
       held.keep();
     }
     const outcome result =
-        in_poll.is_needed() ? in_poll.park(me.thread(), locks, deadline_ns) : me.park_at_all(locks, deadline_ns);
+        in_poll ? in_poll->park(me.thread(), locks, deadline_ns) : me.park_at_all(locks, deadline_ns);
     select_case* const chosen = chosen_of(list.by_address, sites);
     leave_sites(list.by_address, sites, chosen);
     if (result == outcome::cancelled) fail_cancelled();
@@ -10822,7 +10858,8 @@ namespace detail {
 template <class Item>
 class channel_case : public select_case {
  protected:
-  explicit channel_case(channel_core<Item>* core) noexcept : core_(core) {
+  explicit channel_case(channel_core<Item>* core) noexcept
+      : select_case(case_traits{false, false, tick_source<Item>::is_possible}), core_(core) {
     if (core_ != nullptr) site.lock = &core_->lock();
   }
   channel_case(channel_case&& other) noexcept : select_case(other), core_(other.core_) {
@@ -13881,7 +13918,8 @@ CONCUR_NAMESPACE_END
 CONCUR_NAMESPACE_BEGIN
 namespace detail {
 
-CONCUR_INLINE descriptor_case_base::descriptor_case_base(int fd, direction d) : fd_(fd), direction_(d) {
+CONCUR_INLINE descriptor_case_base::descriptor_case_base(int fd, direction d)
+    : select_case(case_traits{false, true, false}), fd_(fd), direction_(d) {
   if (fd < 0)
     fail_argument("concur::select", "fd", std::to_string(fd), "a descriptor is a number from 0 on; was it opened?");
 }

@@ -22,7 +22,8 @@ namespace detail {
 template <class Item>
 class channel_case : public select_case {
  protected:
-  explicit channel_case(channel_core<Item>* core) noexcept : core_(core) {
+  explicit channel_case(channel_core<Item>* core) noexcept
+      : select_case(case_traits{false, false, tick_source<Item>::is_possible}), core_(core) {
     if (core_ != nullptr) site.lock = &core_->lock();
   }
   channel_case(channel_case&& other) noexcept : select_case(other), core_(other.core_) {

@@ -76,7 +76,7 @@ class channel_core {
   // Moves from `value` exactly when it returns granted. closed, timed_out or cancelled otherwise.
   outcome send(T& value, nanoseconds_t deadline_ns) {
     for (;;) {
-      caller me(deadline_ns == without_parking ? this_worker() : checkpoint());
+      worker* const w = deadline_ns == without_parking ? this_worker() : checkpoint();
       {
         moment now(lock_);
         const attempt result = send_step(value, now.served);
@@ -85,18 +85,15 @@ class channel_core {
         if (has_no_time(deadline_ns)) return outcome::timed_out;
         now.keep_lock();
       }
-      waiter note(me.who(), &value);
-      senders_.push_back(&note);
-      const outcome result = me.park(&lock_, deadline_ns, wait_reason::channel_send);
-      if (CONCUR_LIKELY(result == outcome::granted)) return result;
-      if (result != outcome::retry) return withdraw(senders_, note, result);
+      const outcome result = wait_in(senders_, w, &value, deadline_ns, wait_reason::channel_send);
+      if (CONCUR_LIKELY(result != outcome::retry)) return result;
     }
   }
 
   // Fills the slot exactly when it returns granted. closed (and drained), timed_out or cancelled otherwise.
   outcome receive(std::optional<T>& slot, nanoseconds_t deadline_ns) {
     for (;;) {
-      caller me(deadline_ns == without_parking ? this_worker() : checkpoint());
+      worker* const w = deadline_ns == without_parking ? this_worker() : checkpoint();
       {
         moment now(lock_);
         const attempt result = receive_step(slot, now.served);
@@ -106,13 +103,11 @@ class channel_core {
         if (has_no_time(deadline_ns)) return outcome::timed_out;
         now.keep_lock();
       }
-      waiter note(me.who(), &slot);
-      receivers_.push_back(&note);
-      const outcome result = me.park(&lock_, earlier(deadline_ns, ticks_.next_ns()), wait_reason::channel_recv);
+      const nanoseconds_t soonest_ns = earlier(deadline_ns, ticks_.next_ns());
+      const outcome result = wait_in(receivers_, w, &slot, soonest_ns, wait_reason::channel_recv);
       if (CONCUR_LIKELY(result == outcome::granted)) return result;
-      if (result == outcome::retry) continue;
-      withdraw(receivers_, note, result);
-      if (result != outcome::timed_out || !ticks_.is_possible) return result;
+      if (result == outcome::retry || (tick_source<T>::is_possible && result == outcome::timed_out)) continue;
+      return result;
     }
   }
 
@@ -167,7 +162,7 @@ class channel_core {
   }
 
   // `served`, if it is set, is to be resumed when the lock is dropped, also when an exception comes out.
-  attempt send_step(T& value, party*& served) noexcept(moves_quietly) {
+  CONCUR_FORCE_INLINE attempt send_step(T& value, party*& served) noexcept(moves_quietly) {
     if (CONCUR_UNLIKELY(is_closed_)) return attempt::closed;
     if (waiter* receiver = pop_claimed(receivers_)) {
       served = receiver->who;
@@ -182,7 +177,7 @@ class channel_core {
     return attempt::done;
   }
 
-  attempt receive_step(std::optional<T>& slot, party*& served) noexcept(moves_quietly) {
+  CONCUR_FORCE_INLINE attempt receive_step(std::optional<T>& slot, party*& served) noexcept(moves_quietly) {
     take_tick();
     if (count_ != 0) {
       take(slot, served);
@@ -259,9 +254,16 @@ class channel_core {
 
   static constexpr nanoseconds_t earlier(nanoseconds_t a, nanoseconds_t b) noexcept { return a < b ? a : b; }
 
-  // A wait that somebody else ended (closed: the note is off already).
-  outcome withdraw(intrusive_list<waiter>& queue, waiter& note, outcome result) noexcept {
-    if (result == outcome::closed) return result;
+  // Parks in one of the queues, with the lock held, which it drops. Not inlined: who need not wait saves no registers for
+  // a switch.
+  CONCUR_NOINLINE outcome wait_in(intrusive_list<waiter>& queue, worker* w, void* value, nanoseconds_t deadline_ns,
+                                  wait_reason reason) noexcept {
+    caller me(w);
+    waiter note(me.who(), value);
+    queue.push_back(&note);
+    const outcome result = me.park(&lock_, deadline_ns, reason);
+    if (CONCUR_LIKELY(result == outcome::granted || result == outcome::closed || result == outcome::retry))
+      return result;
     lock_scope<spin_lock> held(lock_);
     if (intrusive_list<waiter>::is_linked(&note) && !CONCUR_MUTANT_IS(62)) queue.erase(&note);
     return result;

@@ -26,6 +26,7 @@
 #ifndef CONCUR_CHANNEL_SELECT_HPP
 #define CONCUR_CHANNEL_SELECT_HPP
 
+#include <optional>
 #include <type_traits>
 #include <utility>
 
@@ -102,16 +103,12 @@ CONCUR_NAMESPACE_END
 CONCUR_NAMESPACE_BEGIN
 namespace detail {
 
-// The cases that have a site, sorted by its address: a heap sort in place, for there is no memory to be asked for.
-inline unsigned sort_sites(const select_list& list) noexcept {
-  select_case** const heap = list.by_address;
-  unsigned count = 0;
-  for (unsigned i = 0; i < list.count; ++i) {
-    if (list.cases[i]->site.lock != nullptr) heap[count++] = list.cases[i];
-  }
-  const auto is_below = [](const select_case* a, const select_case* b) {
-    return reinterpret_cast<std::uintptr_t>(a->site.lock) < reinterpret_cast<std::uintptr_t>(b->site.lock);
-  };
+inline bool is_below(const select_case* a, const select_case* b) noexcept {
+  return reinterpret_cast<std::uintptr_t>(a->site.lock) < reinterpret_cast<std::uintptr_t>(b->site.lock);
+}
+
+// In place, for there is no memory to be asked for.
+CONCUR_NOINLINE inline void heap_sort_sites(select_case** heap, unsigned count) noexcept {
   const auto sift = [&](unsigned root, unsigned end) {
     for (unsigned child = 2 * root + 1; child < end; child = 2 * root + 1) {
       if (child + 1 < end && is_below(heap[child], heap[child + 1])) ++child;
@@ -125,6 +122,21 @@ inline unsigned sort_sites(const select_list& list) noexcept {
     std::swap(heap[0], heap[end]);
     sift(0, end);
   }
+}
+
+// The cases that have a site, sorted by its address.
+inline unsigned sort_sites(const select_list& list) noexcept {
+  constexpr unsigned few = 8;
+  select_case** const sorted = list.by_address;
+  unsigned count = 0;
+  for (unsigned i = 0; i < list.count; ++i) {
+    select_case* const c = list.cases[i];
+    if (c->site.lock == nullptr) continue;
+    unsigned at = count++;
+    for (; list.count <= few && at != 0 && is_below(c, sorted[at - 1]); --at) sorted[at] = sorted[at - 1];
+    sorted[at] = c;
+  }
+  if (list.count > few) heap_sort_sites(sorted, count);
   return count;
 }
 
@@ -255,27 +267,47 @@ inline int index_of(const select_list& list, const select_case* c) noexcept {
   return i;
 }
 
+// What the kinds of all cases come to.
+inline case_traits traits_of(const select_list& list, int& otherwise) noexcept {
+  case_traits all;
+  for (unsigned i = 0; i < list.count; ++i) {
+    const case_traits kind = list.cases[i]->kind;
+    if (kind.is_otherwise) otherwise = static_cast<int>(i);
+    all.prepares = all.prepares || kind.prepares;
+    all.has_deadline = all.has_deadline || kind.has_deadline;
+  }
+  return all;
+}
+
+// Under all locks: when a wait must end at the latest.
+inline nanoseconds_t soonest_deadline(const select_list& list, const case_traits& all) noexcept {
+  nanoseconds_t soonest_ns = list.deadline_ns;
+  if (CONCUR_LIKELY(!all.has_deadline)) return soonest_ns;
+  for (unsigned i = 0; i < list.count; ++i) {
+    const nanoseconds_t own_ns = list.cases[i]->deadline_ns();
+    if (own_ns < soonest_ns) soonest_ns = own_ns;
+  }
+  return soonest_ns;
+}
+
 CONCUR_INLINE int run_select(const select_list& list) {
   int otherwise = -1;
-  for (unsigned i = 0; i < list.count; ++i) {
-    if (list.cases[i]->is_otherwise) otherwise = static_cast<int>(i);
-  }
+  const case_traits all = traits_of(list, otherwise);
   const bool may_park = list.may_park && otherwise < 0;
   for (;;) {
     worker* const w = may_park ? checkpoint() : this_worker();
-    caller me(w);
-    poll_room in_poll;
-    for (unsigned i = 0; i < list.count; ++i) list.cases[i]->prepare();
+    std::optional<poll_room> in_poll;
+    if (CONCUR_UNLIKELY(all.prepares)) {
+      for (unsigned i = 0; i < list.count; ++i) list.cases[i]->prepare();
+      if (w == nullptr && may_park) in_poll.emplace(list.cases, list.count);
+    }
     const unsigned sites = sort_sites(list);  // a case may have found its site only now
-    if (w == nullptr && may_park) in_poll.open(list.cases, list.count);
-    nanoseconds_t deadline_ns = list.deadline_ns;
+    caller me(w);
+    nanoseconds_t deadline_ns = never;
     lock_chain* locks = nullptr;
     {
       held_sites held(list.by_address, sites);
-      for (unsigned i = 0; i < list.count; ++i) {
-        const nanoseconds_t own_ns = list.cases[i]->deadline_ns();
-        if (own_ns < deadline_ns) deadline_ns = own_ns;
-      }
+      deadline_ns = soonest_deadline(list, all);
       const nanoseconds_t now = deadline_ns != never ? seam_now() : long_ago;
       const answer found = take_one(list, w, now, held.served);
       if (found.taken != nullptr) return index_of(list, found.taken);
@@ -287,7 +319,7 @@ CONCUR_INLINE int run_select(const select_list& list) {
       held.keep();
     }
     const outcome result =
-        in_poll.is_needed() ? in_poll.park(me.thread(), locks, deadline_ns) : me.park_at_all(locks, deadline_ns);
+        in_poll ? in_poll->park(me.thread(), locks, deadline_ns) : me.park_at_all(locks, deadline_ns);
     select_case* const chosen = chosen_of(list.by_address, sites);
     leave_sites(list.by_address, sites, chosen);
     if (result == outcome::cancelled) fail_cancelled();

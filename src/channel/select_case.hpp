@@ -18,9 +18,16 @@
 CONCUR_NAMESPACE_BEGIN
 namespace detail {
 
+// What there is to ask a case of its kind; most are asked nothing of it.
+struct case_traits {
+  bool is_otherwise = false;
+  bool prepares = false;      // prepare() does something
+  bool has_deadline = false;  // deadline_ns() is not always never
+};
+
 class select_case {
  public:
-  select_case() noexcept = default;
+  explicit select_case(case_traits kind_in = {}) noexcept : kind(kind_in) {}
   select_case& operator=(const select_case&) = delete;
   virtual ~select_case() = default;
 
@@ -52,14 +59,14 @@ class select_case {
   bool holds_lock = false;  // of several cases of one site, only the first
   bool is_retired = false;  // the lock can no longer be had: what it guarded has happened
   bool is_candidate = false;
-  bool is_otherwise = false;
+  case_traits kind;
   int descriptor = -1;  // what a plain thread has to watch, for a case without a site
   bool is_for_writing = false;
 
  protected:
   // A copy is a case that waits nowhere.
   select_case(const select_case& other) noexcept
-      : is_otherwise(other.is_otherwise), descriptor(other.descriptor), is_for_writing(other.is_for_writing) {
+      : kind(other.kind), descriptor(other.descriptor), is_for_writing(other.is_for_writing) {
     site.lock = other.site.lock;
   }
 };
@@ -68,7 +75,8 @@ class select_case {
 template <class F>
 class timed_case final : public select_case {
  public:
-  timed_case(nanoseconds_t deadline, F&& handler) : deadline_ns_(deadline), handler_(std::move(handler)) {}
+  timed_case(nanoseconds_t deadline, F&& handler)
+      : select_case(case_traits{false, false, true}), deadline_ns_(deadline), handler_(std::move(handler)) {}
 
   bool is_ready(nanoseconds_t now) noexcept override { return deadline_ns_ <= now; }
   attempt take(party*&) override { return attempt::done; }
@@ -84,7 +92,7 @@ class timed_case final : public select_case {
 template <class F>
 class otherwise_case final : public select_case {
  public:
-  explicit otherwise_case(F&& handler) : handler_(std::move(handler)) { is_otherwise = true; }
+  explicit otherwise_case(F&& handler) : select_case(case_traits{true, false, false}), handler_(std::move(handler)) {}
 
   bool is_ready(nanoseconds_t) noexcept override { return false; }
   attempt take(party*&) override { return attempt::done; }

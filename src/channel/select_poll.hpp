@@ -23,18 +23,15 @@ namespace detail {
 
 class poll_room {
  public:
-  poll_room() noexcept = default;
+  // Throws std::system_error when there is no descriptor left for the pipe.
+  poll_room(select_case* const* cases, unsigned count);
   ~poll_room() {
-    if (!is_needed()) return;
     ::close(wake_end_);
     ::close(all_[0].fd);
   }
   poll_room(const poll_room&) = delete;
   poll_room& operator=(const poll_room&) = delete;
 
-  // Throws std::system_error when there is no descriptor left for the pipe.
-  void open(select_case* const* cases, unsigned count);
-  bool is_needed() const noexcept { return wake_end_ >= 0; }
   // As park_thread; timed_out as soon as a descriptor may be ready: everybody looks again.
   outcome park(thread_party& self, lock_chain* locks, nanoseconds_t deadline_ns) noexcept;
 
@@ -46,14 +43,12 @@ class poll_room {
   int wake_end_ = -1;
 };
 
-CONCUR_INLINE void poll_room::open(select_case* const* cases, unsigned count) {
+CONCUR_INLINE poll_room::poll_room(select_case* const* cases, unsigned count) : all_(1) {
   for (unsigned i = 0; i < count; ++i) {
     const select_case& c = *cases[i];
     if (c.descriptor < 0) continue;
-    if (all_.empty()) all_.resize(1);
     all_.push_back({c.descriptor, static_cast<short>(c.is_for_writing ? POLLOUT : POLLIN), 0});
   }
-  if (all_.empty()) return;
   int ends[2];
   if (::pipe(ends) != 0) fail_system(errno, "concur::select: a pipe to wake a thread that waits for descriptors");
   for (const int end : ends) ::fcntl(end, F_SETFD, FD_CLOEXEC);
@@ -70,7 +65,7 @@ CONCUR_INLINE bool poll_room::wait(nanoseconds_t deadline_ns, std::size_t count)
       const nanoseconds_t rest_ns = deadline_ns <= now ? 0 : deadline_ns - now;
       timeout_ms = static_cast<int>(((rest_ns < longest_ns ? rest_ns : longest_ns) + 999'999) / 1'000'000);
     }
-    if (::poll(all_.data(), static_cast<nfds_t>(count), timeout_ms) > 0) return true;
+    if (::poll(all_.data(), nfds_t{count}, timeout_ms) > 0) return true;
     if (timeout_ms == 0) return false;
   }
 }

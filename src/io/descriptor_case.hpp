@@ -72,7 +72,8 @@ CONCUR_NAMESPACE_END
 CONCUR_NAMESPACE_BEGIN
 namespace detail {
 
-CONCUR_INLINE descriptor_case_base::descriptor_case_base(int fd, direction d) : fd_(fd), direction_(d) {
+CONCUR_INLINE descriptor_case_base::descriptor_case_base(int fd, direction d)
+    : select_case(case_traits{false, true, false}), fd_(fd), direction_(d) {
   if (fd < 0)
     fail_argument("concur::select", "fd", std::to_string(fd), "a descriptor is a number from 0 on; was it opened?");
 }

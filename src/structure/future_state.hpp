@@ -176,7 +176,7 @@ CONCUR_INLINE outcome future_state::wait(nanoseconds_t deadline_ns) {
 
 CONCUR_INLINE bool future_state::complete(due_list& due) noexcept {
   if (lock_.lock_unless_retired() == dropped) {
-    if (!CONCUR_MUTANT_IS(141)) take_continuations(due);
+    if (CONCUR_UNLIKELY(newest_ != nullptr) && !CONCUR_MUTANT_IS(141)) take_continuations(due);
     return false;
   }
   ended_waits woken;
@@ -192,7 +192,7 @@ CONCUR_INLINE bool future_state::complete(due_list& due) noexcept {
 }
 
 // In the order in which they were attached. Under the lock, or when the future is gone.
-CONCUR_INLINE void future_state::take_continuations(due_list& due) noexcept {
+CONCUR_NOINLINE CONCUR_INLINE void future_state::take_continuations(due_list& due) noexcept {
   continuation* oldest_first = nullptr;
   while (newest_ != nullptr) {
     continuation* one = std::exchange(newest_, newest_->next);

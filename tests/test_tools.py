@@ -1,11 +1,13 @@
 #!/usr/bin/env python3
-"""Tests of what is in tools/: amalgamate, tidy, the test runner, the examples' check, on small trees made for the purpose.
+"""Tests of what is in tools/: amalgamate, tidy, the test runner, the examples' check, on small trees made for the purpose;
+and that conformance.md tells the truth.
 
 Each rule of tidy gets a tree that is clean but for one planted violation, and must name exactly that line; the tree without
 the plant must be clean. A rule for which no violation is planted here fails the test by its absence.
 """
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -411,6 +413,69 @@ class Examples(ScratchTree):
         self.assertEqual(self.sum_of(HELLO.replace("); }", "); return 1; }")), bad)
         self.assertEqual(self.sum_of(HELLO.replace("-o hello", "")), bad)
         self.assertEqual(self.sum_of(HELLO.replace("// Output:", "// Runs until stopped.")), good)
+
+
+# What is said about a test case, in a table of which test of others is which of ours.
+MENTION = re.compile(r'`(\w+)`|"([^"]*)"')
+
+
+def test_cases(path):
+    with open(path, encoding="utf-8") as file:
+        return re.findall(r'^TEST_CASE\w*\("((?:[^"\\\\]|\\\\.)*)"', file.read(), re.MULTILINE)
+
+
+def faults_of_table(text, cases_of):
+    """Lines of the tables that name no test case and no reason, or a case that is not there, or not only one.
+
+    cases_of(program) gives the names of a program's test cases, None when there is no such program.
+    """
+    faults = []
+    for number, line in enumerate(text.splitlines(), 1):
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if not line.startswith("|") or cells[0] == "theirs" or set(line) <= set("|-"):
+            continue
+        cases, count = None, 0
+        for program, name in MENTION.findall(cells[-1]):
+            if program:
+                cases = cases_of(program)
+                continue
+            count += 1
+            begin = name[:-3] if name.endswith("...") else None
+            found = [case for case in cases or [] if case == name or (begin and case.startswith(begin))]
+            if len(found) != 1:
+                faults.append(f"line {number}: {len(found)} cases \"{name}\"")
+        if len(cells) != 2 or (count == 0 and not re.match(r"not: \S", cells[-1])):
+            faults.append(f"line {number}: neither a test case nor a reason")
+    return faults
+
+
+class Conformance(unittest.TestCase):
+    def test_each_test_case_that_the_table_names_exists(self):
+        folder = os.path.join(ROOT, "tests")
+
+        def cases_of(program):
+            path = os.path.join(folder, program + ".cpp")
+            return test_cases(path) if os.path.exists(path) else None
+
+        with open(os.path.join(folder, "conformance.md"), encoding="utf-8") as file:
+            text = file.read()
+        self.assertEqual(faults_of_table(text, cases_of), [])
+        self.assertGreater(text.count("\n| "), 150)
+
+    def test_a_table_that_lies_is_found_out(self):
+        cases = {"test_a": ["one", "two: of three", "two: of four"]}
+
+        def faults(ours):
+            return len(faults_of_table(f"| theirs | ours |\n|---|---|\n| a test | {ours} |\n", cases.get))
+
+        for truth in ('`test_a` "one"', '`test_a` "one"; "two: of t..."', "not: a reason", 'not: as `test_a` "one"'):
+            with self.subTest(cell=truth):
+                self.assertEqual(faults(truth), 0)
+        lies = ('`test_a` "on"', '`test_b` "one"', '`test_a` "two..."', '"one"', "", "not:", "one", "test_a one | more",
+                '`test_a` "one"; "three"', 'not: as `test_a` "none"')
+        for lie in lies:
+            with self.subTest(cell=lie):
+                self.assertGreater(faults(lie), 0)
 
 
 if __name__ == "__main__":

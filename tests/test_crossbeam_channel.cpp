@@ -369,8 +369,12 @@ TEST_CASE("array.rs and zero.rs recv_in_send: the value of a send is computed be
     crew others(which);
     CONCUR_EXPECT(held, others.go([&] { ch.send(5); }).wait_until_parked());
     // A sender waits on the channel when the value is computed, and only a receiver afterwards.
-    others.go([&] { CONCUR_EXPECT(held, ch.recv() == 6); });
-    select(send(ch, 1 + *ch.recv(), [] {}));
+    const auto take_and_start_receiver = [&] {
+      const int got = ch.recv().value();
+      others.go([&] { CONCUR_EXPECT(held, ch.recv() == 6); });
+      return got + 1;
+    };
+    select(send(ch, take_and_start_receiver(), [] {}));
     others.join();
     CHECK(held.report() == "");
   });
@@ -380,12 +384,12 @@ TEST_CASE("array.rs, zero.rs, select.rs and select_macro.rs channel_through_chan
   const nothing_left_over guard;
   everywhere([](kind which) {
     tally held;
-    const int count = scaled(500);
+    constexpr int count = scaled(500);
     for (const bool is_selecting : {false, true}) {
       for (const std::size_t capacity : {0U, 1U, 2U}) {
         channel<std::any> first(capacity);
         crew others(which);
-        others.go([ch = first, capacity, count, is_selecting]() mutable {
+        others.go([ch = first, capacity, is_selecting]() mutable {
           for (int i = 0; i < count; ++i) {
             channel<std::any> next(capacity);
             if (is_selecting)
@@ -539,10 +543,7 @@ TEST_CASE("iter.rs nested_recv_iter, recv_iter_break, recv_into_iter_owned, recv
     }();
     auto at = owned.begin();
     CONCUR_EXPECT(held, at != owned.end() && *at == 1);
-    ++at;
-    CONCUR_EXPECT(held, at != owned.end() && *at == 2);
-    ++at;
-    CONCUR_EXPECT(held, at == owned.end());
+    CONCUR_EXPECT(held, *++at == 2 && ++at == owned.end());
     CHECK(held.report() == "");
   });
 }

@@ -5814,6 +5814,18 @@ CONCUR_FORCE_INLINE void scheduler::make_ready_here(worker* w, fiber* f) noexcep
   queue_behind(w, displaced);
 }
 
+// resume, for who has its worker at hand: null on a plain thread. Saves the way to find it out.
+CONCUR_FORCE_INLINE void resume_near(worker* w, party* who) noexcept {
+  if (CONCUR_LIKELY(w != nullptr && who->kind == party_kind::fiber)) {
+    fiber* const f = static_cast<fiber*>(who);
+    if (CONCUR_LIKELY(f->owner == w->sched)) {
+      w->sched->make_ready_here(w, f);
+      return;
+    }
+  }
+  resume(who);
+}
+
 }  // namespace detail
 CONCUR_NAMESPACE_END
 
@@ -6139,34 +6151,51 @@ CONCUR_FORCE_INLINE worker* yield_fiber(worker* w) noexcept {
   return leave(w, self);
 }
 
-// Parks the running fiber, until its note is claimed or the deadline passes. `lock`, the site's, is held by the
-// caller and dropped once the fiber may be found; null when only time or cancellation can end the wait. The result
-// says what ended it. A note in a queue, unless granted or closed, is still there: the site unlinks it.
-CONCUR_FORCE_INLINE outcome park_fiber(worker*& w, spin_lock* lock, nanoseconds_t deadline_ns, wait_reason reason,
-                                       departure how = departure::parked) noexcept {
+CONCUR_FORCE_INLINE outcome park_fiber_now(worker*& w, spin_lock* lock, wait_reason reason, departure how) noexcept {
   fiber* self = w->current;
-  const std::uint32_t ticket = self->next_ticket();
-  timer_entry timer;
-  w->leaving_timer = nullptr;
-  if (CONCUR_UNLIKELY(deadline_ns != never)) {
-    timer.deadline_ns = deadline_ns;
-    timer.who = self;
-    timer.ticket = ticket;
-    w->leaving_timer = &timer;
-  }
   if (CONCUR_MUTANT_IS(63) && lock != nullptr) {
     lock->unlock();
     for (unsigned round = 0; round < 12;) spin_wait(round);
     lock = nullptr;
   }
-  w->leaving_ticket = ticket;
+  w->leaving_ticket = self->next_ticket();
   w->leaving_lock = lock;
   w->how = how;
   self->set_reason(reason);
   w = leave(w, self);
   self->set_reason(wait_reason::none);
-  if (CONCUR_UNLIKELY(timer.wheel != nullptr) && self->result != outcome::timed_out) timer.wheel->call_off(timer);
   return self->result;
+}
+
+// Apart, so that a wait without a deadline has no timer in its frame. Gives the worker back by value, so that it stays in a
+// register.
+struct parked {
+  worker* w;
+  outcome result;
+};
+CONCUR_NOINLINE inline parked park_fiber_until(worker* w, spin_lock* lock, nanoseconds_t deadline_ns,
+                                               wait_reason reason, departure how) noexcept {
+  timer_entry timer;
+  timer.deadline_ns = deadline_ns;
+  timer.who = w->current;
+  timer.ticket = w->current->next_ticket();
+  w->leaving_timer = &timer;  // null again when it is set
+  const outcome result = park_fiber_now(w, lock, reason, how);
+  if (timer.wheel != nullptr && result != outcome::timed_out) timer.wheel->call_off(timer);
+  return {w, result};
+}
+
+// Parks the running fiber, until its note is claimed or the deadline passes. `lock`, the site's, is held by the
+// caller and dropped once the fiber may be found; null when only time or cancellation can end the wait. The result
+// says what ended it. A note in a queue, unless granted or closed, is still there: the site unlinks it.
+CONCUR_FORCE_INLINE outcome park_fiber(worker*& w, spin_lock* lock, nanoseconds_t deadline_ns, wait_reason reason,
+                                       departure how = departure::parked) noexcept {
+  if (CONCUR_UNLIKELY(deadline_ns != never)) {
+    const parked end = park_fiber_until(w, lock, deadline_ns, reason, how);
+    w = end.w;
+    return end.result;
+  }
+  return park_fiber_now(w, lock, reason, how);
 }
 
 // Drops the locks in order (S6).
@@ -9729,14 +9758,14 @@ class channel_core {
     for (;;) {
       worker* const w = deadline_ns == without_parking ? this_worker() : checkpoint();
       {
-        moment now(lock_);
+        moment now(lock_, w);
         const attempt result = send_step(value, now.served);
         if (CONCUR_LIKELY(result == attempt::done)) return outcome::granted;
         if (result == attempt::closed) return outcome::closed;
         if (has_no_time(deadline_ns)) return outcome::timed_out;
         now.keep_lock();
       }
-      const outcome result = wait_in(senders_, w, &value, deadline_ns, wait_reason::channel_send);
+      const outcome result = wait<wait_reason::channel_send>(w, &value, deadline_ns);
       if (CONCUR_LIKELY(result != outcome::retry)) return result;
     }
   }
@@ -9746,7 +9775,7 @@ class channel_core {
     for (;;) {
       worker* const w = deadline_ns == without_parking ? this_worker() : checkpoint();
       {
-        moment now(lock_);
+        moment now(lock_, w);
         const attempt result = receive_step(slot, now.served);
         if (CONCUR_LIKELY(result == attempt::done)) return outcome::granted;
         if (result == attempt::again) continue;
@@ -9755,7 +9784,7 @@ class channel_core {
         now.keep_lock();
       }
       const nanoseconds_t soonest_ns = earlier(deadline_ns, ticks_.next_ns());
-      const outcome result = wait_in(receivers_, w, &slot, soonest_ns, wait_reason::channel_recv);
+      const outcome result = wait<wait_reason::channel_recv>(w, &slot, soonest_ns);
       if (CONCUR_LIKELY(result == outcome::granted)) return result;
       if (result == outcome::retry || (tick_source<T>::is_possible && result == outcome::timed_out)) continue;
       return result;
@@ -9848,17 +9877,18 @@ class channel_core {
 
   // The lock for one moment of an operation. Who was served goes on when it is dropped.
   struct moment {
-    explicit moment(spin_lock& l) noexcept : lock(&l) { lock->lock(); }
+    moment(spin_lock& l, worker* w_in) noexcept : lock(&l), w(w_in) { lock->lock(); }
     CONCUR_FORCE_INLINE ~moment() {
       if (CONCUR_UNLIKELY(lock == nullptr)) return;
       lock->unlock();
-      if (served != nullptr) resume(served);
+      if (served != nullptr) resume_near(w, served);
     }
     moment(const moment&) = delete;
     moment& operator=(const moment&) = delete;
     void keep_lock() noexcept { lock = nullptr; }
 
     spin_lock* lock;
+    worker* w;
     party* served = nullptr;
   };
 
@@ -9905,16 +9935,25 @@ class channel_core {
 
   static constexpr nanoseconds_t earlier(nanoseconds_t a, nanoseconds_t b) noexcept { return a < b ? a : b; }
 
-  // Parks in one of the queues, with the lock held, which it drops. Not inlined: who need not wait saves no registers for
-  // a switch.
-  CONCUR_NOINLINE outcome wait_in(intrusive_list<waiter>& queue, worker* w, void* value, nanoseconds_t deadline_ns,
-                                  wait_reason reason) noexcept {
-    caller me(w);
+  // Waits in one of the queues, with the lock held, which it drops. Not inlined: who need not wait saves no registers for
+  // a switch. Fibers and threads apart, so that nothing of a fiber's wait is in memory that need not be.
+  template <wait_reason reason>
+  CONCUR_NOINLINE outcome wait(worker* w, void* value, nanoseconds_t deadline_ns) noexcept {
+    intrusive_list<waiter>& queue = reason == wait_reason::channel_send ? senders_ : receivers_;
+    if (CONCUR_UNLIKELY(w == nullptr || w->current == nullptr)) return wait_on_thread(queue, value, deadline_ns);
+    waiter note(w->current, value);
+    queue.push_back(&note);
+    return withdraw(queue, note, park_fiber(w, &lock_, deadline_ns, reason));
+  }
+  CONCUR_NOINLINE outcome wait_on_thread(intrusive_list<waiter>& queue, void* value,
+                                         nanoseconds_t deadline_ns) noexcept {
+    caller me(nullptr);
     waiter note(me.who(), value);
     queue.push_back(&note);
-    const outcome result = me.park(&lock_, deadline_ns, reason);
-    if (CONCUR_LIKELY(result == outcome::granted || result == outcome::closed || result == outcome::retry))
-      return result;
+    return withdraw(queue, note, me.park(&lock_, deadline_ns, wait_reason::none));
+  }
+  CONCUR_FORCE_INLINE outcome withdraw(intrusive_list<waiter>& queue, waiter& note, outcome result) noexcept {
+    if (CONCUR_LIKELY(result != outcome::timed_out && result != outcome::cancelled)) return result;
     lock_scope<spin_lock> held(lock_);
     if (intrusive_list<waiter>::is_linked(&note) && !CONCUR_MUTANT_IS(62)) queue.erase(&note);
     return result;
@@ -10657,7 +10696,8 @@ inline unsigned sort_sites(const select_list& list) noexcept {
 // The locks of all sites, for one moment (E1).
 class held_sites {
  public:
-  held_sites(select_case** by_address, unsigned count) noexcept : by_address_(by_address), count_(count) {
+  held_sites(worker* w, select_case** by_address, unsigned count) noexcept
+      : worker_(w), by_address_(by_address), count_(count) {
     const spin_lock* before = nullptr;
     for (unsigned i = 0; i < count_; ++i) {
       select_case& c = *by_address_[i];
@@ -10674,7 +10714,7 @@ class held_sites {
   ~held_sites() {
     if (is_kept_) return;
     unlock_chain(chain());
-    if (served != nullptr) resume(served);
+    if (served != nullptr) resume_near(worker_, served);
   }
   held_sites(const held_sites&) = delete;
   held_sites& operator=(const held_sites&) = delete;
@@ -10694,6 +10734,7 @@ class held_sites {
   party* served = nullptr;
 
  private:
+  worker* worker_;
   select_case** by_address_;
   unsigned count_;
   bool is_kept_ = false;
@@ -10820,7 +10861,7 @@ CONCUR_INLINE int run_select(const select_list& list) {
     nanoseconds_t deadline_ns = never;
     lock_chain* locks = nullptr;
     {
-      held_sites held(list.by_address, sites);
+      held_sites held(w, list.by_address, sites);
       deadline_ns = soonest_deadline(list, all);
       const nanoseconds_t now = deadline_ns != never ? seam_now() : long_ago;
       const answer found = take_one(list, w, now, held.served);

@@ -78,14 +78,14 @@ class channel_core {
     for (;;) {
       worker* const w = deadline_ns == without_parking ? this_worker() : checkpoint();
       {
-        moment now(lock_);
+        moment now(lock_, w);
         const attempt result = send_step(value, now.served);
         if (CONCUR_LIKELY(result == attempt::done)) return outcome::granted;
         if (result == attempt::closed) return outcome::closed;
         if (has_no_time(deadline_ns)) return outcome::timed_out;
         now.keep_lock();
       }
-      const outcome result = wait_in(senders_, w, &value, deadline_ns, wait_reason::channel_send);
+      const outcome result = wait<wait_reason::channel_send>(w, &value, deadline_ns);
       if (CONCUR_LIKELY(result != outcome::retry)) return result;
     }
   }
@@ -95,7 +95,7 @@ class channel_core {
     for (;;) {
       worker* const w = deadline_ns == without_parking ? this_worker() : checkpoint();
       {
-        moment now(lock_);
+        moment now(lock_, w);
         const attempt result = receive_step(slot, now.served);
         if (CONCUR_LIKELY(result == attempt::done)) return outcome::granted;
         if (result == attempt::again) continue;
@@ -104,7 +104,7 @@ class channel_core {
         now.keep_lock();
       }
       const nanoseconds_t soonest_ns = earlier(deadline_ns, ticks_.next_ns());
-      const outcome result = wait_in(receivers_, w, &slot, soonest_ns, wait_reason::channel_recv);
+      const outcome result = wait<wait_reason::channel_recv>(w, &slot, soonest_ns);
       if (CONCUR_LIKELY(result == outcome::granted)) return result;
       if (result == outcome::retry || (tick_source<T>::is_possible && result == outcome::timed_out)) continue;
       return result;
@@ -197,17 +197,18 @@ class channel_core {
 
   // The lock for one moment of an operation. Who was served goes on when it is dropped.
   struct moment {
-    explicit moment(spin_lock& l) noexcept : lock(&l) { lock->lock(); }
+    moment(spin_lock& l, worker* w_in) noexcept : lock(&l), w(w_in) { lock->lock(); }
     CONCUR_FORCE_INLINE ~moment() {
       if (CONCUR_UNLIKELY(lock == nullptr)) return;
       lock->unlock();
-      if (served != nullptr) resume(served);
+      if (served != nullptr) resume_near(w, served);
     }
     moment(const moment&) = delete;
     moment& operator=(const moment&) = delete;
     void keep_lock() noexcept { lock = nullptr; }
 
     spin_lock* lock;
+    worker* w;
     party* served = nullptr;
   };
 
@@ -254,16 +255,25 @@ class channel_core {
 
   static constexpr nanoseconds_t earlier(nanoseconds_t a, nanoseconds_t b) noexcept { return a < b ? a : b; }
 
-  // Parks in one of the queues, with the lock held, which it drops. Not inlined: who need not wait saves no registers for
-  // a switch.
-  CONCUR_NOINLINE outcome wait_in(intrusive_list<waiter>& queue, worker* w, void* value, nanoseconds_t deadline_ns,
-                                  wait_reason reason) noexcept {
-    caller me(w);
+  // Waits in one of the queues, with the lock held, which it drops. Not inlined: who need not wait saves no registers for
+  // a switch. Fibers and threads apart, so that nothing of a fiber's wait is in memory that need not be.
+  template <wait_reason reason>
+  CONCUR_NOINLINE outcome wait(worker* w, void* value, nanoseconds_t deadline_ns) noexcept {
+    intrusive_list<waiter>& queue = reason == wait_reason::channel_send ? senders_ : receivers_;
+    if (CONCUR_UNLIKELY(w == nullptr || w->current == nullptr)) return wait_on_thread(queue, value, deadline_ns);
+    waiter note(w->current, value);
+    queue.push_back(&note);
+    return withdraw(queue, note, park_fiber(w, &lock_, deadline_ns, reason));
+  }
+  CONCUR_NOINLINE outcome wait_on_thread(intrusive_list<waiter>& queue, void* value,
+                                         nanoseconds_t deadline_ns) noexcept {
+    caller me(nullptr);
     waiter note(me.who(), value);
     queue.push_back(&note);
-    const outcome result = me.park(&lock_, deadline_ns, reason);
-    if (CONCUR_LIKELY(result == outcome::granted || result == outcome::closed || result == outcome::retry))
-      return result;
+    return withdraw(queue, note, me.park(&lock_, deadline_ns, wait_reason::none));
+  }
+  CONCUR_FORCE_INLINE outcome withdraw(intrusive_list<waiter>& queue, waiter& note, outcome result) noexcept {
+    if (CONCUR_LIKELY(result != outcome::timed_out && result != outcome::cancelled)) return result;
     lock_scope<spin_lock> held(lock_);
     if (intrusive_list<waiter>::is_linked(&note) && !CONCUR_MUTANT_IS(62)) queue.erase(&note);
     return result;

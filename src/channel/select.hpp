@@ -143,7 +143,8 @@ inline unsigned sort_sites(const select_list& list) noexcept {
 // The locks of all sites, for one moment (E1).
 class held_sites {
  public:
-  held_sites(select_case** by_address, unsigned count) noexcept : by_address_(by_address), count_(count) {
+  held_sites(worker* w, select_case** by_address, unsigned count) noexcept
+      : worker_(w), by_address_(by_address), count_(count) {
     const spin_lock* before = nullptr;
     for (unsigned i = 0; i < count_; ++i) {
       select_case& c = *by_address_[i];
@@ -160,7 +161,7 @@ class held_sites {
   ~held_sites() {
     if (is_kept_) return;
     unlock_chain(chain());
-    if (served != nullptr) resume(served);
+    if (served != nullptr) resume_near(worker_, served);
   }
   held_sites(const held_sites&) = delete;
   held_sites& operator=(const held_sites&) = delete;
@@ -180,6 +181,7 @@ class held_sites {
   party* served = nullptr;
 
  private:
+  worker* worker_;
   select_case** by_address_;
   unsigned count_;
   bool is_kept_ = false;
@@ -306,7 +308,7 @@ CONCUR_INLINE int run_select(const select_list& list) {
     nanoseconds_t deadline_ns = never;
     lock_chain* locks = nullptr;
     {
-      held_sites held(list.by_address, sites);
+      held_sites held(w, list.by_address, sites);
       deadline_ns = soonest_deadline(list, all);
       const nanoseconds_t now = deadline_ns != never ? seam_now() : long_ago;
       const answer found = take_one(list, w, now, held.served);

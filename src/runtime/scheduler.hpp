@@ -153,6 +153,18 @@ CONCUR_FORCE_INLINE void scheduler::make_ready_here(worker* w, fiber* f) noexcep
   queue_behind(w, displaced);
 }
 
+// resume, for who has its worker at hand: null on a plain thread. Saves the way to find it out.
+CONCUR_FORCE_INLINE void resume_near(worker* w, party* who) noexcept {
+  if (CONCUR_LIKELY(w != nullptr && who->kind == party_kind::fiber)) {
+    fiber* const f = static_cast<fiber*>(who);
+    if (CONCUR_LIKELY(f->owner == w->sched)) {
+      w->sched->make_ready_here(w, f);
+      return;
+    }
+  }
+  resume(who);
+}
+
 }  // namespace detail
 CONCUR_NAMESPACE_END
 

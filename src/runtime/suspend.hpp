@@ -122,34 +122,51 @@ CONCUR_FORCE_INLINE worker* yield_fiber(worker* w) noexcept {
   return leave(w, self);
 }
 
-// Parks the running fiber, until its note is claimed or the deadline passes. `lock`, the site's, is held by the
-// caller and dropped once the fiber may be found; null when only time or cancellation can end the wait. The result
-// says what ended it. A note in a queue, unless granted or closed, is still there: the site unlinks it.
-CONCUR_FORCE_INLINE outcome park_fiber(worker*& w, spin_lock* lock, nanoseconds_t deadline_ns, wait_reason reason,
-                                       departure how = departure::parked) noexcept {
+CONCUR_FORCE_INLINE outcome park_fiber_now(worker*& w, spin_lock* lock, wait_reason reason, departure how) noexcept {
   fiber* self = w->current;
-  const std::uint32_t ticket = self->next_ticket();
-  timer_entry timer;
-  w->leaving_timer = nullptr;
-  if (CONCUR_UNLIKELY(deadline_ns != never)) {
-    timer.deadline_ns = deadline_ns;
-    timer.who = self;
-    timer.ticket = ticket;
-    w->leaving_timer = &timer;
-  }
   if (CONCUR_MUTANT_IS(63) && lock != nullptr) {
     lock->unlock();
     for (unsigned round = 0; round < 12;) spin_wait(round);
     lock = nullptr;
   }
-  w->leaving_ticket = ticket;
+  w->leaving_ticket = self->next_ticket();
   w->leaving_lock = lock;
   w->how = how;
   self->set_reason(reason);
   w = leave(w, self);
   self->set_reason(wait_reason::none);
-  if (CONCUR_UNLIKELY(timer.wheel != nullptr) && self->result != outcome::timed_out) timer.wheel->call_off(timer);
   return self->result;
+}
+
+// Apart, so that a wait without a deadline has no timer in its frame. Gives the worker back by value, so that it stays in a
+// register.
+struct parked {
+  worker* w;
+  outcome result;
+};
+CONCUR_NOINLINE inline parked park_fiber_until(worker* w, spin_lock* lock, nanoseconds_t deadline_ns,
+                                               wait_reason reason, departure how) noexcept {
+  timer_entry timer;
+  timer.deadline_ns = deadline_ns;
+  timer.who = w->current;
+  timer.ticket = w->current->next_ticket();
+  w->leaving_timer = &timer;  // null again when it is set
+  const outcome result = park_fiber_now(w, lock, reason, how);
+  if (timer.wheel != nullptr && result != outcome::timed_out) timer.wheel->call_off(timer);
+  return {w, result};
+}
+
+// Parks the running fiber, until its note is claimed or the deadline passes. `lock`, the site's, is held by the
+// caller and dropped once the fiber may be found; null when only time or cancellation can end the wait. The result
+// says what ended it. A note in a queue, unless granted or closed, is still there: the site unlinks it.
+CONCUR_FORCE_INLINE outcome park_fiber(worker*& w, spin_lock* lock, nanoseconds_t deadline_ns, wait_reason reason,
+                                       departure how = departure::parked) noexcept {
+  if (CONCUR_UNLIKELY(deadline_ns != never)) {
+    const parked end = park_fiber_until(w, lock, deadline_ns, reason, how);
+    w = end.w;
+    return end.result;
+  }
+  return park_fiber_now(w, lock, reason, how);
 }
 
 // Drops the locks in order (S6).

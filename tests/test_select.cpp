@@ -181,6 +181,13 @@ TEST_CASE("a value is moved out of its case only if the case wins") {
     CONCUR_EXPECT(held, texts.recv() == "copied");
     CONCUR_EXPECT(held, texts.recv() == "converted");
     CONCUR_EXPECT(held, texts.recv() == "temporary");
+    // A case with a plain number may be made elsewhere: it has the number.
+    channel<int> numbers(2);
+    const auto put = [&numbers](int base) { return send(numbers, base + 1, [] {}); };
+    select(put(1));
+    select(put(2));
+    CONCUR_EXPECT(held, numbers.recv() == 2);
+    CONCUR_EXPECT(held, numbers.recv() == 3);
     CHECK(held.report() == "");
   });
 }

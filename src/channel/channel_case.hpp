@@ -151,13 +151,14 @@ auto recv(const receiver<T>& end, F&& f) {
   return recv(detail::channel_access::channel_of(end), std::forward<F>(f));
 }
 
-// Sends. What is moved into the call, and is a T, is moved from only if the case wins; anything else is first copied, or
-// converted, to a T. f().
+// Sends. What is moved into the call, and is a T, is moved from only if the case wins: it must be there until then, as must
+// the channel. Anything else, and a few plain bytes, is first copied, or converted, to a T. f().
 template <class T, class V, class F>
 auto send(const channel<T>& ch, V&& value, F&& f) {
   static_assert(std::is_constructible<T, V&&>::value, "select: the value cannot be made what the channel carries");
   using made = detail::send_case<T, std::decay_t<F>>;
-  if constexpr (std::is_same<V, T>::value)
+  constexpr bool is_cheap = std::is_trivially_copyable<T>::value && sizeof(T) <= 2 * sizeof(void*);
+  if constexpr (std::is_same<V, T>::value && !is_cheap)
     return made(detail::channel_access::core_of(ch), std::addressof(value), std::decay_t<F>(std::forward<F>(f)));
   else
     return made(detail::channel_access::core_of(ch), std::in_place, std::forward<V>(value),

@@ -24,17 +24,6 @@
 
 namespace {
 
-// The text of the Error that `deed` throws; empty when it throws nothing. Another type passes, and fails the test.
-template <class Error, class Deed>
-std::string text_of(Deed deed) {
-  try {
-    deed();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return std::string();
-}
-
 bool has_all(const std::string& text, std::initializer_list<const char*> words) {
   for (const char* word : words) {
     if (text.find(word) == std::string::npos) {

@@ -1,6 +1,7 @@
 // test_continuation.cpp - then, or_else and on_ready: what goes on with a result, where it runs, and what becomes of it
 // when the other side, or the runtime, is gone.
 #include "support/companion.hpp"
+#include "support/results.hpp"
 
 #include <array>
 #include <atomic>
@@ -21,24 +22,6 @@ using concur::promise;
 using namespace std::chrono_literals;
 
 namespace {
-
-constexpr auto much_too_long = 20s;
-
-struct special_error : std::runtime_error {
-  explicit special_error(int number_in) : std::runtime_error("special"), number(number_in) {}
-  int number;
-};
-
-// Something that counts how many of it live.
-struct counted {
-  static std::atomic<int> live;
-  int number;
-  explicit counted(int n) : number(n) { ++live; }
-  counted(const counted& other) : number(other.number) { ++live; }
-  counted& operator=(const counted&) = default;
-  ~counted() { --live; }
-};
-std::atomic<int> counted::live{0};
 
 std::exception_ptr special(int number) { return std::make_exception_ptr(special_error(number)); }
 

@@ -21,16 +21,6 @@ static_assert(!std::is_base_of<concur::timed_out, concur::cancelled>::value &&
 
 namespace {
 
-template <class Error, class F>
-std::string text_of(F f) {
-  try {
-    f();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "nothing was thrown";
-}
-
 bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
 
 std::jmp_buf way_out;

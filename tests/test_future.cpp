@@ -1,5 +1,6 @@
 // test_future.cpp - one result, taken once, whoever comes first; and where an exception goes that nobody takes.
 #include "support/companion.hpp"
+#include "support/results.hpp"
 
 #include <array>
 #include <atomic>
@@ -17,24 +18,7 @@ using namespace std::chrono_literals;
 
 namespace {
 
-constexpr auto much_too_long = 20s;
 using steady = std::chrono::steady_clock;
-
-struct special_error : std::runtime_error {
-  explicit special_error(int number_in) : std::runtime_error("special"), number(number_in) {}
-  int number;
-};
-
-// Something that counts how many of it live.
-struct counted {
-  static std::atomic<int> live;
-  int number;
-  explicit counted(int n) : number(n) { ++live; }
-  counted(const counted& other) : number(other.number) { ++live; }
-  counted& operator=(const counted&) = default;
-  ~counted() { --live; }
-};
-std::atomic<int> counted::live{0};
 
 int twice(int n) { return 2 * n; }
 

@@ -1,5 +1,6 @@
 // test_promise.cpp - a result that somebody sets: once, by anybody, with or without a runtime, or never.
 #include "support/companion.hpp"
+#include "support/results.hpp"
 
 #include <array>
 #include <atomic>
@@ -19,25 +20,6 @@ using concur::promise;
 using namespace std::chrono_literals;
 
 namespace {
-
-constexpr auto much_too_long = 20s;
-
-struct special_error : std::runtime_error {
-  explicit special_error(int number_in) : std::runtime_error("special"), number(number_in) {}
-  int number;
-};
-
-// Something that counts how many of it live.
-struct counted {
-  static std::atomic<int> live;
-  int number;
-  explicit counted(int n) : number(n) { ++live; }
-  counted(const counted& other) : number(other.number) { ++live; }
-  counted(counted&& other) noexcept : number(std::exchange(other.number, -1)) { ++live; }
-  counted& operator=(const counted&) = default;
-  ~counted() { --live; }
-};
-std::atomic<int> counted::live{0};
 
 // Cannot be copied while `is_bad`.
 struct moody {

@@ -44,16 +44,6 @@ struct test_pipe {
   int ends[2] = {-1, -1};
 };
 
-template <class Error, class F>
-std::string text_of(F f) {
-  try {
-    f();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return std::string();
-}
-
 }  // namespace
 
 TEST_CASE("a selector serves as many channels as it was given, again and again") {
@@ -254,7 +244,7 @@ TEST_CASE("a future in a select: there before, made meanwhile, an error, and not
       CONCUR_EXPECT(held, round % 2 == 0 ? won == 0 || won == 2 : won == 1);
     }
     const std::string none = text_of<std::logic_error>([] { select(concur::ready(concur::future<int>(), [] {})); });
-    CONCUR_EXPECT(held, !none.empty());
+    CONCUR_EXPECT(held, none.find("concur::future") != std::string::npos);
     CHECK(held.report() == "");
   });
 }

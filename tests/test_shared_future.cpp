@@ -1,5 +1,6 @@
 // test_shared_future.cpp - one result looked at by many: copies, waiters, and who has taken an exception.
 #include "support/companion.hpp"
+#include "support/results.hpp"
 
 #include <array>
 #include <atomic>
@@ -16,28 +17,6 @@ using concur::future;
 using concur::promise;
 using concur::shared_future;
 using namespace std::chrono_literals;
-
-namespace {
-
-constexpr auto much_too_long = 20s;
-
-struct special_error : std::runtime_error {
-  explicit special_error(int number_in) : std::runtime_error("special"), number(number_in) {}
-  int number;
-};
-
-// Something that counts how many of it live.
-struct counted {
-  static std::atomic<int> live;
-  int number;
-  explicit counted(int n) : number(n) { ++live; }
-  counted(const counted& other) : number(other.number) { ++live; }
-  counted& operator=(const counted&) = default;
-  ~counted() { --live; }
-};
-std::atomic<int> counted::live{0};
-
-}  // namespace
 
 static_assert(std::is_copy_constructible<shared_future<int>>::value, "");
 static_assert(std::is_copy_assignable<shared_future<int>>::value, "");

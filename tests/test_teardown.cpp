@@ -31,16 +31,6 @@ void with_one_two_and_four(Body body) {
   }
 }
 
-template <class Error, class Deed>
-std::string text_of(Deed deed) {
-  try {
-    deed();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "nothing was thrown";
-}
-
 struct failed : std::runtime_error {
   using std::runtime_error::runtime_error;
 };

@@ -12,6 +12,7 @@
 #include <chrono>
 #include <cstddef>
 #include <ostream>  // doctest prints what it compares
+#include <string>
 #include <thread>
 
 #if defined(__linux__)
@@ -85,6 +86,18 @@ class nothing_left_over {
   std::size_t threads_ = 0;
 };
 
+// The text of the Error that `deed` throws; "nothing was thrown" when it throws nothing. Another type passes, and fails
+// the test.
+template <class Error, class Deed>
+std::string text_of(Deed deed) {
+  try {
+    deed();
+  } catch (const Error& error) {
+    return error.what();
+  }
+  return "nothing was thrown";
+}
+
 inline concur::options with_workers(unsigned count) {
   concur::options wanted;
   wanted.workers = count;
@@ -94,6 +107,7 @@ inline concur::options with_workers(unsigned count) {
 }  // namespace concur_test
 
 using concur_test::nothing_left_over;
+using concur_test::text_of;
 using concur_test::with_workers;
 
 #endif

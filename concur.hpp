@@ -618,8 +618,8 @@ class spin_lock {
     }
   }
   void retire(std::uint32_t number) noexcept {
-    word_.store(number,
-                std::memory_order_release);  // release: publishes what was done under the lock to who reads the number
+    constexpr auto order = CONCUR_MUTANT_IS(172) ? std::memory_order_relaxed : std::memory_order_release;
+    word_.store(number, order);  // release: publishes what was done under the lock to who reads the number
   }
   // Lets a lock that is retired with `from` say `to` instead, 0 to be free again; false if it is not retired with that (K4).
   bool replace_retired(std::uint32_t from, std::uint32_t to) noexcept {
@@ -631,7 +631,8 @@ class spin_lock {
   }
 
   CONCUR_FORCE_INLINE void unlock() noexcept {
-    word_.store(0, std::memory_order_release);  // release: publishes what was done under the lock to the next holder
+    constexpr auto order = CONCUR_MUTANT_IS(171) ? std::memory_order_relaxed : std::memory_order_release;
+    word_.store(0, order);  // release: publishes what was done under the lock to the next holder
   }
 
  private:
@@ -8194,11 +8195,10 @@ CONCUR_INLINE void shared_mutex::unlock() {
         "unlock_shared");
   }
   set_owner(nullptr);
+  constexpr auto order = CONCUR_MUTANT_IS(173) ? std::memory_order_relaxed : std::memory_order_release;
   std::uint32_t expected = writer;
   // release: publishes what the writer did. relaxed on failure: somebody waits.
-  if (CONCUR_LIKELY(
-          word_.compare_exchange_strong(expected, 0, std::memory_order_release, std::memory_order_relaxed)))
-    return;
+  if (CONCUR_LIKELY(word_.compare_exchange_strong(expected, 0, order, std::memory_order_relaxed))) return;
   unlock_slow(writer);
 }
 

@@ -97,6 +97,7 @@ landing() {
   check_without_tests
   lane "asan and ubsan, gcc" g++ "$sanitizers -fsanitize=address,undefined -fno-sanitize-recover=undefined"
   lane "tsan, clang" clang++ "$sanitizers -fsanitize=thread"
+  stage "happens-before" tests/happens_before/run.sh
 }
 
 ci() {
@@ -110,6 +111,7 @@ ci() {
   lane "asan and ubsan, gcc" g++ "$sanitizers -fsanitize=address,undefined -fno-sanitize-recover=undefined"
   lane "asan and ubsan, clang" clang++ "$sanitizers -fsanitize=address,undefined -fno-sanitize-recover=undefined"
   lane "tsan, clang" clang++ "$sanitizers -fsanitize=thread"
+  stage "happens-before" tests/happens_before/run.sh
   for cxx in g++ clang++; do
     lane "migration $cxx -O3" $cxx "-O3" TESTS="$moving"
     lane "migration $cxx -O2 -flto" $cxx "-O2 -flto" TESTS="$moving" LDFLAGS="$([ $cxx = g++ ] || echo -fuse-ld=lld)"

@@ -68,8 +68,8 @@ class spin_lock {
     }
   }
   void retire(std::uint32_t number) noexcept {
-    word_.store(number,
-                std::memory_order_release);  // release: publishes what was done under the lock to who reads the number
+    constexpr auto order = CONCUR_MUTANT_IS(172) ? std::memory_order_relaxed : std::memory_order_release;
+    word_.store(number, order);  // release: publishes what was done under the lock to who reads the number
   }
   // Lets a lock that is retired with `from` say `to` instead, 0 to be free again; false if it is not retired with that (K4).
   bool replace_retired(std::uint32_t from, std::uint32_t to) noexcept {
@@ -81,7 +81,8 @@ class spin_lock {
   }
 
   CONCUR_FORCE_INLINE void unlock() noexcept {
-    word_.store(0, std::memory_order_release);  // release: publishes what was done under the lock to the next holder
+    constexpr auto order = CONCUR_MUTANT_IS(171) ? std::memory_order_relaxed : std::memory_order_release;
+    word_.store(0, order);  // release: publishes what was done under the lock to the next holder
   }
 
  private:

@@ -229,11 +229,10 @@ CONCUR_INLINE void shared_mutex::unlock() {
         "unlock_shared");
   }
   set_owner(nullptr);
+  constexpr auto order = CONCUR_MUTANT_IS(173) ? std::memory_order_relaxed : std::memory_order_release;
   std::uint32_t expected = writer;
   // release: publishes what the writer did. relaxed on failure: somebody waits.
-  if (CONCUR_LIKELY(
-          word_.compare_exchange_strong(expected, 0, std::memory_order_release, std::memory_order_relaxed)))
-    return;
+  if (CONCUR_LIKELY(word_.compare_exchange_strong(expected, 0, order, std::memory_order_relaxed))) return;
   unlock_slow(writer);
 }
 

@@ -44,8 +44,9 @@ class channel_handle {
   // is closed already, std::logic_error for a nil channel.
   void close() {
     if (core_ == nullptr)
-      fail_logic("concur::channel::close: the channel is nil; only a channel with a capacity can be closed");
-    if (!core_->close()) fail_closed("concur::channel::close: the channel is closed already");
+      fail_logic("concur::channel::close: the channel is nil, so there is nothing to close; give it a channel first");
+    if (!core_->close())
+      fail_closed("concur::channel::close: the channel is closed already; where several may close it, use try_close()");
   }
   // The same without throwing: false when it was closed already, or is nil.
   bool try_close() noexcept { return core_ != nullptr && core_->close(); }

@@ -56,6 +56,11 @@ class channel_case : public select_case {
 
 template <class Item, class F>
 class recv_case final : public channel_case<Item> {
+  static constexpr bool is_signal = std::is_same<Item, signal_item>::value;
+  static_assert(std::is_invocable<F&, std::optional<Item>>::value || std::is_invocable<F&>::value ||
+                    (is_signal && std::is_invocable<F&, bool>::value),
+                "select: the function of recv takes a std::optional<T>, for channel<void> a bool, or nothing");
+
  public:
   recv_case(channel_core<Item>* core, F&& handler) : channel_case<Item>(core), handler_(std::move(handler)) {}
   recv_case(recv_case&&) = default;
@@ -76,7 +81,7 @@ class recv_case final : public channel_case<Item> {
     slot_.reset();
     if constexpr (std::is_invocable<F&, std::optional<Item>>::value)
       handler_(std::move(received));
-    else if constexpr (std::is_same<Item, signal_item>::value && std::is_invocable<F&, bool>::value)
+    else if constexpr (is_signal && std::is_invocable<F&, bool>::value)
       handler_(received.has_value());
     else
       handler_();
@@ -90,6 +95,8 @@ class recv_case final : public channel_case<Item> {
 // The value is lent by the caller, who moved it into the call, or kept here.
 template <class Item, class F>
 class send_case final : public channel_case<Item> {
+  static_assert(std::is_invocable<F&>::value, "select: the function of send takes nothing");
+
  public:
   send_case(channel_core<Item>* core, Item* lent, F&& handler)
       : channel_case<Item>(core), value_(lent), handler_(std::move(handler)) {}

@@ -140,7 +140,7 @@ CONCUR_INLINE bool mutex_core::lock_deadline(nanoseconds_t deadline_ns, const ch
   const void* const self = identity_of(this_worker());
   if (is_held_by(self)) {
     fail_logic(std::string("concur::") + name +
-               "::lock: the caller holds this mutex already, and would wait for itself for ever");
+               "::lock: the caller holds this mutex already, and would wait for itself; unlock it first");
   }
   nanoseconds_t since = 0;
   bool wants_handover = false;

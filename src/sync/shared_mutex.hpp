@@ -124,7 +124,7 @@ CONCUR_NAMESPACE_BEGIN
 CONCUR_INLINE void shared_mutex::refuse_relock(bool is_holder) {
   if (is_holder) {
     detail::fail_logic(
-        "concur::shared_mutex: the caller holds it as writer already, and would wait for itself for ever");
+        "concur::shared_mutex: the caller holds it as writer already, and would wait for itself; unlock it first");
   }
 }
 

@@ -7759,7 +7759,7 @@ CONCUR_INLINE bool mutex_core::lock_deadline(nanoseconds_t deadline_ns, const ch
   const void* const self = identity_of(this_worker());
   if (is_held_by(self)) {
     fail_logic(std::string("concur::") + name +
-               "::lock: the caller holds this mutex already, and would wait for itself for ever");
+               "::lock: the caller holds this mutex already, and would wait for itself; unlock it first");
   }
   nanoseconds_t since = 0;
   bool wants_handover = false;
@@ -8090,7 +8090,7 @@ CONCUR_NAMESPACE_BEGIN
 CONCUR_INLINE void shared_mutex::refuse_relock(bool is_holder) {
   if (is_holder) {
     detail::fail_logic(
-        "concur::shared_mutex: the caller holds it as writer already, and would wait for itself for ever");
+        "concur::shared_mutex: the caller holds it as writer already, and would wait for itself; unlock it first");
   }
 }
 
@@ -10060,8 +10060,9 @@ class channel_handle {
   // is closed already, std::logic_error for a nil channel.
   void close() {
     if (core_ == nullptr)
-      fail_logic("concur::channel::close: the channel is nil; only a channel with a capacity can be closed");
-    if (!core_->close()) fail_closed("concur::channel::close: the channel is closed already");
+      fail_logic("concur::channel::close: the channel is nil, so there is nothing to close; give it a channel first");
+    if (!core_->close())
+      fail_closed("concur::channel::close: the channel is closed already; where several may close it, use try_close()");
   }
   // The same without throwing: false when it was closed already, or is nil.
   bool try_close() noexcept { return core_ != nullptr && core_->close(); }
@@ -10933,6 +10934,11 @@ class channel_case : public select_case {
 
 template <class Item, class F>
 class recv_case final : public channel_case<Item> {
+  static constexpr bool is_signal = std::is_same<Item, signal_item>::value;
+  static_assert(std::is_invocable<F&, std::optional<Item>>::value || std::is_invocable<F&>::value ||
+                    (is_signal && std::is_invocable<F&, bool>::value),
+                "select: the function of recv takes a std::optional<T>, for channel<void> a bool, or nothing");
+
  public:
   recv_case(channel_core<Item>* core, F&& handler) : channel_case<Item>(core), handler_(std::move(handler)) {}
   recv_case(recv_case&&) = default;
@@ -10953,7 +10959,7 @@ class recv_case final : public channel_case<Item> {
     slot_.reset();
     if constexpr (std::is_invocable<F&, std::optional<Item>>::value)
       handler_(std::move(received));
-    else if constexpr (std::is_same<Item, signal_item>::value && std::is_invocable<F&, bool>::value)
+    else if constexpr (is_signal && std::is_invocable<F&, bool>::value)
       handler_(received.has_value());
     else
       handler_();
@@ -10967,6 +10973,8 @@ class recv_case final : public channel_case<Item> {
 // The value is lent by the caller, who moved it into the call, or kept here.
 template <class Item, class F>
 class send_case final : public channel_case<Item> {
+  static_assert(std::is_invocable<F&>::value, "select: the function of send takes nothing");
+
  public:
   send_case(channel_core<Item>* core, Item* lent, F&& handler)
       : channel_case<Item>(core), value_(lent), handler_(std::move(handler)) {}
@@ -11088,7 +11096,7 @@ class selector {
     static_assert(!std::is_lvalue_reference<Case>::value, "a selector owns its cases: pass them as they are made");
     return keep(std::make_unique<std::decay_t<Case>>(std::move(one)));
   }
-  // Takes the case out. Throws std::invalid_argument if the index was never given.
+  // Takes the case out; its own function may do so too. Throws std::invalid_argument if the index was never given.
   void remove(int index);
   void clear() noexcept { cases_.clear(); }
   // How many cases can still happen.
@@ -11114,7 +11122,7 @@ class selector {
   int keep(std::unique_ptr<detail::select_case> one);
   int wait_in_order(detail::select_order order, detail::nanoseconds_t deadline_ns, bool may_park);
 
-  std::vector<std::unique_ptr<detail::select_case>> cases_;  // null: removed, or spent
+  std::vector<std::shared_ptr<detail::select_case>> cases_;  // null: removed, or spent; shared with a wait that runs it
   std::vector<detail::select_case*> room_;                   // for the lists of a wait
 };
 
@@ -11154,9 +11162,9 @@ CONCUR_INLINE int selector::wait_in_order(detail::select_order order, detail::na
   if (chosen < 0) return -1;
   std::size_t index = 0;
   while (cases_[index].get() != room[chosen]) ++index;
-  std::unique_ptr<detail::select_case> spent;
-  if (cases_[index]->is_spent()) spent = std::move(cases_[index]);
-  room[chosen]->run();
+  const std::shared_ptr<detail::select_case> running = cases_[index];  // its function may remove it
+  if (running->is_spent()) cases_[index].reset();
+  running->run();
   return static_cast<int>(index);
 }
 

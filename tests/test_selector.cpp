@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include <memory>
+#include <optional>
 #include <stdexcept>
 #include <string>
 #include <system_error>
@@ -381,5 +382,28 @@ TEST_CASE("a select and readers of one descriptor, with cancellations: every byt
       for (auto& one : all) one.get();
     });
     CHECK(read.load() == bytes);
+  }
+}
+
+TEST_CASE("a case may be removed by its own function, which goes on") {
+  const nothing_left_over guard;
+  for (const bool removes_all : {false, true}) {
+    concur::channel<int> ch;
+    ch.close();
+    concur::selector cases;
+    const std::string kept(100, 'k');  // captured: on the heap, and gone with the case
+    std::string seen;
+    int index = -1;
+    index = cases.add(concur::recv(ch, [&cases, &index, &seen, kept, removes_all](std::optional<int>) {
+      if (removes_all)
+        cases.clear();
+      else
+        cases.remove(index);
+      seen = kept;
+    }));
+    CHECK(cases.wait() == 0);
+    CHECK(seen == kept);
+    CHECK(cases.size() == 0);
+    CHECK(cases.try_wait() == -1);
   }
 }

@@ -37,7 +37,7 @@ class selector {
     static_assert(!std::is_lvalue_reference<Case>::value, "a selector owns its cases: pass them as they are made");
     return keep(std::make_unique<std::decay_t<Case>>(std::move(one)));
   }
-  // Takes the case out. Throws std::invalid_argument if the index was never given.
+  // Takes the case out; its own function may do so too. Throws std::invalid_argument if the index was never given.
   void remove(int index);
   void clear() noexcept { cases_.clear(); }
   // How many cases can still happen.
@@ -63,7 +63,7 @@ class selector {
   int keep(std::unique_ptr<detail::select_case> one);
   int wait_in_order(detail::select_order order, detail::nanoseconds_t deadline_ns, bool may_park);
 
-  std::vector<std::unique_ptr<detail::select_case>> cases_;  // null: removed, or spent
+  std::vector<std::shared_ptr<detail::select_case>> cases_;  // null: removed, or spent; shared with a wait that runs it
   std::vector<detail::select_case*> room_;                   // for the lists of a wait
 };
 
@@ -103,9 +103,9 @@ CONCUR_INLINE int selector::wait_in_order(detail::select_order order, detail::na
   if (chosen < 0) return -1;
   std::size_t index = 0;
   while (cases_[index].get() != room[chosen]) ++index;
-  std::unique_ptr<detail::select_case> spent;
-  if (cases_[index]->is_spent()) spent = std::move(cases_[index]);
-  room[chosen]->run();
+  const std::shared_ptr<detail::select_case> running = cases_[index];  // its function may remove it
+  if (running->is_spent()) cases_[index].reset();
+  running->run();
   return static_cast<int>(index);
 }
 

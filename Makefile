@@ -12,7 +12,7 @@ CXX := g++
 endif
 BUILD ?= build
 STD ?= c++17
-CXXFLAGS ?= -O2 -g
+CXXFLAGS ?= -O2
 WARNINGS ?= -Wall -Wextra
 LDFLAGS ?=
 LDLIBS ?=

@@ -10,7 +10,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-export CXX=${CXX:-g++} CXXFLAGS=${CXXFLAGS:--O2 -g} LIMIT=${LIMIT:-60} TRIES=${TRIES:-8}
+export CXX=${CXX:-g++} CXXFLAGS=${CXXFLAGS:--O2} LIMIT=${LIMIT:-60} TRIES=${TRIES:-8}
 export BUILD=${BUILD:-build}/mutants
 jobs=${JOBS:-$(nproc 2>/dev/null || echo 2)}
 list=tests/mutants.txt

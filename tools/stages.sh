@@ -93,7 +93,7 @@ descriptor_tests() { grep -lE 'tcp_|io::|poller' tests/test_*.cpp tests/stress_*
 # What a change must pass to land, besides `make test`, which .ci/run calls as a newcomer does: check, and the two sanitizers
 # that find most, in under half an hour.
 landing() {
-  local sanitizers="-g -O1 -fno-omit-frame-pointer"
+  local sanitizers="-g1 -O1 -fno-omit-frame-pointer"
   check_without_tests
   lane "asan and ubsan, gcc" g++ "$sanitizers -fsanitize=address,undefined -fno-sanitize-recover=undefined"
   lane "tsan, clang" clang++ "$sanitizers -fsanitize=thread"
@@ -101,13 +101,13 @@ landing() {
 }
 
 ci() {
-  local moving sanitizers="-g -O1 -fno-omit-frame-pointer"
+  local moving sanitizers="-g1 -O1 -fno-omit-frame-pointer"
   moving=$(migration_tests)
   stage "packages" tools/setup_ci.sh
   check --all
-  lane "clang, C++20" clang++ "-O2 -g" STD=c++20
-  lane "poll, checked" "$CXX" "-O2 -g -DCONCUR_POLLER_POLL -DCONCUR_CHECKED"
-  lane "kqueue" "$CXX" "-O2 -g -DCONCUR_POLLER_KQUEUE -Itests/support/kqueue" TESTS="$(descriptor_tests)"
+  lane "clang, C++20" clang++ "-O2" STD=c++20
+  lane "poll, checked" "$CXX" "-O2 -DCONCUR_POLLER_POLL -DCONCUR_CHECKED"
+  lane "kqueue" "$CXX" "-O2 -DCONCUR_POLLER_KQUEUE -Itests/support/kqueue" TESTS="$(descriptor_tests)"
   lane "asan and ubsan, gcc" g++ "$sanitizers -fsanitize=address,undefined -fno-sanitize-recover=undefined"
   lane "asan and ubsan, clang" clang++ "$sanitizers -fsanitize=address,undefined -fno-sanitize-recover=undefined"
   lane "tsan, clang" clang++ "$sanitizers -fsanitize=thread"

@@ -445,6 +445,13 @@ class intrusive_queue {
     return item;
   }
 
+  // The chain from `first` to `last`, linked already, before what is here.
+  void push_front(T* first, T* last) noexcept {
+    if (head_ == nullptr) tail_ = last;
+    last->next = head_;
+    head_ = first;
+  }
+
   // Everything of `other`, behind what is here. `other` is empty afterwards.
   void append(intrusive_queue& other) noexcept {
     if (other.head_ == nullptr) return;
@@ -5206,6 +5213,128 @@ CONCUR_INLINE std::uint32_t run_queue::steal(fiber** out, bool take_recent) noex
 CONCUR_NAMESPACE_END
 #endif  // CONCUR_BODIES
 
+// runtime/shared_queue.hpp - ready fibers that no worker has for its own: sent from outside, or too many for a ring.
+//
+// A program that spawns faster than it runs fills its worker's ring, and the surplus must go somewhere. In which order
+// it comes back decides how much memory the program needs. First in, first out runs a tree of fibers level by level: a
+// whole level is parked at once, each fiber with a stack, and every one of them has left the cache when its turn comes.
+// Newest first runs the tree in depth: few are alive at a time, and what is taken was touched a moment ago. On a tree of
+// a million that is a factor of three and more.
+//
+// But newest first alone starves: while somebody spawns without end, there is always something newer. So surplus grows
+// old, and old fibers have a turn of their own that nothing newer can take.
+//
+//     queue      what                                      order                    an idle worker    upkeep
+//     surplus    full rings' oldest, in batches            the newest batch first   1st               if it runs low
+//     foreign    made ready by threads outside             first come               2nd               its share
+//     aged       surplus that lay here for a while         as it aged               3rd               one, first of all
+//
+//   H1  Upkeep, which each worker does every so many picks whatever its ring holds, takes one aged fiber before all else,
+//       and foreign ones by the share; so neither waits for an end of the newer ones. One, not a share: an aged fiber is
+//       mostly the root of a subtree, and many at once would bring the run level by level back.
+//   H2  Every patience_ns, upkeep makes all that is surplus aged: in one step, whatever its length. A fiber thus is aged
+//       patience_ns after it came, at most, and has in front of it only what came before that moment.
+//   H3  A worker whose ring runs low takes of everything: fibers that yield for ever keep a ring from being empty, and
+//       the surplus must not come back one by one because of them.
+//   H4  `count_` is the sum of all three queues, so that one look tells a worker that goes to sleep whether there is work
+//       (idle.hpp, R2). It is written under the lock.
+//
+// Rejected: aged fibers behind the foreign ones, in one queue. Upkeep then takes its share of them, batch after batch, and
+// everything runs level by level as before.
+
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+class shared_queue {
+ public:
+  static constexpr nanoseconds_t patience_ns = 10'000'000;
+
+  // Who looks, and so what it is given, in this order.
+  enum class look : unsigned char {
+    idle,  // nothing else to run: surplus, foreign, aged
+    low,   // upkeep, with little left to run: one aged, foreign, surplus, aged
+    busy,  // upkeep: one aged, foreign
+  };
+
+  // Fibers in all three queues (H4); a hint, unless the caller's fence orders it against the pushes.
+  std::uint32_t count() const noexcept { return count_.load(std::memory_order_relaxed); }  // relaxed: see above
+
+  // Behind the other foreign ones. The caller announces.
+  void push_foreign(fiber* f) noexcept;
+  // Before all other surplus, and in the order of the list, which is not empty. The caller announces.
+  void push_surplus(fiber** list, std::uint32_t size) noexcept;
+  // At most `most`, which is not 0, into `out`; how many.
+  std::uint32_t take(fiber** out, std::uint32_t most, look who) noexcept;
+  // H2, if it is time.
+  void age(nanoseconds_t now) noexcept;
+
+ private:
+  void add(std::uint32_t n) noexcept {
+    // relaxed, both: the lock orders it for takers, the announcement's fence for sleepers.
+    count_.store(count_.load(std::memory_order_relaxed) + n, std::memory_order_relaxed);
+  }
+
+  spin_lock lock_;
+  intrusive_queue<fiber> surplus_;
+  intrusive_queue<fiber> foreign_;
+  intrusive_queue<fiber> aged_;
+  nanoseconds_t aged_ns_ = 0;  // when the surplus was last made aged
+  std::atomic<std::uint32_t> count_{0};
+};
+
+}  // namespace detail
+CONCUR_NAMESPACE_END
+
+#if CONCUR_BODIES
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+CONCUR_INLINE void shared_queue::push_foreign(fiber* f) noexcept {
+  lock_scope<spin_lock> held(lock_);
+  foreign_.push(f);
+  add(1);
+}
+
+CONCUR_INLINE void shared_queue::push_surplus(fiber** list, std::uint32_t size) noexcept {
+  for (std::uint32_t i = 0; i + 1 < size; ++i) list[i]->next = list[i + 1];
+  lock_scope<spin_lock> held(lock_);
+  surplus_.push_front(list[0], list[size - 1]);
+  add(size);
+}
+
+CONCUR_INLINE std::uint32_t shared_queue::take(fiber** out, std::uint32_t most, look who) noexcept {
+  if (count() == 0) return 0;
+  std::uint32_t n = 0;
+  const auto drain = [&](intrusive_queue<fiber>& from, std::uint32_t limit) {
+    while (n < limit && !from.is_empty()) out[n++] = from.pop();
+  };
+  lock_scope<spin_lock> held(lock_);
+  if (who != look::idle) {
+    if (!CONCUR_MUTANT_IS(183)) drain(aged_, 1);  // H1
+    drain(foreign_, most);
+  }
+  if (who != look::busy) {  // H3
+    drain(surplus_, most);
+    drain(foreign_, most);
+    drain(aged_, most);
+  }
+  // relaxed, both: under the lock (H4).
+  count_.store(count_.load(std::memory_order_relaxed) - n, std::memory_order_relaxed);
+  return n;
+}
+
+CONCUR_INLINE void shared_queue::age(nanoseconds_t now) noexcept {
+  if (count() == 0 || CONCUR_MUTANT_IS(181)) return;
+  lock_scope<spin_lock> held(lock_);
+  if (now - aged_ns_ < patience_ns) return;
+  aged_ns_ = now;
+  aged_.append(surplus_);
+}
+
+}  // namespace detail
+CONCUR_NAMESPACE_END
+#endif  // CONCUR_BODIES
+
 // runtime/timers.hpp - deadlines of parked fibers: cheap to set, cheaper to call off.
 //
 // Most deadlines never pass: a read with a time limit usually reads. So setting and calling off must cost next to
@@ -5689,7 +5818,8 @@ CONCUR_NAMESPACE_END
 //   R1  Work that only others can run (shared queue, an inbox, a full ring's surplus) is announced by the sleep
 //       protocol in idle.hpp: never lost. Work on a worker's own queue needs no announcement: its owner is awake and
 //       looks there before it sleeps; waking another worker for it is only a matter of speed.
-//   R2  The shared queue gets a look every upkeep_interval picks, so that a busy local queue cannot starve it.
+//   R2  The shared queue gets a look every upkeep_interval picks, so that a busy local queue cannot starve it. The surplus
+//       of full rings comes back newest first, and grows old lest it starve (shared_queue.hpp).
 //   R3  No shared counter is touched by spawn or exit: fibers alive are the sum of `spawned` less the sum of
 //       `finished`, exact when all workers are idle, which is when it is asked.
 //   R4  A thread from outside that makes a fiber ready may still be announcing it when that fiber has ended, and its
@@ -5778,8 +5908,7 @@ class scheduler {
  private:
   friend class idle_set;
   void spill(worker* w, fiber* f) noexcept;
-  void push_shared(fiber** list, std::uint32_t count) noexcept;
-  fiber* pop_shared(worker* w) noexcept;
+  fiber* pop_shared(worker* w, shared_queue::look who) noexcept;
   void send_home(fiber* f) noexcept;
   void empty_inbox(worker* w) noexcept;
   fiber* look_around(worker* w) noexcept;
@@ -5791,10 +5920,9 @@ class scheduler {
   void stop_threads() noexcept;
   std::uint64_t new_id(worker* w) noexcept;
 
-  alignas(cache_line_bytes) spin_lock shared_lock_;
-  intrusive_queue<fiber> shared_;
-  std::atomic<std::uint32_t> shared_count_{0};
-  std::uint64_t next_id_ = 1;  // under shared_lock_
+  alignas(cache_line_bytes) shared_queue shared_;
+  spin_lock id_lock_;
+  std::uint64_t next_id_ = 1;  // under id_lock_
   spin_lock exception_lock_;
   std::exception_ptr exception_;  // under exception_lock_
   void* threads_ = nullptr;       // pthread_t of each worker that was started
@@ -5840,7 +5968,7 @@ namespace detail {
 CONCUR_INLINE std::uint64_t scheduler::new_id(worker* w) noexcept {
   constexpr std::uint64_t run = 1024;
   if (w != nullptr && w->next_id != w->last_id) return w->next_id++;
-  lock_scope<spin_lock> held(shared_lock_);
+  lock_scope<spin_lock> held(id_lock_);
   if (w == nullptr) return next_id_++;
   w->next_id = next_id_;
   next_id_ += run;
@@ -5881,7 +6009,7 @@ CONCUR_INLINE void free_fiber(fiber* f) noexcept {
 
 CONCUR_INLINE void scheduler::launch(worker* w, fiber* f) noexcept {
   if (w == nullptr) {
-    foreign_spawned.fetch_add(1, std::memory_order_relaxed);  // relaxed: push_shared's lock publishes it
+    foreign_spawned.fetch_add(1, std::memory_order_relaxed);  // relaxed: the shared queue's lock publishes it
     make_ready(f);
     return;
   }
@@ -5902,7 +6030,7 @@ CONCUR_INLINE void scheduler::make_ready(fiber* f) noexcept {
   if (f->home != nullptr) {
     send_home(f);
   } else {
-    push_shared(&f, 1);
+    shared_.push_foreign(f);
     idle.announce(*this);
   }
   visitors.fetch_sub(1, std::memory_order_release);  // release: the last touch; pairs with the end's acquire (R4)
@@ -5922,34 +6050,22 @@ CONCUR_NOINLINE CONCUR_INLINE void scheduler::spill(worker* w, fiber* f) noexcep
   fiber* surplus[run_queue::batch + 1];
   std::uint32_t count = w->queue.pop_batch(surplus);
   surplus[count++] = f;
-  push_shared(surplus, count);
+  shared_.push_surplus(surplus, count);
   idle.announce(*this);
 }
 
-CONCUR_INLINE void scheduler::push_shared(fiber** list, std::uint32_t count) noexcept {
-  lock_scope<spin_lock> held(shared_lock_);
-  for (std::uint32_t i = 0; i < count; ++i) shared_.push(list[i]);
-  // relaxed: the lock orders it for takers, the announcement's fence for sleepers.
-  shared_count_.store(shared_count_.load(std::memory_order_relaxed) + count, std::memory_order_relaxed);
-}
-
 // One to run, and a fair share of the rest for w's own queue.
-CONCUR_INLINE fiber* scheduler::pop_shared(worker* w) noexcept {
-  // relaxed: a hint; sleepers look behind a fence.
-  if (shared_count_.load(std::memory_order_relaxed) == 0) return nullptr;
+CONCUR_INLINE fiber* scheduler::pop_shared(worker* w, shared_queue::look who) noexcept {
+  const std::uint32_t count = shared_.count();
+  if (count == 0) return nullptr;
+  std::uint32_t most = count / worker_count + 1;
+  const std::uint32_t room = run_queue::capacity - w->queue.stealable_count();
+  if (most > room) most = room;
+  if (most > run_queue::batch) most = run_queue::batch;
   fiber* taken[run_queue::batch];
-  std::uint32_t n = 0;
-  {
-    lock_scope<spin_lock> held(shared_lock_);
-    const std::uint32_t count = shared_count_.load(std::memory_order_relaxed);  // relaxed: under the lock
-    if (count == 0) return nullptr;
-    const std::uint32_t share = count / worker_count + 1;
-    const std::uint32_t room = run_queue::capacity - w->queue.stealable_count();
-    while (n < share && n < count && n < run_queue::batch && (n == 0 || n < room)) taken[n++] = shared_.pop();
-    shared_count_.store(count - n, std::memory_order_relaxed);  // relaxed: under the lock
-  }
+  const std::uint32_t n = shared_.take(taken, most != 0 ? most : 1, who);
   for (std::uint32_t i = 1; i < n; ++i) queue_behind(w, taken[i]);
-  return taken[0];
+  return n != 0 ? taken[0] : nullptr;
 }
 
 // To the one worker that may run it.
@@ -6844,7 +6960,7 @@ CONCUR_NAMESPACE_END
 //     1  the inbox           pinned fibers that only this worker may run
 //     2  its own queue
 //     3  timers, also those of workers that sleep
-//     4  the shared queue    with a share for the own queue
+//     4  the shared queue    with a share for the own queue (shared_queue.hpp)
 //     5  other workers       half of a random one's ring, if few enough are searching
 //     6  sleep               in the poller or on the parker (idle.hpp), and from the start
 //
@@ -6896,7 +7012,7 @@ CONCUR_INLINE void scheduler::dispatch_events(const poll_event* events, int coun
 
 CONCUR_INLINE bool scheduler::has_work_for(const worker* w, bool with_others) const noexcept {
   // relaxed, all: hints, or behind the fence of the sleep protocol.
-  if (is_stopping.load(std::memory_order_relaxed) || shared_count_.load(std::memory_order_relaxed) != 0) return true;
+  if (is_stopping.load(std::memory_order_relaxed) || shared_.count() != 0) return true;
   if (w->inbox.load(std::memory_order_relaxed) != nullptr || w->queue.has_any()) return true;  // relaxed: as above
   if (!with_others) return false;
   for (unsigned i = 0; i < worker_count; ++i) {
@@ -6961,7 +7077,7 @@ CONCUR_INLINE fiber* scheduler::look_around(worker* w) noexcept {
   if (fire_timers() != 0) {
     if (fiber* f = w->queue.pop()) return f;
   }
-  return pop_shared(w);
+  return pop_shared(w, shared_queue::look::idle);
 }
 
 CONCUR_INLINE fiber* scheduler::find_work(worker* w) noexcept {
@@ -6988,6 +7104,7 @@ CONCUR_INLINE fiber* scheduler::upkeep(worker* w) noexcept {
   const nanoseconds_t now = seam_now();
   if (now - w->last_upkeep_ns >= interval_ns) {
     w->last_upkeep_ns = now;
+    shared_.age(now);
     fire_timers();
     std::uint32_t nobody = 0;
     // relaxed: a look only; the next upkeep sees what this one misses.
@@ -7001,7 +7118,8 @@ CONCUR_INLINE fiber* scheduler::upkeep(worker* w) noexcept {
       dispatch_events(events, count);
     }
   }
-  return pop_shared(w);
+  const bool runs_low = w->queue.stealable_count() < run_queue::batch / 4 && !CONCUR_MUTANT_IS(182);
+  return pop_shared(w, runs_low ? shared_queue::look::low : shared_queue::look::busy);
 }
 
 // --- stacks ---

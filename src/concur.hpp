@@ -35,6 +35,7 @@
 #include "runtime/fiber.hpp"
 #include "runtime/fiber_pool.hpp"
 #include "runtime/run_queue.hpp"
+#include "runtime/shared_queue.hpp"
 #include "runtime/timers.hpp"
 #include "runtime/worker.hpp"
 #include "runtime/idle.hpp"

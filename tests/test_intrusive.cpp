@@ -17,6 +17,19 @@ struct item {
 
 }  // namespace
 
+TEST_CASE("queue: a chain goes in front, of nothing and of something") {
+  item all[4];
+  intrusive_queue<item> queue;
+  for (int round = 0; round < 2; ++round) {
+    all[1].next = &all[2];
+    queue.push_front(&all[1], &all[2]);
+    queue.push(&all[3]);
+    queue.push_front(&all[0], &all[0]);
+    for (item& one : all) CHECK(queue.pop() == &one);
+    CHECK(queue.is_empty());
+  }
+}
+
 TEST_CASE("queue: in order, appended, emptied, reused") {
   item all[6];
   intrusive_queue<item> a;

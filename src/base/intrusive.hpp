@@ -36,6 +36,13 @@ class intrusive_queue {
     return item;
   }
 
+  // The chain from `first` to `last`, linked already, before what is here.
+  void push_front(T* first, T* last) noexcept {
+    if (head_ == nullptr) tail_ = last;
+    last->next = head_;
+    head_ = first;
+  }
+
   // Everything of `other`, behind what is here. `other` is empty afterwards.
   void append(intrusive_queue& other) noexcept {
     if (other.head_ == nullptr) return;

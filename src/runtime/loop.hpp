@@ -7,7 +7,7 @@
 //     1  the inbox           pinned fibers that only this worker may run
 //     2  its own queue
 //     3  timers, also those of workers that sleep
-//     4  the shared queue    with a share for the own queue
+//     4  the shared queue    with a share for the own queue (shared_queue.hpp)
 //     5  other workers       half of a random one's ring, if few enough are searching
 //     6  sleep               in the poller or on the parker (idle.hpp), and from the start
 //
@@ -72,7 +72,7 @@ CONCUR_INLINE void scheduler::dispatch_events(const poll_event* events, int coun
 
 CONCUR_INLINE bool scheduler::has_work_for(const worker* w, bool with_others) const noexcept {
   // relaxed, all: hints, or behind the fence of the sleep protocol.
-  if (is_stopping.load(std::memory_order_relaxed) || shared_count_.load(std::memory_order_relaxed) != 0) return true;
+  if (is_stopping.load(std::memory_order_relaxed) || shared_.count() != 0) return true;
   if (w->inbox.load(std::memory_order_relaxed) != nullptr || w->queue.has_any()) return true;  // relaxed: as above
   if (!with_others) return false;
   for (unsigned i = 0; i < worker_count; ++i) {
@@ -137,7 +137,7 @@ CONCUR_INLINE fiber* scheduler::look_around(worker* w) noexcept {
   if (fire_timers() != 0) {
     if (fiber* f = w->queue.pop()) return f;
   }
-  return pop_shared(w);
+  return pop_shared(w, shared_queue::look::idle);
 }
 
 CONCUR_INLINE fiber* scheduler::find_work(worker* w) noexcept {
@@ -164,6 +164,7 @@ CONCUR_INLINE fiber* scheduler::upkeep(worker* w) noexcept {
   const nanoseconds_t now = seam_now();
   if (now - w->last_upkeep_ns >= interval_ns) {
     w->last_upkeep_ns = now;
+    shared_.age(now);
     fire_timers();
     std::uint32_t nobody = 0;
     // relaxed: a look only; the next upkeep sees what this one misses.
@@ -177,7 +178,8 @@ CONCUR_INLINE fiber* scheduler::upkeep(worker* w) noexcept {
       dispatch_events(events, count);
     }
   }
-  return pop_shared(w);
+  const bool runs_low = w->queue.stealable_count() < run_queue::batch / 4 && !CONCUR_MUTANT_IS(182);
+  return pop_shared(w, runs_low ? shared_queue::look::low : shared_queue::look::busy);
 }
 
 // --- stacks ---

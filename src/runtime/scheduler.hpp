@@ -11,7 +11,8 @@
 //   R1  Work that only others can run (shared queue, an inbox, a full ring's surplus) is announced by the sleep
 //       protocol in idle.hpp: never lost. Work on a worker's own queue needs no announcement: its owner is awake and
 //       looks there before it sleeps; waking another worker for it is only a matter of speed.
-//   R2  The shared queue gets a look every upkeep_interval picks, so that a busy local queue cannot starve it.
+//   R2  The shared queue gets a look every upkeep_interval picks, so that a busy local queue cannot starve it. The surplus
+//       of full rings comes back newest first, and grows old lest it starve (shared_queue.hpp).
 //   R3  No shared counter is touched by spawn or exit: fibers alive are the sum of `spawned` less the sum of
 //       `finished`, exact when all workers are idle, which is when it is asked.
 //   R4  A thread from outside that makes a fiber ready may still be announcing it when that fiber has ended, and its
@@ -26,12 +27,12 @@
 #include "atomic/spin_lock.hpp"
 #include "base/config.hpp"
 #include "base/error.hpp"
-#include "base/intrusive.hpp"
 #include "machine/poller.hpp"
 #include "machine/stack.hpp"
 #include "runtime/idle.hpp"
 #include "runtime/monitor.hpp"
 #include "runtime/options.hpp"
+#include "runtime/shared_queue.hpp"
 #include "runtime/worker.hpp"
 
 CONCUR_NAMESPACE_BEGIN
@@ -116,8 +117,7 @@ class scheduler {
  private:
   friend class idle_set;
   void spill(worker* w, fiber* f) noexcept;
-  void push_shared(fiber** list, std::uint32_t count) noexcept;
-  fiber* pop_shared(worker* w) noexcept;
+  fiber* pop_shared(worker* w, shared_queue::look who) noexcept;
   void send_home(fiber* f) noexcept;
   void empty_inbox(worker* w) noexcept;
   fiber* look_around(worker* w) noexcept;
@@ -129,10 +129,9 @@ class scheduler {
   void stop_threads() noexcept;
   std::uint64_t new_id(worker* w) noexcept;
 
-  alignas(cache_line_bytes) spin_lock shared_lock_;
-  intrusive_queue<fiber> shared_;
-  std::atomic<std::uint32_t> shared_count_{0};
-  std::uint64_t next_id_ = 1;  // under shared_lock_
+  alignas(cache_line_bytes) shared_queue shared_;
+  spin_lock id_lock_;
+  std::uint64_t next_id_ = 1;  // under id_lock_
   spin_lock exception_lock_;
   std::exception_ptr exception_;  // under exception_lock_
   void* threads_ = nullptr;       // pthread_t of each worker that was started
@@ -180,7 +179,7 @@ namespace detail {
 CONCUR_INLINE std::uint64_t scheduler::new_id(worker* w) noexcept {
   constexpr std::uint64_t run = 1024;
   if (w != nullptr && w->next_id != w->last_id) return w->next_id++;
-  lock_scope<spin_lock> held(shared_lock_);
+  lock_scope<spin_lock> held(id_lock_);
   if (w == nullptr) return next_id_++;
   w->next_id = next_id_;
   next_id_ += run;
@@ -221,7 +220,7 @@ CONCUR_INLINE void free_fiber(fiber* f) noexcept {
 
 CONCUR_INLINE void scheduler::launch(worker* w, fiber* f) noexcept {
   if (w == nullptr) {
-    foreign_spawned.fetch_add(1, std::memory_order_relaxed);  // relaxed: push_shared's lock publishes it
+    foreign_spawned.fetch_add(1, std::memory_order_relaxed);  // relaxed: the shared queue's lock publishes it
     make_ready(f);
     return;
   }
@@ -242,7 +241,7 @@ CONCUR_INLINE void scheduler::make_ready(fiber* f) noexcept {
   if (f->home != nullptr) {
     send_home(f);
   } else {
-    push_shared(&f, 1);
+    shared_.push_foreign(f);
     idle.announce(*this);
   }
   visitors.fetch_sub(1, std::memory_order_release);  // release: the last touch; pairs with the end's acquire (R4)
@@ -262,34 +261,22 @@ CONCUR_NOINLINE CONCUR_INLINE void scheduler::spill(worker* w, fiber* f) noexcep
   fiber* surplus[run_queue::batch + 1];
   std::uint32_t count = w->queue.pop_batch(surplus);
   surplus[count++] = f;
-  push_shared(surplus, count);
+  shared_.push_surplus(surplus, count);
   idle.announce(*this);
 }
 
-CONCUR_INLINE void scheduler::push_shared(fiber** list, std::uint32_t count) noexcept {
-  lock_scope<spin_lock> held(shared_lock_);
-  for (std::uint32_t i = 0; i < count; ++i) shared_.push(list[i]);
-  // relaxed: the lock orders it for takers, the announcement's fence for sleepers.
-  shared_count_.store(shared_count_.load(std::memory_order_relaxed) + count, std::memory_order_relaxed);
-}
-
 // One to run, and a fair share of the rest for w's own queue.
-CONCUR_INLINE fiber* scheduler::pop_shared(worker* w) noexcept {
-  // relaxed: a hint; sleepers look behind a fence.
-  if (shared_count_.load(std::memory_order_relaxed) == 0) return nullptr;
+CONCUR_INLINE fiber* scheduler::pop_shared(worker* w, shared_queue::look who) noexcept {
+  const std::uint32_t count = shared_.count();
+  if (count == 0) return nullptr;
+  std::uint32_t most = count / worker_count + 1;
+  const std::uint32_t room = run_queue::capacity - w->queue.stealable_count();
+  if (most > room) most = room;
+  if (most > run_queue::batch) most = run_queue::batch;
   fiber* taken[run_queue::batch];
-  std::uint32_t n = 0;
-  {
-    lock_scope<spin_lock> held(shared_lock_);
-    const std::uint32_t count = shared_count_.load(std::memory_order_relaxed);  // relaxed: under the lock
-    if (count == 0) return nullptr;
-    const std::uint32_t share = count / worker_count + 1;
-    const std::uint32_t room = run_queue::capacity - w->queue.stealable_count();
-    while (n < share && n < count && n < run_queue::batch && (n == 0 || n < room)) taken[n++] = shared_.pop();
-    shared_count_.store(count - n, std::memory_order_relaxed);  // relaxed: under the lock
-  }
+  const std::uint32_t n = shared_.take(taken, most != 0 ? most : 1, who);
   for (std::uint32_t i = 1; i < n; ++i) queue_behind(w, taken[i]);
-  return taken[0];
+  return n != 0 ? taken[0] : nullptr;
 }
 
 // To the one worker that may run it.

@@ -12,6 +12,7 @@
 #include <atomic>
 #include <chrono>
 #include <cstdio>
+#include <functional>
 #include <memory>
 #include <string>
 #include <thread>
@@ -57,24 +58,8 @@ inline bool is_thread_asleep([[maybe_unused]] long number) {
 class companion {
  public:
   template <class F>
-  companion(kind which, F body) : shared_(std::make_shared<state>()) {
-    auto work = [shared = shared_, body = std::move(body)]() mutable {
-      concur::detail::worker* w = concur::detail::this_worker();
-      shared->block.store(w != nullptr ? w->current : nullptr);
-      shared->number.store(thread_number());
-      try {
-        body();
-      } catch (...) {
-        shared->error = std::current_exception();
-      }
-      shared->has_ended.store(true);
-      shared->end.close();
-    };
-    if (which == kind::fiber && is_on_fiber())
-      concur::go(std::move(work));
-    else
-      thread_ = std::thread(std::move(work));
-  }
+  companion(kind which, F body)
+      : companion(erased{}, which, [kept = std::make_shared<F>(std::move(body))] { (*kept)(); }) {}
   companion(companion&&) = default;
   companion& operator=(companion&&) = delete;
   ~companion() { wait_for_end(); }
@@ -104,6 +89,7 @@ class companion {
   }
 
  private:
+  struct erased {};
   struct state {
     std::atomic<concur::detail::fiber*> block{nullptr};
     std::atomic<long> number{0};
@@ -111,6 +97,27 @@ class companion {
     std::exception_ptr error;
     concur::channel<void> end;
   };
+
+  // One instantiation for all bodies: fibers and threads of every closure of a test would take long to compile.
+  companion(erased, kind which, std::function<void()> body) : shared_(std::make_shared<state>()) {
+    auto work = [shared = shared_, body = std::move(body)]() mutable {
+      concur::detail::worker* w = concur::detail::this_worker();
+      shared->block.store(w != nullptr ? w->current : nullptr);
+      shared->number.store(thread_number());
+      try {
+        body();
+      } catch (...) {
+        shared->error = std::current_exception();
+      }
+      body = nullptr;
+      shared->has_ended.store(true);
+      shared->end.close();
+    };
+    if (which == kind::fiber && is_on_fiber())
+      concur::go(std::move(work));
+    else
+      thread_ = std::thread(std::move(work));
+  }
 
   void wait_for_end() {
     if (shared_ == nullptr) return;
@@ -125,8 +132,7 @@ class companion {
   std::thread thread_;
 };
 
-template <class F>
-void everywhere(F body) {
+inline void everywhere(const std::function<void(kind)>& body) {
   for (const kind which : {kind::fiber, kind::thread}) {
     for (const unsigned workers : {1U, 2U, 4U}) {
       CAPTURE(workers);

@@ -11625,13 +11625,25 @@ struct unwrapped<future<T>> {
   using type = T;
 };
 
-// What f returns for a value of type R; a future counts as what it will hold.
+// Whether f takes the value, rather than the future that holds it.
 template <class F, class R>
+struct takes_value : std::is_invocable<F, R> {};
+template <class F>
+struct takes_value<F, void> : std::is_invocable<F> {};
+
+// What f returns for a result of type R; a future counts as what it will hold.
+template <class F, class R, bool value = takes_value<F, R>::value>
 struct then_type {
+  static_assert(std::is_invocable<F, future<R>>::value,
+                "future::then: the function must take the value (nothing for void), or the future that is ready");
+  using type = typename unwrapped<std::invoke_result_t<F, future<R>>>::type;
+};
+template <class F, class R>
+struct then_type<F, R, true> {
   using type = typename unwrapped<std::invoke_result_t<F, R>>::type;
 };
 template <class F>
-struct then_type<F, void> {
+struct then_type<F, void, true> {
   using type = typename unwrapped<std::invoke_result_t<F>>::type;
 };
 template <class F, class R>
@@ -11667,7 +11679,8 @@ class future {
 
   // Makes `f` go on with the value: f(R), f() for void. Returns where f's own result will be; if f returns a future, the
   // result of that. This future is empty afterwards. When there is an exception instead, f is not called, and the exception
-  // passes on; it counts as taken here, and is the returned future's to surface.
+  // passes on; it counts as taken here, and is the returned future's to surface. A function that takes future<R> instead
+  // is called in both cases, with this future, which is ready.
   //
   // f runs as a new fiber: of the caller's runtime if a fiber calls then(); else of the runtime on whose worker the result
   // is made. If both are plain threads, f runs on the one that makes the result, or right here if the result is there: f
@@ -12601,6 +12614,20 @@ struct then_step {
   }
 };
 
+// f(future), whatever came of it.
+template <class R, class F>
+struct settled_step {
+  using source_type = future<R>;
+  using result = then_result<F, R>;
+
+  F function;
+  future<R> source;
+
+  static bool is_for(const future_state&) noexcept { return true; }
+  decltype(auto) call() { return std::move(function)(std::move(source)); }
+  static void pass(future<R>& from, result_state<result>& out) noexcept { pass_error(from, out); }
+};
+
 // f(error).
 template <class R, class F>
 struct or_else_step {
@@ -12905,7 +12932,9 @@ void attach_callback(future_state& source, F&& f) {
 template <class R>
 template <class F>
 auto future<R>::then(F&& f) -> future<detail::then_result<F, R>> {
-  using step = detail::then_step<future<R>, R, std::decay_t<F>>;
+  using function = std::decay_t<F>;
+  using step = std::conditional_t<detail::takes_value<function, R>::value, detail::then_step<future<R>, R, function>,
+                                  detail::settled_step<R, function>>;
   detail::future_state* source = detail::future_access::must_have_state(*this);
   return detail::attach_step(*source, [&] { return step{std::forward<F>(f), std::move(*this)}; });
 }

@@ -61,6 +61,40 @@ static_assert(std::is_same<after<int, double (*)(int)>, future<double>>::value, 
 static_assert(std::is_same<after<void, future<int> (*)()>, future<int>>::value, "a future of a future is one future");
 static_assert(std::is_same<after<int&, int& (*)(int&)>, future<int&>>::value, "");
 
+TEST_CASE("then with a function that takes the future is called for a value and for an error") {
+  const nothing_left_over guard;
+  everywhere([](kind) {
+    tally held;
+    promise<int> made;
+    future<std::string> told = made.get_future().then([&](future<int> settled) {
+      CONCUR_EXPECT(held, settled.ready());
+      return std::to_string(settled.get() + 1);
+    });
+    made.set_value(4);
+    CONCUR_EXPECT(held, told.get() == "5");
+    promise<void> failing;
+    future<int> caught = failing.get_future().then([](future<void> settled) {
+      try {
+        settled.get();
+      } catch (const special_error& error) {
+        return error.number;
+      }
+      return 0;
+    });
+    failing.set_exception(std::make_exception_ptr(special_error(7)));
+    CONCUR_EXPECT(held, caught.get() == 7);
+    future<int> again = concur::promise<int>().get_future().then([](future<int> settled) { return settled.get(); });
+    bool is_broken = false;
+    try {
+      again.get();
+    } catch (const std::future_error&) {
+      is_broken = true;
+    }
+    CONCUR_EXPECT(held, is_broken);
+    CHECK(held.report() == "");
+  });
+}
+
 TEST_CASE("then gets the value, and its result is had from the returned future") {
   const nothing_left_over guard;
   everywhere([](kind which) {

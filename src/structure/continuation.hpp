@@ -231,7 +231,9 @@ void attach_callback(future_state& source, F&& f) {
 template <class R>
 template <class F>
 auto future<R>::then(F&& f) -> future<detail::then_result<F, R>> {
-  using step = detail::then_step<future<R>, R, std::decay_t<F>>;
+  using function = std::decay_t<F>;
+  using step = std::conditional_t<detail::takes_value<function, R>::value, detail::then_step<future<R>, R, function>,
+                                  detail::settled_step<R, function>>;
   detail::future_state* source = detail::future_access::must_have_state(*this);
   return detail::attach_step(*source, [&] { return step{std::forward<F>(f), std::move(*this)}; });
 }

@@ -101,6 +101,20 @@ struct then_step {
   }
 };
 
+// f(future), whatever came of it.
+template <class R, class F>
+struct settled_step {
+  using source_type = future<R>;
+  using result = then_result<F, R>;
+
+  F function;
+  future<R> source;
+
+  static bool is_for(const future_state&) noexcept { return true; }
+  decltype(auto) call() { return std::move(function)(std::move(source)); }
+  static void pass(future<R>& from, result_state<result>& out) noexcept { pass_error(from, out); }
+};
+
 // f(error).
 template <class R, class F>
 struct or_else_step {

@@ -147,7 +147,7 @@ TEST_CASE("a new fiber goes behind, and on one worker the order of spawning is t
   const nothing_left_over guard;
   std::vector<int> order;
   concur::run(with_workers(1), [&] {
-    for (int i = 0; i < 600; ++i) go([&order, i] { order.push_back(i); });  // more than a ring holds
+    for (int i = 0; i < 600; ++i) go([&order, i] { order.push_back(i); });
     order.push_back(-1);
   });
   REQUIRE(order.size() == 601);

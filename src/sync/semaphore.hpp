@@ -206,7 +206,8 @@ CONCUR_INLINE void semaphore_core::release_slow(std::ptrdiff_t n, std::ptrdiff_t
     }
   }
   if (!is_given)
-    fail_logic("concur::counting_semaphore::release: there would be more permits than Max; release what was acquired");
+    fail_logic("concur::counting_semaphore::release: there would be more than " + std::to_string(limit) +
+               " permits, which is Max; release what was acquired");
   woken.resume_all();
 }
 

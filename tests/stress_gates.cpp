@@ -2,7 +2,7 @@
 // use one of them in every way there is, while waits time out and are cancelled at any moment. What goes in must come out:
 // each case counts, and ends only if nobody was lost.
 //
-// Some million operations each in the plain build. Each storm runs from a seed; timing decides the rest.
+// About ten million operations each in the plain build. Each storm runs from a seed; timing decides the rest.
 #include "support/cancel.hpp"
 #include "support/tally.hpp"
 #include "support/test.hpp"
@@ -28,7 +28,7 @@ constexpr int slowness = 1;
 constexpr std::size_t fibers = 6;
 
 // Where no party waits for the others, a storm on a machine that is busy with something else ends after so long.
-constexpr std::chrono::milliseconds storm_limit(1500);
+constexpr std::chrono::milliseconds storm_limit(1800);
 
 // Who takes part besides the fibers. Where everybody waits for everybody, each round with a thread in it costs system
 // calls: those storms are shorter.
@@ -133,7 +133,7 @@ TEST_CASE("latches: all open, nobody passes too soon") {
   unsigned seed = 1;
   long operations = 0;
   for (const cast& who : casts) {
-    const std::size_t count = static_cast<std::size_t>(who.rounds(250000));
+    const std::size_t count = static_cast<std::size_t>(who.rounds(360000));
     std::vector<std::unique_ptr<concur::latch>> doors;
     std::vector<std::atomic<int>> arrived(count);
     for (std::size_t i = 0; i < count; ++i)
@@ -171,7 +171,7 @@ TEST_CASE("a barrier: as many completions as phases, and nobody a phase ahead") 
   unsigned seed = 2;
   long operations = 0;
   for (const cast& who : casts) {
-    const int phases = who.rounds(200000);
+    const int phases = who.rounds(260000);
     int completed = 0;  // written by the completion only
     std::atomic<long> out_of_step{0};
     concur::barrier meet(static_cast<std::ptrdiff_t>(who.parties()), [&completed]() noexcept { ++completed; });
@@ -241,7 +241,7 @@ TEST_CASE("flags: each function is through exactly once, whoever throws or is ca
   unsigned seed = 4;
   long operations = 0;
   for (const cast& who : mixed_casts) {
-    const std::size_t count = static_cast<std::size_t>(who.rounds(2500000));
+    const std::size_t count = static_cast<std::size_t>(who.rounds(10000000));
     std::vector<concur::once_flag> flags(count);
     std::vector<int> ends(count);  // plain: only ever one function at a time, and a happens-before between two
     std::atomic<long> not_done{0};
@@ -290,7 +290,7 @@ TEST_CASE("a pool: no thing is lost, doubled or one too many") {
   unsigned seed = 5;
   long operations = 0;
   for (const cast& who : mixed_casts) {
-    const int rounds = who.rounds(6250000);
+    const int rounds = who.rounds(12000000);
     constexpr int capacity = 3;
     std::atomic<int> alive{0};
     std::atomic<int> out{0};

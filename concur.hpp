@@ -13899,6 +13899,8 @@ io_result run_io(int fd, direction d, nanoseconds_t deadline_ns, Op op, std::siz
       return result;
     }
     if (result == -EINTR) continue;
+    // Closed between the news that woke this fiber and its next try: for the caller it was closed while it waited.
+    if (result == -EBADF && !is_first) return -ECANCELED;
     if (result != -EAGAIN) return result;
     int error = 0;
     const outcome ended = wait_ready(*slot, fd, d, deadline_ns, turn.is_mine, skipped_at, error);

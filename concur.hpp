@@ -10548,7 +10548,6 @@ class select_case {
 
   lock_chain site;          // its lock; null for a case that waits at no site, or is never ready
   waiter note;              // while the select waits
-  bool holds_lock = false;  // of several cases of one site, only the first
   bool is_retired = false;  // the lock can no longer be had: what it guarded has happened
   bool is_candidate = false;
   case_traits kind;
@@ -10816,47 +10815,40 @@ inline unsigned sort_sites(const select_list& list) noexcept {
 // The locks of all sites, for one moment (E1).
 class held_sites {
  public:
-  held_sites(worker* w, select_case** by_address, unsigned count) noexcept
-      : worker_(w), by_address_(by_address), count_(count) {
-    const spin_lock* before = nullptr;
-    for (unsigned i = 0; i < count_; ++i) {
-      select_case& c = *by_address_[i];
-      c.holds_lock = false;
-      if (c.site.lock != before) {
-        c.is_retired = c.site.lock->lock_unless_retired() != 0;
-        c.holds_lock = !c.is_retired;
-      } else {
-        c.is_retired = by_address_[i - 1]->is_retired;
+  held_sites(worker* w, select_case** by_address, unsigned count) noexcept : worker_(w) {
+    spin_lock* before = nullptr;
+    for (unsigned i = 0; i < count; ++i) {
+      select_case& c = *by_address[i];
+      if (c.site.lock == before) {
+        c.is_retired = by_address[i - 1]->is_retired;
+        continue;
       }
       before = c.site.lock;
+      c.is_retired = before->lock_unless_retired() != 0;
+      if (c.is_retired) continue;
+      c.site.next = chain_;
+      chain_ = &c.site;
     }
   }
   ~held_sites() {
     if (is_kept_) return;
-    unlock_chain(chain());
+    unlock_chain(chain_);
     if (served != nullptr) resume_near(worker_, served);
   }
   held_sites(const held_sites&) = delete;
   held_sites& operator=(const held_sites&) = delete;
 
-  lock_chain* chain() noexcept {
-    lock_chain* first = nullptr;
-    for (unsigned i = 0; i < count_; ++i) {
-      select_case& c = *by_address_[i];
-      if (!c.holds_lock) continue;
-      c.site.next = first;
-      first = &c.site;
-    }
-    return first;
+  // The locks stay held, and are the caller's to hand on.
+  lock_chain* keep() noexcept {
+    is_kept_ = true;
+    return chain_;
   }
-  void keep() noexcept { is_kept_ = true; }
 
   party* served = nullptr;
 
  private:
   worker* worker_;
-  select_case** by_address_;
-  unsigned count_;
+  lock_chain* chain_ = nullptr;
   bool is_kept_ = false;
 };
 
@@ -10990,8 +10982,7 @@ CONCUR_INLINE int run_select(const select_list& list) {
       if (!may_park) return otherwise;
       if (list.deadline_ns <= now) return -1;
       enter_sites(list, sites, me.who(), w);
-      locks = held.chain();
-      held.keep();
+      locks = held.keep();
     }
     const outcome result =
         in_poll ? in_poll->park(me.thread(), locks, deadline_ns) : me.park_at_all(locks, deadline_ns);

@@ -56,7 +56,6 @@ class select_case {
 
   lock_chain site;          // its lock; null for a case that waits at no site, or is never ready
   waiter note;              // while the select waits
-  bool holds_lock = false;  // of several cases of one site, only the first
   bool is_retired = false;  // the lock can no longer be had: what it guarded has happened
   bool is_candidate = false;
   case_traits kind;

@@ -6609,6 +6609,8 @@ struct wait_queue {
   // Under the lock, which it drops (Q2). A deadline that has passed ends the wait before it began. `value` is for who
   // claims the note. Returns what ended the wait; unless that is granted or closed, nothing was given.
   outcome wait(caller& me, void* value, nanoseconds_t deadline_ns, wait_reason reason) noexcept;
+  // For what is over once the lock is retired: waits for that. False: the deadline passed first. Throws `cancelled`.
+  bool wait_until_retired(nanoseconds_t deadline_ns, wait_reason reason);
 };
 
 }  // namespace detail
@@ -6635,6 +6637,16 @@ CONCUR_INLINE outcome wait_queue::wait(caller& me, void* value, nanoseconds_t de
     }
   }
   return result;
+}
+
+CONCUR_INLINE bool wait_queue::wait_until_retired(nanoseconds_t deadline_ns, wait_reason reason) {
+  worker* const w = checkpoint();
+  if (lock.peek() > 1) return true;
+  caller me(w);
+  if (lock.lock_unless_retired() != 0) return true;
+  const outcome result = wait(me, nullptr, deadline_ns, reason);
+  if (result == outcome::cancelled) fail_cancelled();
+  return result == outcome::granted;
 }
 
 }  // namespace detail
@@ -8976,13 +8988,7 @@ CONCUR_INLINE void latch::count_down(std::ptrdiff_t n) {
 }
 
 CONCUR_INLINE bool latch::wait_deadline(detail::nanoseconds_t deadline_ns) {
-  detail::worker* w = detail::checkpoint();
-  if (try_wait()) return true;
-  detail::caller me(w);
-  if (waiting_.lock.lock_unless_retired() != 0) return true;
-  const detail::outcome result = waiting_.wait(me, nullptr, deadline_ns, detail::wait_reason::latch_wait);
-  if (result == detail::outcome::cancelled) detail::fail_cancelled();
-  return result == detail::outcome::granted;
+  return waiting_.wait_until_retired(deadline_ns, detail::wait_reason::latch_wait);
 }
 
 CONCUR_NAMESPACE_END
@@ -9274,14 +9280,9 @@ CONCUR_INLINE void event::set() noexcept {
 }
 
 CONCUR_INLINE bool event::wait_deadline(detail::nanoseconds_t deadline_ns) {
-  detail::worker* w = detail::checkpoint();
-  if (is_set()) return true;
-  detail::caller me(w);
-  if (waiting_.lock.lock_unless_retired() != 0) return true;
-  const detail::outcome result = waiting_.wait(me, nullptr, deadline_ns, detail::wait_reason::event_wait);
-  if (result == detail::outcome::cancelled) detail::fail_cancelled();
-  if (CONCUR_MUTANT_IS(122) && result == detail::outcome::granted && !is_set()) return wait_deadline(deadline_ns);
-  return result == detail::outcome::granted;
+  const bool is_let_go = waiting_.wait_until_retired(deadline_ns, detail::wait_reason::event_wait);
+  if (CONCUR_MUTANT_IS(122) && is_let_go && !is_set()) return wait_deadline(deadline_ns);
+  return is_let_go;
 }
 
 CONCUR_NAMESPACE_END

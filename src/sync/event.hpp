@@ -88,14 +88,9 @@ CONCUR_INLINE void event::set() noexcept {
 }
 
 CONCUR_INLINE bool event::wait_deadline(detail::nanoseconds_t deadline_ns) {
-  detail::worker* w = detail::checkpoint();
-  if (is_set()) return true;
-  detail::caller me(w);
-  if (waiting_.lock.lock_unless_retired() != 0) return true;
-  const detail::outcome result = waiting_.wait(me, nullptr, deadline_ns, detail::wait_reason::event_wait);
-  if (result == detail::outcome::cancelled) detail::fail_cancelled();
-  if (CONCUR_MUTANT_IS(122) && result == detail::outcome::granted && !is_set()) return wait_deadline(deadline_ns);
-  return result == detail::outcome::granted;
+  const bool is_let_go = waiting_.wait_until_retired(deadline_ns, detail::wait_reason::event_wait);
+  if (CONCUR_MUTANT_IS(122) && is_let_go && !is_set()) return wait_deadline(deadline_ns);
+  return is_let_go;
 }
 
 CONCUR_NAMESPACE_END

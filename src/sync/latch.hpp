@@ -107,13 +107,7 @@ CONCUR_INLINE void latch::count_down(std::ptrdiff_t n) {
 }
 
 CONCUR_INLINE bool latch::wait_deadline(detail::nanoseconds_t deadline_ns) {
-  detail::worker* w = detail::checkpoint();
-  if (try_wait()) return true;
-  detail::caller me(w);
-  if (waiting_.lock.lock_unless_retired() != 0) return true;
-  const detail::outcome result = waiting_.wait(me, nullptr, deadline_ns, detail::wait_reason::latch_wait);
-  if (result == detail::outcome::cancelled) detail::fail_cancelled();
-  return result == detail::outcome::granted;
+  return waiting_.wait_until_retired(deadline_ns, detail::wait_reason::latch_wait);
 }
 
 CONCUR_NAMESPACE_END

@@ -4487,6 +4487,8 @@ enum class wait_reason : unsigned char {
   pool_acquire,
   wait_group_wait,
   future_get,
+  nursery_join,
+  nursery_room,
   readable,
   writable,
 };
@@ -4664,6 +4666,10 @@ CONCUR_INLINE const char* to_string(wait_reason reason) noexcept {
       return "wait_group wait";
     case wait_reason::future_get:
       return "future";
+    case wait_reason::nursery_join:
+      return "end of a nursery";
+    case wait_reason::nursery_room:
+      return "room in a nursery";
     case wait_reason::readable:
       return "readable descriptor";
     case wait_reason::writable:
@@ -4675,6 +4681,195 @@ CONCUR_INLINE const char* to_string(wait_reason reason) noexcept {
 }  // namespace detail
 CONCUR_NAMESPACE_END
 #endif  // CONCUR_BODIES
+
+// runtime/token_state.hpp - one word "it was cancelled", shared by handles, and those who want to hear of it.
+//
+// A scope ends with its block; a token handed to other code may be asked later, from any thread. So what a token asks lives
+// by itself, as long as anybody holds it.
+//
+//   K1  It is cancelled once, and stays so. Who cancels it first calls the listeners, one by one, without the lock; they may
+//       take locks of their own, but not wait.
+//   K2  A listener is called at most once. When forget() returns, it is not being called, and will not be.
+
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+struct token_listener {
+  explicit token_listener(void (*hear_in)(token_listener*) noexcept) noexcept : hear(hear_in) {}
+  token_listener(const token_listener&) = delete;
+  token_listener& operator=(const token_listener&) = delete;
+
+  token_listener* next = nullptr;
+  token_listener* prev = nullptr;
+  void (*hear)(token_listener*) noexcept;
+  std::atomic<bool> is_called{false};  // it was taken off the list, and the call is not over; written by who cancels
+};
+
+class token_state {
+ public:
+  token_state() noexcept = default;
+  token_state(const token_state&) = delete;
+  token_state& operator=(const token_state&) = delete;
+
+  void hold() noexcept { holders_.fetch_add(1, std::memory_order_relaxed); }  // relaxed: the caller holds it already
+  void release() noexcept {
+    // acq_rel: publishes what was done with it to who frees it, and sees what the others did.
+    if (holders_.fetch_sub(1, std::memory_order_acq_rel) == 1) delete this;
+  }
+
+  bool is_cancelled() const noexcept {
+    return is_cancelled_.load(std::memory_order_acquire);  // acquire: sees what was done before the cancellation
+  }
+  void cancel() noexcept;
+  // False, and nothing is kept: it is cancelled already.
+  bool listen(token_listener& who) noexcept;
+  void forget(token_listener& who) noexcept;  // K2
+
+  token_state* next_told = nullptr;  // of one cancellation's list (cancel.hpp)
+  // What ties it to a std::stop_token; made at most once (cancel_token.hpp).
+  std::atomic<void*> bridge{nullptr};
+  void (*free_bridge)(void*) noexcept = nullptr;
+
+ private:
+  void call_listeners() noexcept;
+  ~token_state() {
+    // relaxed: the last holder is alone.
+    if (void* const made = bridge.load(std::memory_order_relaxed)) free_bridge(made);
+  }
+
+  std::atomic<std::uint32_t> holders_{1};
+  std::atomic<bool> is_cancelled_{false};
+  spin_lock lock_;
+  intrusive_list<token_listener> listeners_;
+};
+
+}  // namespace detail
+CONCUR_NAMESPACE_END
+
+#if CONCUR_BODIES
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+CONCUR_INLINE void token_state::cancel() noexcept {
+  std::uint32_t holders = holders_.load(std::memory_order_relaxed);  // relaxed: the exchange decides
+  do {
+    if (holders == 0) return;  // it is being freed, and waits for us (cancel_token.hpp)
+    // relaxed, both: who frees it pairs with the release below.
+  } while (!holders_.compare_exchange_weak(holders, holders + 1, std::memory_order_relaxed, std::memory_order_relaxed));
+  call_listeners();
+  release();
+}
+
+CONCUR_INLINE void token_state::call_listeners() noexcept {
+  for (;;) {
+    token_listener* who = nullptr;
+    {
+      lock_scope<spin_lock> held(lock_);
+      is_cancelled_.store(true, std::memory_order_release);  // release: pairs with is_cancelled
+      who = listeners_.pop_front();
+      if (who != nullptr) who->is_called.store(true, std::memory_order_relaxed);  // relaxed: under the lock
+    }
+    if (who == nullptr) return;
+    who->hear(who);
+    who->is_called.store(false, std::memory_order_release);  // release: the last touch; pairs with forget
+  }
+}
+
+CONCUR_INLINE bool token_state::listen(token_listener& who) noexcept {
+  lock_scope<spin_lock> held(lock_);
+  if (is_cancelled()) return false;
+  listeners_.push_back(&who);
+  return true;
+}
+
+CONCUR_INLINE void token_state::forget(token_listener& who) noexcept {
+  {
+    lock_scope<spin_lock> held(lock_);
+    if (intrusive_list<token_listener>::is_linked(&who)) listeners_.erase(&who);
+  }
+  // acquire: pairs with the end of the call.
+  for (unsigned round = 0; who.is_called.load(std::memory_order_acquire) && !CONCUR_MUTANT_IS(204);) spin_wait(round);
+}
+
+}  // namespace detail
+CONCUR_NAMESPACE_END
+#endif  // CONCUR_BODIES
+
+// runtime/scope.hpp - what a cancellation reaches: scopes, the tree they form, and the few words that each of them is.
+//
+// A scope is a block of a fiber that can be cancelled as a whole. Scopes of one fiber nest; a nursery is a scope below
+// which other fibers live, each with scopes of its own. So there is one tree, and cancelling a scope means all that hangs
+// below it:
+//
+//     the runtime's root
+//       fiber A        scope (a deadline)     nursery N
+//                                               fiber B
+//                                               fiber C     scope     nursery M
+//                                                                       fiber D
+//
+// `is_cancelled` is kept up to date in every scope of the tree, so that a parking operation asks one word, however deep
+// the tree is:
+//
+//     is_cancelled  =  was_called  or  (not is_shielded  and  parent's is_cancelled)
+//
+// Locks, always taken from the root towards the leaves, and held while anything below is looked at (cancel.hpp):
+//
+//     fiber.scope_lock     the list of scopes that this fiber has entered: current_scope and up to where its parent begins
+//     nursery_part.gate    the fibers that live below the nursery
+//
+//   H1  A scope is entered and left by its owner, under the owner's lock, last in first out. Its parent does not change
+//       meanwhile, and outlives it; so walking up needs no lock.
+//   H2  A fiber is a nursery's member from before it is ready for the first time until it has left all scopes of its own.
+//       While a nursery has members, its owner does not leave it.
+//   H3  The equation above holds for every scope below a flag that is not just being changed; who changes one has the lock
+//       of its owner, and goes on below before letting go of it. Who enters a scope computes its flag under the lock.
+
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+struct fiber;
+struct nursery_part;
+
+struct scope {
+  scope() noexcept = default;
+  ~scope() {
+    // relaxed: whoever made it has handed the scope back.
+    if (token_state* const t = token.load(std::memory_order_relaxed)) t->release();
+  }
+  scope(const scope&) = delete;
+  scope& operator=(const scope&) = delete;
+
+  // relaxed, all four: a cancellation that a look misses claims the wait word instead (suspend.hpp, S5).
+  bool is_effective() const noexcept { return is_cancelled.load(std::memory_order_relaxed); }
+  bool surroundings_cancelled() const noexcept {
+    return parent != nullptr && !is_shielded.load(std::memory_order_relaxed) &&  // relaxed: as above
+           parent->is_effective();
+  }
+  // Whether the cancellation that is felt here is this scope's own: then it ends here (Trio's rule).
+  bool is_origin() const noexcept { return is_effective() && !surroundings_cancelled(); }
+
+  std::atomic<bool> is_cancelled{false};
+  std::atomic<bool> was_called{false};   // somebody cancelled this very scope, or its deadline passed
+  std::atomic<bool> is_shielded{false};  // what surrounds it does not reach it
+  std::atomic<bool> was_raised{false};   // an operation below was told of its cancellation
+  unsigned char outer_unwind_base = 0;   // the owner's, to be put back
+  std::atomic<fiber*> owner{nullptr};    // who has entered it; null: nobody yet, or it was left
+  scope* parent = nullptr;
+  scope* inner = nullptr;                    // a walker's note; under the owner's lock
+  nursery_part* below = nullptr;             // the fibers that live below it, if it is a nursery's
+  std::atomic<token_state*> token{nullptr};  // made when first asked for
+};
+
+// A fiber as a child of a nursery. The first part of the fiber's payload.
+struct member {
+  member* next = nullptr;
+  member* prev = nullptr;
+  fiber* who = nullptr;
+  nursery_part* home = nullptr;
+};
+
+}  // namespace detail
+CONCUR_NAMESPACE_END
 
 // runtime/fiber.hpp - a fiber's control block, and the states it goes through.
 //
@@ -4707,12 +4902,6 @@ struct local_table;
 
 enum class fiber_state : unsigned char { idle, ready, running, parked, finished };
 
-// What a cancellation reaches: parking operations look at it, and a fiber carries the one it is in. A tree of scopes
-// grows from here; the root is the runtime's own.
-struct scope {
-  std::atomic<bool> is_cancelled{false};
-};
-
 inline constexpr std::size_t fiber_name_bytes = 24;
 
 struct fiber : party {
@@ -4729,17 +4918,19 @@ struct fiber : party {
   exception_state exceptions{};  // what the C++ runtime keeps per thread about exceptions, while it is not running
   worker* home = nullptr;        // F3
   // Up to here it is what a switch touches: one cache line of the block.
-  fiber* next = nullptr;  // the run queue's or the pool's link
-  scheduler* owner = nullptr;  // whose queues it goes to; gone with its runtime
-  fiber_pool* pool = nullptr;  // where the block came from, and outlives the runtime if it must
-  scope* current_scope = nullptr;
+  fiber* next = nullptr;                       // the run queue's or the pool's link
+  scheduler* owner = nullptr;                  // whose queues it goes to; gone with its runtime
+  fiber_pool* pool = nullptr;                  // where the block came from, and outlives the runtime if it must
+  std::atomic<scope*> current_scope{nullptr};  // written by the fiber itself, or before it is ready
   stack* memory = nullptr;
-  void (*entry)(fiber*) noexcept = nullptr;              // calls the closure and keeps what came of it
-  void (*refuse)(fiber*, int error) noexcept = nullptr;  // instead of entry, when there is no stack to be had
+  // Calls the closure and keeps what came of it; with an errno instead of 0, only notes that there was no stack for it.
+  void (*entry)(fiber*, int refusal) noexcept = nullptr;
   void* payload = nullptr;  // closure and result: in `room` when small, on the heap when not
   char* name = nullptr;     // null, or fiber_name_bytes of its own
   std::uint64_t id = 0;
   local_table* locals = nullptr;  // the values of fiber_locals that it has used; null: none
+  spin_lock scope_lock;           // scope.hpp
+  unsigned char unwind_base = 0;  // exceptions that were on their way when the current scope was entered
 #if CONCUR_ASAN || CONCUR_TSAN
   stack_notice* notice = nullptr;  // at the top of its stack, and gone with it
 #endif
@@ -4747,20 +4938,22 @@ struct fiber : party {
   // relaxed: the state is for dumps and checks; queues and the wait word order everything.
   void set_state(fiber_state s) noexcept { state.store(s, std::memory_order_relaxed); }
   void set_reason(wait_reason r) noexcept { reason.store(r, std::memory_order_relaxed); }  // relaxed: as above
-  bool should_cancel() const noexcept {
-    // relaxed: a cancellation that this look misses claims the wait word instead (suspend.hpp, S5).
-    return CONCUR_UNLIKELY(current_scope->is_cancelled.load(std::memory_order_relaxed)) && shield_depth == 0;
+  // Only for the fiber itself, and for who publishes it.
+  scope* innermost() const noexcept {
+    return current_scope.load(std::memory_order_relaxed);  // relaxed: its own
   }
+  bool should_cancel() const noexcept { return CONCUR_UNLIKELY(innermost()->is_effective()) && shield_depth == 0; }
 };
 
 // A block: the fiber and the room for a small closure with its result, in whole cache lines.
 inline constexpr std::size_t fiber_block_bytes = sizeof(fiber) + 96 <= 256 ? 256 : 384;
 inline constexpr std::size_t fiber_room_bytes = fiber_block_bytes - (sizeof(fiber) + 15) / 16 * 16;
 
-// Whether an exception is on its way up the fiber's stack: destructors that run for it may park, and are not cancelled.
-inline bool is_unwinding([[maybe_unused]] const exception_state& exceptions) noexcept {
+// Whether an exception is on its way up the stopped fiber's stack, to beyond its current scope: destructors that run for
+// it may park, and are not cancelled. One that opens a scope is cancelled by that scope's own deadline, say.
+inline bool is_unwinding([[maybe_unused]] const fiber& f) noexcept {
 #if CONCUR_EXCEPTIONS
-  return exceptions.uncaught != 0;
+  return f.exceptions.uncaught > f.unwind_base;
 #else
   return false;
 #endif
@@ -5352,6 +5545,8 @@ CONCUR_NAMESPACE_END
 //       go.
 //   D3  next_ns() is never later than the earliest deadline. It may be earlier: then a look finds nothing, and costs
 //       no more.
+//   D4  An alarm is an entry that calls a function instead of ending a wait. It is called without the wheel's lock, by the
+//       thread that found it due, and is touched last when the call is over; calling it off waits for that.
 //
 // Source: Varghese and Lauck, "Hashed and Hierarchical Timing Wheels" (1987), scheme 7.
 
@@ -5372,6 +5567,13 @@ struct timer_entry {
   timer_wheel* wheel = nullptr;  // where it was set; null: never set
 };
 
+// D4. `who` stays null.
+struct alarm : timer_entry {
+  explicit alarm(void (*call_in)(alarm*) noexcept) noexcept : call(call_in) {}
+  void (*call)(alarm*) noexcept;        // may not wait
+  std::atomic<bool> is_ringing{false};  // set under the wheel's lock
+};
+
 class timer_wheel {
  public:
   timer_wheel() noexcept : next_ns_(never) {}
@@ -5384,7 +5586,9 @@ class timer_wheel {
   void set(timer_entry& entry) noexcept;
   // From any thread. Afterwards the entry is in no ring, and nobody looks at it any more.
   void call_off(timer_entry& entry) noexcept;
-  // Ends the wait of every party whose deadline has passed. Returns how many waits it ended. From any thread.
+  // The same for an alarm (D4). Not from its own call.
+  static void call_off_alarm(alarm& entry) noexcept;
+  // Ends the wait of every party whose deadline has passed, and calls the alarms. Returns how many. From any thread.
   std::size_t fire(nanoseconds_t now) noexcept;
 
   // D3. never: no timer is set.
@@ -5413,6 +5617,7 @@ class timer_wheel {
   // The earliest occupied slot: its ring, its number, the tick at which it opens. False: the wheel is empty.
   bool find_next(unsigned& ring, unsigned& slot, tick_t& opens) const noexcept;
   timer_entry* open_slot(unsigned ring, unsigned slot, nanoseconds_t now, timer_entry* fired) noexcept;
+  static bool is_to_fire(timer_entry& entry) noexcept;
 
   spin_lock lock_;
   tick_t elapsed_ = 0;
@@ -5496,20 +5701,39 @@ CONCUR_INLINE timer_entry* timer_wheel::open_slot(unsigned ring, unsigned slot, 
   while (timer_entry* entry = list.pop_front()) {
     // acquire: pairs with the publishing of the wait. Even: the fiber is still leaving; the next tick finds it gone
     // (suspend.hpp, S2).
-    const bool is_leaving = entry->who->word.load(std::memory_order_acquire) == entry->ticket - 1;
+    const bool is_leaving =
+        entry->who != nullptr && entry->who->word.load(std::memory_order_acquire) == entry->ticket - 1;
     if (entry->deadline_ns > now || (is_leaving && !CONCUR_MUTANT_IS(70))) {
       place(*entry);
       continue;
     }
     // relaxed: a figure, and the lock is held.
     count_.store(count_.load(std::memory_order_relaxed) - 1, std::memory_order_relaxed);
-    if (!claim(*entry->who, entry->ticket))
-      continue;  // somebody else ended the wait; its party waits for our lock (D2)
-    entry->who->result = outcome::timed_out;
-    entry->prev = fired;  // claimed: the party cannot leave, so its frame carries the chain
+    if (!is_to_fire(*entry)) continue;  // somebody else ended the wait; its party waits for our lock (D2)
+    entry->prev = fired;                // claimed: the party cannot leave, so its frame carries the chain
     fired = entry;
   }
   return fired;
+}
+
+// Under the lock: ends the wait, or says that the alarm rings. Neither goes away before what follows without the lock.
+CONCUR_INLINE bool timer_wheel::is_to_fire(timer_entry& entry) noexcept {
+  if (entry.who == nullptr) {
+    static_cast<alarm&>(entry).is_ringing.store(true, std::memory_order_relaxed);  // relaxed: under the lock
+    return true;
+  }
+  if (!claim(*entry.who, entry.ticket)) return false;
+  entry.who->result = outcome::timed_out;
+  return true;
+}
+
+CONCUR_INLINE void timer_wheel::call_off_alarm(alarm& entry) noexcept {
+  if (entry.wheel == nullptr) return;
+  entry.wheel->call_off(entry);
+  // acquire: pairs with the end of the call.
+  for (unsigned round = 0; entry.is_ringing.load(std::memory_order_acquire) && !CONCUR_MUTANT_IS(205);)
+    spin_wait(round);
+  entry.wheel = nullptr;
 }
 
 CONCUR_INLINE std::size_t timer_wheel::fire(nanoseconds_t now) noexcept {
@@ -5543,10 +5767,16 @@ CONCUR_INLINE std::size_t timer_wheel::fire(nanoseconds_t now) noexcept {
   }
   std::size_t count = 0;
   while (in_order != nullptr) {
-    party* who = in_order->who;
+    timer_entry* const entry = in_order;
     in_order = in_order->prev;  // read before the resume: the entry goes with its party (W2)
-    resume(who);
     ++count;
+    if (CONCUR_LIKELY(entry->who != nullptr)) {
+      resume(entry->who);
+      continue;
+    }
+    alarm* const rings = static_cast<alarm*>(entry);
+    rings->call(rings);
+    rings->is_ringing.store(false, std::memory_order_release);  // release: the last touch (D4)
   }
   return count;
 }
@@ -5736,6 +5966,10 @@ class idle_set {
   // Some idle worker, as a searcher; nobody when none is idle.
   void wake_one(scheduler& s) noexcept;
   unsigned count() const noexcept { return count_.load(std::memory_order_relaxed); }  // relaxed: a figure
+
+  // A timer was set from outside, or for a worker that may sleep: wakes the sleeper in the poller if it sleeps for too long
+  // (I5).
+  void hear_timer(scheduler& s, const timer_wheel& wheel) noexcept;
 
   // Waits on `watch` until all workers are idle and no fiber lives.
   void wait_quiet(scheduler& s, quiet_watch& watch) noexcept;
@@ -5980,9 +6214,10 @@ CONCUR_INLINE fiber* scheduler::new_fiber(worker* w) noexcept {
   fiber* f = w != nullptr ? w->blocks.take(*blocks) : blocks->take(1);
   if (f == nullptr) return nullptr;
   f->owner = this;
-  f->current_scope = &root_scope;
+  f->current_scope.store(&root_scope, std::memory_order_relaxed);  // relaxed: nobody else looks before it is launched
   f->is_started = false;
   f->shield_depth = 0;
+  f->unwind_base = 0;
   f->home = nullptr;
   f->pin_depth = 0;
   f->memory = nullptr;
@@ -6121,24 +6356,6 @@ CONCUR_INLINE std::size_t scheduler::live_fiber_count() const noexcept {
   return spawned - finished;
 }
 
-CONCUR_INLINE void scheduler::cancel_all() noexcept {
-  root_scope.is_cancelled.store(true,
-                                std::memory_order_relaxed);  // relaxed: the fence below orders it against the waits
-  heavy_fence();
-  // A fiber that parks looks at the flag after it wrote its wait word (suspend.hpp, S5); one that wrote it before is
-  // seen here.
-  blocks->walk(
-      [](fiber* f, void* self) {
-        const std::uint32_t word = f->word.load(std::memory_order_acquire);  // acquire: pairs with the fiber's parking
-        if ((word & 1) == 0 || f->owner != self) return;
-
-        // relaxed: the claim proves that it belonged to this wait.
-        if (f->is_deaf.load(std::memory_order_relaxed)) return;
-        end_wait(*f, word, outcome::cancelled);
-      },
-      this);
-}
-
 CONCUR_INLINE void scheduler::keep_exception(std::exception_ptr error) noexcept {
   lock_scope<spin_lock> held(exception_lock_);
   if (exception_ == nullptr) exception_ = error;
@@ -6171,7 +6388,7 @@ CONCUR_NAMESPACE_END
 //       that. (A timer that fires before finds the word even, and comes again a tick later.)
 //   S3  Publishing may not park, throw, or take a lock that is held around make_ready, except the timers'.
 //   S4  The switch brings the worker that the fiber goes on at. No other way of knowing it is valid over the switch.
-//   S5  Publishing looks at the scope's cancellation after it wrote the wait word, and cancel_all looks at wait words
+//   S5  Publishing looks at the scope's cancellation after it wrote the wait word, and who cancels looks at wait words
 //       after it wrote the cancellation, with a light and a heavy fence between: one of them sees the other.
 //   S6  The locks of several sites are dropped along their chain, which lies in the frame of the fiber that left. The fiber
 //       may run again before they all are; it must not let its frame go until it has held, or knows of somebody who has
@@ -6193,19 +6410,20 @@ CONCUR_INLINE void publish_timer(worker* w) noexcept;
 CONCUR_INLINE void publish_finished(worker* w) noexcept;
 CONCUR_INLINE void publish_selected(worker* w) noexcept;
 CONCUR_INLINE void cancel_departed(fiber* f, std::uint32_t ticket) noexcept;
+CONCUR_INLINE void note_raised(scope& innermost) noexcept;  // cancel.hpp
 
 CONCUR_FORCE_INLINE void publish_wait(worker* w, fiber* f) noexcept {
   w->how = departure::none;
   const std::uint32_t ticket = w->leaving_ticket;
-  scope* const wait_scope = f->current_scope;
-  const bool is_deaf = f->shield_depth != 0 || is_unwinding(f->exceptions);
+  scope* const wait_scope = f->innermost();
+  const bool is_deaf = f->shield_depth != 0 || is_unwinding(*f);
   f->is_deaf.store(is_deaf, std::memory_order_relaxed);  // relaxed: published with the wait word
   f->set_state(fiber_state::parked);
   if (CONCUR_UNLIKELY(w->leaving_timer != nullptr)) publish_timer(w);
   f->word.store(ticket, std::memory_order_release);  // release: publishes the stopped context to whoever claims
   light_fence();
   // relaxed: behind the fence of S5.
-  if (CONCUR_UNLIKELY(wait_scope->is_cancelled.load(std::memory_order_relaxed)) && !is_deaf && !CONCUR_MUTANT_IS(55))
+  if (CONCUR_UNLIKELY(wait_scope->is_effective()) && !is_deaf && !CONCUR_MUTANT_IS(55))
     cancel_departed(f, ticket);
 }
 
@@ -6363,7 +6581,10 @@ CONCUR_INLINE void publish_timer(worker* w) noexcept {
 }
 
 CONCUR_INLINE void cancel_departed(fiber* f, std::uint32_t ticket) noexcept {
-  end_wait(*f, ticket, outcome::cancelled);
+  if (!claim(*f, ticket)) return;
+  f->result = outcome::cancelled;
+  note_raised(*f->innermost());
+  resume(f);
 }
 
 CONCUR_INLINE void publish_finished(worker* w) noexcept {
@@ -6381,7 +6602,7 @@ CONCUR_INLINE void publish_finished(worker* w) noexcept {
   publish_departed(w);
   for (;;) {
     fiber* self = w->current;
-    self->entry(self);  // the block may be free, and another fiber's, when this returns
+    self->entry(self, 0);  // the block may be free, and another fiber's, when this returns
     w = this_worker();
     w->finished.add();
     fiber* next = pick_next(w);
@@ -6482,7 +6703,10 @@ CONCUR_NOINLINE CONCUR_INLINE worker* checkpoint_slow(worker* w) {
   if (w->current->should_cancel()) {
     w->budget = worker::operations_per_slice;
 #  if CONCUR_EXCEPTIONS
-    if (std::uncaught_exceptions() == 0) fail_cancelled();
+    if (std::uncaught_exceptions() <= w->current->unwind_base) {
+      note_raised(*w->current->innermost());
+      fail_cancelled();
+    }
 #  endif
     return w;
   }
@@ -6653,6 +6877,362 @@ CONCUR_INLINE bool wait_queue::wait_until_retired(nanoseconds_t deadline_ns, wai
 CONCUR_NAMESPACE_END
 #endif  // CONCUR_BODIES
 
+// runtime/cancel.hpp - entering and leaving scopes, and the two walks by which a cancellation reaches all that is below.
+//
+// Cancelling must find every fiber below a scope, also those that park in this moment, and wake each exactly once; and
+// while it does, fibers go on entering and leaving scopes, and begin and end. Two walks down the tree do it:
+//
+//     mark     brings is_cancelled up to date in each scope below, root to leaf; goes no further where nothing changed
+//     fence
+//     wake     looks at each fiber below that waits in a scope which is cancelled, claims its wait, and resumes it
+//
+//   N1  Whoever parks after the mark sees the flag (suspend.hpp, S5); whoever was parked before is seen by the wake. The
+//       heavy fence between the walks is one side of that pair, the light fence behind the wait word the other.
+//   N2  A walk holds the locks from the scope it began at down to where it is, and takes them in that order: two walks do not
+//       overtake each other, and whoever begins, enters or leaves below is either met or sees what was written above.
+//   N3  Nobody is resumed, and no listener called, under a lock. Claimed fibers stand still until they are resumed (W2), so
+//       a chain through them is safe; their `next` is free, since they are on no queue.
+//   N4  Walks need no memory and no recursion: the way back up is written in the tree.
+//
+// Rejected: one lock for the whole tree. Correct, and simpler; but each scope of each fiber would touch one shared word.
+// Rejected: no marks, and asking every scope up to the root at each checkpoint. It makes deep trees slow where they are
+// used, and saves work where cancellations are, which are rarer.
+
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+// The fibers that live below a nursery's scope.
+struct nursery_part {
+  nursery_part() noexcept = default;
+  nursery_part(const nursery_part&) = delete;
+  nursery_part& operator=(const nursery_part&) = delete;
+
+  scope* top = nullptr;
+  wait_queue gate;  // its lock guards `members`; who waits there is the nursery's affair (nursery_core.hpp)
+  intrusive_list<member> members;
+};
+
+// Below everything that the running fiber f is in (H1). A scope that others may have cancelled before is `shared`.
+CONCUR_INLINE void enter_scope(scope& s, fiber& f, bool is_shared) noexcept;
+// False, and nothing happened: the caller is not its owner, or has entered others since.
+CONCUR_INLINE bool leave_scope(scope& s) noexcept;
+// Under the nursery's lock, of a child that has left its own scopes: nobody finds a way from it to there any more.
+CONCUR_INLINE void leave_nursery(member& child) noexcept;
+
+// Cancels all that is below. From any thread, while the scope exists. Does not wait.
+CONCUR_INLINE void cancel_scope_tree(scope& s) noexcept;
+// From any thread. Without a shield, a cancellation from outside is felt at once, also by who is parked.
+CONCUR_INLINE void set_scope_shield(scope& s, bool is_shielded) noexcept;
+
+// The scope's token, held once for the caller; null when memory is exhausted.
+CONCUR_INLINE token_state* token_of(scope& s) noexcept;
+
+// What one cancellation does, from its walks to the resuming.
+class cancellation {
+ public:
+  cancellation() noexcept = default;
+  cancellation(const cancellation&) = delete;
+  cancellation& operator=(const cancellation&) = delete;
+
+  // From `top`, which f has entered, inwards and down; null: from the outermost of f's own scopes that lie below `base`.
+  // f's lock is held.
+  void mark(fiber* f, scope* top, scope* base) noexcept { walk(f, top, base, &cancellation::mark_scope, nullptr); }
+  void wake(fiber* f, scope* top, scope* base) noexcept {
+    walk(f, top, base, &cancellation::may_descend, &cancellation::wake_fiber);
+  }
+  // What the mark found: whether anything changed, and whether other fibers than f are below. Else nobody is to be woken.
+  bool has_changed() const noexcept { return has_changed_; }
+  bool has_others() const noexcept { return has_others_; }
+  // For a scope that is in no fiber's list.
+  void tell_token(scope& s) noexcept;
+  // N3.
+  void finish() noexcept;
+
+ private:
+  // Whether to go on inwards and down from there.
+  using scope_look = bool (cancellation::*)(scope&) noexcept;
+  using fiber_look = void (cancellation::*)(fiber&) noexcept;
+
+  void walk(fiber* f, scope* top, scope* base, scope_look at_scope, fiber_look at_fiber) noexcept;
+  bool mark_scope(scope& s) noexcept;
+  bool may_descend(scope& s) noexcept;
+  void wake_fiber(fiber& f) noexcept;
+
+  fiber* first_ = nullptr;
+  fiber** end_ = &first_;
+  token_state* told_ = nullptr;
+  bool has_changed_ = false;
+  bool has_others_ = false;
+};
+
+}  // namespace detail
+CONCUR_NAMESPACE_END
+
+#if CONCUR_BODIES
+
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+// --- entering and leaving ---
+
+inline bool computed_flag(const scope& s) noexcept {
+  return s.was_called.load(std::memory_order_relaxed) || s.surroundings_cancelled();  // relaxed: see scope.hpp
+}
+
+CONCUR_INLINE void enter_scope(scope& s, fiber& f, bool is_shared) noexcept {
+  s.parent = f.innermost();
+  s.outer_unwind_base = f.unwind_base;
+#  if CONCUR_EXCEPTIONS
+  const int uncaught = std::uncaught_exceptions();
+  if (CONCUR_UNLIKELY(uncaught > f.unwind_base)) {         // in a destructor that runs for unwinding
+    s.is_shielded.store(true, std::memory_order_relaxed);  // relaxed: published by the lock below
+    f.unwind_base = static_cast<unsigned char>(uncaught < 255 ? uncaught : 255);
+  }
+#  endif
+  lock_scope<spin_lock> held(f.scope_lock);
+  // seq_cst: with cancel_scope_tree, which writes was_called and then looks for the owner: one of the two sees the other.
+  s.owner.store(&f, is_shared ? std::memory_order_seq_cst : std::memory_order_relaxed);  // relaxed: under the lock
+  if (is_shared) std::atomic_thread_fence(std::memory_order_seq_cst);                    // seq_cst: as above
+  s.is_cancelled.store(computed_flag(s), std::memory_order_relaxed);                     // relaxed: under the lock
+  f.current_scope.store(&s, std::memory_order_release);  // release: a walker follows it (cancel_all)
+}
+
+CONCUR_INLINE bool leave_scope(scope& s) noexcept {
+  worker* const w = this_worker();
+  fiber* const f = w != nullptr ? w->current : nullptr;
+  if (CONCUR_UNLIKELY(f == nullptr || f->innermost() != &s)) return false;
+  f->unwind_base = s.outer_unwind_base;
+  lock_scope<spin_lock> held(f->scope_lock);
+  f->current_scope.store(s.parent, std::memory_order_relaxed);  // relaxed: under the lock
+  s.owner.store(nullptr, std::memory_order_relaxed);            // relaxed: under the lock
+  return true;
+}
+
+CONCUR_INLINE void leave_nursery(member& child) noexcept {
+  {
+    lock_scope<spin_lock> held(child.who->scope_lock);
+    child.who->current_scope.store(&child.who->owner->root_scope,
+                                   std::memory_order_relaxed);  // relaxed: under the lock
+  }
+  child.home->members.erase(&child);
+}
+
+CONCUR_INLINE void note_raised(scope& innermost) noexcept {
+  scope* origin = &innermost;
+  while (origin->surroundings_cancelled()) origin = origin->parent;
+  origin->was_raised.store(true, std::memory_order_relaxed);  // relaxed: read by fibers that are told by other means
+}
+
+// --- walking ---
+
+// Under f's lock: writes the way inwards into f's scopes up to `outside`, and returns the outermost of them; null: none.
+inline scope* link_inwards(fiber& f, const scope* outside) noexcept {
+  scope* inner = nullptr;
+  // acquire: pairs with enter_scope.
+  for (scope* s = f.current_scope.load(std::memory_order_acquire); s != outside; s = s->parent) {
+    s->inner = inner;
+    inner = s;
+  }
+  return inner;
+}
+
+// N2, N4. Each round is one scope s of the fiber f, or, with s null, the end of f.
+CONCUR_INLINE void cancellation::walk(fiber* f, scope* top, scope* base, scope_look at_scope,
+                                      fiber_look at_fiber) noexcept {
+  fiber* const host = f;
+  scope* s = link_inwards(*f, top != nullptr ? top->parent : base);
+  if (at_fiber != nullptr) (this->*at_fiber)(*f);
+  for (;;) {
+    if (s != nullptr) {
+      if (!(this->*at_scope)(*s)) {
+        s = at_fiber != nullptr ? s->inner : nullptr;
+        continue;
+      }
+      nursery_part* const n = s->below;
+      if (n != nullptr) {
+        n->gate.lock.lock();
+        if (member* const child = n->members.front()) {
+          f = child->who;
+          f->scope_lock.lock();
+          has_others_ = true;
+          s = link_inwards(*f, n->top);
+          if (at_fiber != nullptr) (this->*at_fiber)(*f);
+          continue;
+        }
+        n->gate.lock.unlock();
+      }
+      s = s->inner;
+      continue;
+    }
+    if (f == host) return;
+    member* const child = static_cast<member*>(f->payload);
+    nursery_part* const n = child->home;
+    f->scope_lock.unlock();
+    if (child->next != n->members.front()) {
+      f = child->next->who;
+      f->scope_lock.lock();
+      s = link_inwards(*f, n->top);
+      if (at_fiber != nullptr) (this->*at_fiber)(*f);
+      continue;
+    }
+    n->gate.lock.unlock();
+    f = n->top->owner.load(std::memory_order_relaxed);  // relaxed: it has members, so nobody changes that (H2)
+    s = n->top->inner;
+  }
+}
+
+CONCUR_INLINE bool cancellation::mark_scope(scope& s) noexcept {
+  const bool flag = computed_flag(s);
+  if (flag == s.is_effective()) return false;
+  s.is_cancelled.store(flag, std::memory_order_relaxed);  // relaxed: the fence between the walks (N1)
+  has_changed_ = true;
+  if (flag) tell_token(s);
+  return true;
+}
+
+CONCUR_INLINE void cancellation::tell_token(scope& s) noexcept {
+  std::atomic_thread_fence(std::memory_order_seq_cst);  // seq_cst: with token_of, which writes the token, then looks
+  token_state* const t = s.token.load(std::memory_order_acquire);  // acquire: pairs with token_of
+  if (t == nullptr || t->is_cancelled()) return;
+  t->hold();
+  t->next_told = told_;
+  told_ = t;
+}
+
+CONCUR_INLINE bool cancellation::may_descend(scope& s) noexcept { return s.is_effective(); }
+
+CONCUR_INLINE void cancellation::wake_fiber(fiber& f) noexcept {
+  const std::uint32_t word = f.word.load(std::memory_order_acquire);  // acquire: pairs with the fiber's parking
+  // relaxed: the claim proves that it belonged to this wait.
+  if ((word & 1) == 0 || f.is_deaf.load(std::memory_order_relaxed) || !f.innermost()->is_effective()) return;
+  if (!claim(f, word)) return;
+  f.result = outcome::cancelled;
+  note_raised(*f.innermost());
+  f.next = nullptr;
+  *end_ = &f;
+  end_ = &f.next;
+}
+
+CONCUR_INLINE void cancellation::finish() noexcept {
+  while (first_ != nullptr) {
+    fiber* const f = first_;
+    first_ = f->next;  // read before the resume (W2)
+    resume(f);
+  }
+  end_ = &first_;
+  while (told_ != nullptr) {
+    token_state* const t = told_;
+    told_ = t->next_told;
+    t->cancel();
+    t->release();
+  }
+}
+
+// --- causes ---
+
+// With the lock of the scope's owner held, which is dropped: after was_called or is_shielded was changed.
+inline void spread(fiber& owner, scope& s) noexcept {
+  cancellation act;
+  act.mark(&owner, &s, nullptr);
+  const bool is_cancelled = act.has_changed() && s.is_effective();
+  owner.scope_lock.unlock();
+  worker* const w = this_worker();
+  const bool is_own = w != nullptr && w->current == &owner;
+  if (is_cancelled && (act.has_others() || !is_own)) {
+    // With one worker, and on it, nobody parks meanwhile.
+    const bool is_alone = w != nullptr && w->sched == owner.owner && w->sched->worker_count == 1;
+    if (!is_alone && !CONCUR_MUTANT_IS(201)) heavy_fence();
+    owner.scope_lock.lock();
+    // relaxed: under the lock. If it was left meanwhile, so was all that was below.
+    if (s.owner.load(std::memory_order_relaxed) == &owner) act.wake(&owner, &s, nullptr);
+    owner.scope_lock.unlock();
+  }
+  act.finish();
+}
+
+// The scope's owner, locked; null: nobody has entered it.
+inline fiber* lock_owner(scope& s) noexcept {
+  for (;;) {
+    fiber* const f = s.owner.load(std::memory_order_seq_cst);  // seq_cst: see enter_scope
+    if (f == nullptr) return nullptr;
+    f->scope_lock.lock();
+    if (s.owner.load(std::memory_order_relaxed) == f) return f;  // relaxed: under the lock
+    f->scope_lock.unlock();
+  }
+}
+
+CONCUR_INLINE void cancel_scope_tree(scope& s) noexcept {
+  if (s.was_called.exchange(true, std::memory_order_seq_cst)) return;  // seq_cst: see enter_scope
+  if (fiber* const f = lock_owner(s)) {
+    spread(*f, s);
+    return;
+  }
+  cancellation act;
+  act.tell_token(s);
+  act.finish();
+}
+
+CONCUR_INLINE void set_scope_shield(scope& s, bool is_shielded) noexcept {
+  s.is_shielded.store(is_shielded, std::memory_order_seq_cst);  // seq_cst: as was_called, see enter_scope
+  if (fiber* const f = lock_owner(s)) spread(*f, s);
+}
+
+CONCUR_INLINE token_state* token_of(scope& s) noexcept {
+  token_state* t = s.token.load(std::memory_order_acquire);  // acquire: pairs with the exchange below
+  if (t == nullptr) {
+    token_state* const fresh = new (std::nothrow) token_state();
+    if (fresh == nullptr) return nullptr;
+    // seq_cst: with tell_token. acquire on failure: somebody else made it.
+    if (s.token.compare_exchange_strong(t, fresh, std::memory_order_seq_cst, std::memory_order_acquire))
+      t = fresh;
+    else
+      fresh->release();
+  }
+  t->hold();
+  std::atomic_thread_fence(std::memory_order_seq_cst);  // seq_cst: as above
+  // relaxed: behind the fence.
+  if (s.is_effective() || s.was_called.load(std::memory_order_relaxed)) t->cancel();
+  return t;
+}
+
+// The root of a fiber's scopes: what its outermost own scope is entered below. Under its lock.
+inline const scope* base_of(const fiber& f) noexcept {
+  const scope* s = f.current_scope.load(std::memory_order_acquire);  // acquire: pairs with enter_scope
+  // relaxed: under the lock of the one that it is compared with.
+  while (s != nullptr && s->owner.load(std::memory_order_relaxed) == &f) s = s->parent;
+  return s;
+}
+
+// Fibers whose base is the root are in no list: the pool's chunks are walked for them.
+CONCUR_INLINE void scheduler::cancel_all() noexcept {
+  struct round {
+    scope* root;
+    cancellation act;
+    bool is_waking;
+  };
+  round all{&root_scope, {}, false};
+  const auto look = [](fiber* f, void* raw) {
+    round* const r = static_cast<round*>(raw);
+    lock_scope<spin_lock> held(f->scope_lock);
+    if (base_of(*f) != r->root) return;
+    if (r->is_waking)
+      r->act.wake(f, nullptr, r->root);
+    else
+      r->act.mark(f, nullptr, r->root);
+  };
+  root_scope.is_cancelled.store(true, std::memory_order_relaxed);  // relaxed: the fence orders it against the waits
+  all.act.tell_token(root_scope);
+  blocks->walk(look, &all);
+  heavy_fence();
+  all.is_waking = true;
+  blocks->walk(look, &all);
+  all.act.finish();
+}
+
+}  // namespace detail
+CONCUR_NAMESPACE_END
+#endif  // CONCUR_BODIES
+
 // runtime/idle_sleep.hpp - the bodies of idle.hpp, which need to know the scheduler they serve.
 
 #if CONCUR_BODIES
@@ -6793,6 +7373,11 @@ CONCUR_INLINE int idle_set::sleep_in_poller(scheduler& s, poll_event* events) no
   const int count = s.wait_events(events, until == never ? -1 : (until > now ? until - now : 0));
   poll_until_ns_.write(long_ago);
   return count;
+}
+
+CONCUR_INLINE void idle_set::hear_timer(scheduler& s, const timer_wheel& wheel) noexcept {
+  std::atomic_thread_fence(std::memory_order_seq_cst);  // seq_cst: I5, the other side
+  if (wheel.next_ns() < poll_until_ns_.read()) s.watcher.wake();
 }
 
 CONCUR_INLINE void idle_set::sleep(scheduler& s, worker* w, bool has_searched) noexcept {
@@ -7158,7 +7743,7 @@ CONCUR_INLINE bool scheduler::give_stack_to(worker* w, fiber* f) noexcept {
 
 // Only from the loop: the closure is destroyed here, and whoever waits for the fiber is woken.
 CONCUR_INLINE void scheduler::refuse_stackless(worker* w, fiber* f) noexcept {
-  f->refuse(f, ENOMEM);
+  f->entry(f, ENOMEM);
   w->finished.add();
 }
 
@@ -11480,6 +12065,33 @@ class result_state<void> : public future_state {
   void destroy() noexcept {}
 };
 
+// Calls `make`, and keeps what it returns or throws.
+template <class R, class F>
+void keep_outcome(result_state<R>& out, F&& make) noexcept {
+  const auto keep = [&] {
+    if constexpr (std::is_void<R>::value) {
+      make();
+    } else if constexpr (std::is_reference<R>::value) {
+      R&& result = make();
+      out.set(std::addressof(result));
+    } else {
+      out.set(make());
+    }
+  };
+#if CONCUR_EXCEPTIONS
+  try {
+    keep();
+  } catch (const cancelled&) {
+    out.set_error(std::current_exception());
+    out.is_reported = false;
+  } catch (...) {
+    out.set_error(std::current_exception());
+  }
+#else
+  keep();
+#endif
+}
+
 }  // namespace detail
 CONCUR_NAMESPACE_END
 
@@ -12064,89 +12676,92 @@ CONCUR_INLINE void run_due_after_end(due_list& due) noexcept;
 template <class F>
 using result_of = std::invoke_result_t<F>;
 
-// The payload of a fiber: closure and result.
+// A function until it has been called.
 template <class F>
-class spawned : public result_state<result_of<F>> {
-  using R = result_of<F>;
-
+class closure_room {
  public:
   template <class G>
-  spawned(fiber* host, G&& function) : host_(host) {
-    this->release = &release_spawned;
+  explicit closure_room(G&& function) {
     ::new (static_cast<void*>(room_)) F(std::forward<G>(function));
   }
-
-  static void run(fiber* f) noexcept {
-    spawned* self = static_cast<spawned*>(f->payload);
-#if CONCUR_EXCEPTIONS
-    try {
-      self->call();
-    } catch (const cancelled&) {
-      self->set_error(std::current_exception());
-      self->is_reported = false;
-    } catch (...) {
-      self->set_error(std::current_exception());
-    }
-#else
-    self->call();
-#endif
-    if (CONCUR_UNLIKELY(f->locals != nullptr) && !CONCUR_MUTANT_IS(134)) destroy_locals(f);
-    finish(self, f);
-  }
-
-  static void refuse(fiber* f, int reason) noexcept {
-    spawned* self = static_cast<spawned*>(f->payload);
-    self->function().~F();
-    self->set_error(no_stack_error(f, reason));
-    finish(self, f);
-  }
+  closure_room(const closure_room&) = delete;
+  closure_room& operator=(const closure_room&) = delete;
 
   F& function() noexcept { return *std::launder(reinterpret_cast<F*>(room_)); }
-
-  // The end of a fiber that was prepared and will not be launched; its outcome is in place.
-  static void end_unlaunched(spawned* self, due_list& due) noexcept {
-    self->function().~F();
-    if (!self->complete(due)) release_spawned(self);
+  void destroy() noexcept { function().~F(); }
+  // The function is destroyed when it has returned, or thrown.
+  decltype(auto) call() {
+    const struct closure_end {
+      closure_room& room;
+      ~closure_end() { room.destroy(); }
+    } end{*this};
+    return std::move(function())();
   }
 
  private:
-  struct closure_end {
-    F& function;
-    ~closure_end() { function.~F(); }
-  };
+  alignas(F) unsigned char room_[sizeof(F)];
+};
 
-  void call() {
-    closure_end end{function()};
-    if constexpr (std::is_void<R>::value) {
-      std::move(end.function)();
-    } else if constexpr (std::is_reference<R>::value) {
-      R&& result = std::move(end.function)();
-      this->set(std::addressof(result));
-    } else {
-      this->set(std::move(end.function)());
-    }
+// Whether it fits into the fiber's block. Else it gets memory of its own.
+template <class Payload>
+inline constexpr bool is_in_block = sizeof(Payload) <= fiber_room_bytes && alignof(Payload) <= 16;
+
+// The block, and what its payload needed besides, go home.
+template <class Payload>
+void free_payload(Payload* payload, fiber* host) noexcept {
+  payload->~Payload();
+  if constexpr (!is_in_block<Payload>)
+    ::operator delete(static_cast<void*>(payload), std::align_val_t(alignof(Payload)));
+  free_fiber(host);
+}
+
+inline void end_locals(fiber* f) noexcept {
+  if (CONCUR_UNLIKELY(f->locals != nullptr) && !CONCUR_MUTANT_IS(134)) destroy_locals(f);
+}
+
+// The payload of a fiber: closure and result.
+template <class F>
+class spawned : public result_state<result_of<F>> {
+ public:
+  template <class G>
+  spawned(fiber* host, G&& function) : host_(host), closure_(std::forward<G>(function)) {
+    this->release = &release_spawned;
   }
+  void* as_payload() noexcept { return this; }
 
-  static void finish(spawned* self, fiber* f) noexcept {
+  static void run(fiber* f, int refusal) noexcept {
+    spawned* self = static_cast<spawned*>(f->payload);
+    if (CONCUR_UNLIKELY(refusal != 0)) {
+      self->closure_.destroy();
+      self->set_error(no_stack_error(f, refusal));
+    } else {
+      keep_outcome(*self, [self]() -> decltype(auto) { return self->closure_.call(); });
+      end_locals(f);
+    }
     f->set_state(fiber_state::finished);
     due_list due;
     if (!self->complete(due)) release_spawned(self);
     if (CONCUR_UNLIKELY(!due.is_empty())) run_due_after_end(due);
   }
 
+  F& function() noexcept { return closure_.function(); }
+
+  // The end of a fiber that was prepared and will not be launched; its outcome is in place.
+  static void end_unlaunched(spawned* self, due_list& due) noexcept {
+    self->closure_.destroy();
+    if (!self->complete(due)) release_spawned(self);
+  }
+
+ private:
   static void release_spawned(future_state* state) noexcept {
     spawned* self = static_cast<spawned*>(state);
-    fiber* host = self->host_;
-    if (self->error != nullptr && self->is_reported) hand_on_exception(host, self->error);
+    if (self->error != nullptr && self->is_reported) hand_on_exception(self->host_, self->error);
     self->destroy();
-    self->~spawned();
-    if (static_cast<void*>(self) != room_of(host))
-      ::operator delete(static_cast<void*>(self), std::align_val_t(alignof(spawned)));
-    free_fiber(host);
+    free_payload(self, self->host_);
   }
 
   fiber* host_;
-  alignas(F) unsigned char room_[sizeof(F)];
+  closure_room<F> closure_;
 };
 
 // What the function's copy constructor throws must not cost the block.
@@ -12156,7 +12771,7 @@ Payload* construct_payload(fiber* f, void* memory, F&& function) {
   try {
     return ::new (memory) Payload(f, std::forward<F>(function));
   } catch (...) {
-    if (memory != room_of(f)) ::operator delete(memory, std::align_val_t(alignof(Payload)));
+    if constexpr (!is_in_block<Payload>) ::operator delete(memory, std::align_val_t(alignof(Payload)));
     free_fiber(f);
     throw;
   }
@@ -12166,22 +12781,25 @@ Payload* construct_payload(fiber* f, void* memory, F&& function) {
 }
 
 // Puts `function` into a new block, which is not launched yet. The block is free again if that throws.
-template <class F>
-spawned<std::decay_t<F>>* prepare_fiber(fiber* f, F&& function) {
-  using payload = spawned<std::decay_t<F>>;
+template <class Payload, class F>
+Payload* prepare_payload(fiber* f, F&& function) {
+  if (CONCUR_UNLIKELY(f == nullptr)) fail_no_fiber();
   void* memory = room_of(f);
-  if constexpr (sizeof(payload) > fiber_room_bytes || alignof(payload) > 16) {
-    memory = ::operator new(sizeof(payload), std::align_val_t(alignof(payload)), std::nothrow);
+  if constexpr (!is_in_block<Payload>) {
+    memory = ::operator new(sizeof(Payload), std::align_val_t(alignof(Payload)), std::nothrow);
     if (CONCUR_UNLIKELY(memory == nullptr)) {
       free_fiber(f);
       fail_no_fiber();
     }
   }
-  payload* state = construct_payload<payload>(f, memory, std::forward<F>(function));
-  f->payload = state;
-  f->entry = &payload::run;
-  f->refuse = &payload::refuse;
+  Payload* state = construct_payload<Payload>(f, memory, std::forward<F>(function));
+  f->payload = state->as_payload();
+  f->entry = &Payload::run;
   return state;
+}
+template <class F>
+spawned<std::decay_t<F>>* prepare_fiber(fiber* f, F&& function) {
+  return prepare_payload<spawned<std::decay_t<F>>>(f, std::forward<F>(function));
 }
 
 // Makes `function` a fiber of s, and returns where its result will be. w: the calling thread's worker if it is one of
@@ -12189,7 +12807,6 @@ spawned<std::decay_t<F>>* prepare_fiber(fiber* f, F&& function) {
 template <class F>
 future<result_of<std::decay_t<F>>> spawn(scheduler& s, worker* w, F&& function) {
   fiber* f = s.new_fiber(w);
-  if (CONCUR_UNLIKELY(f == nullptr)) fail_no_fiber();
   auto* state = prepare_fiber(f, std::forward<F>(function));
   s.launch(w, f);
   return future<result_of<std::decay_t<F>>>(state);
@@ -12268,6 +12885,1747 @@ CONCUR_INLINE worker* must_be_worker(const char* what) {
     fail_logic(std::string(what) +
                ": this thread runs no fibers; call it inside concur::run, or use runtime::go from outside");
   return w;
+}
+
+}  // namespace detail
+CONCUR_NAMESPACE_END
+#endif  // CONCUR_BODIES
+
+// structure/cancel_token.hpp - "was it cancelled?" as a handle, for code that knows nothing of scopes.
+//
+// Scopes reach fibers by themselves. A token is for the rest: a loop on a plain thread, a callback, a library that takes a
+// std::stop_token. It can be copied and kept for as long as one likes.
+//
+//     cancel_source            somebody's button; its tokens are cancelled when it is pressed
+//     this_fiber::token()      cancelled when the scope that the fiber is in is
+//     std::stop_token          converts both ways where the compiler has it (C++20)
+//
+// And cancel_scope(token) makes a scope that is cancelled with the token: so other code's button reaches fibers.
+
+#if __cplusplus >= 202002L && defined(__has_include)
+#  if __has_include(<stop_token>)
+#    include <stop_token>
+#  endif
+#endif
+#if defined(__cpp_lib_jthread)
+#  define CONCUR_HAS_STOP_TOKEN 1
+#else
+#  define CONCUR_HAS_STOP_TOKEN 0
+#endif
+
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+// Holds a token_state, or nothing.
+class token_handle {
+ public:
+  token_handle() noexcept = default;
+  explicit token_handle(token_state* held) noexcept : state_(held) {}
+  token_handle(const token_handle& other) noexcept : state_(other.state_) {
+    if (state_ != nullptr) state_->hold();
+  }
+  token_handle(token_handle&& other) noexcept : state_(std::exchange(other.state_, nullptr)) {}
+  token_handle& operator=(token_handle other) noexcept {
+    std::swap(state_, other.state_);
+    return *this;
+  }
+  ~token_handle() {
+    if (state_ != nullptr) state_->release();
+  }
+  token_state* get() const noexcept { return state_; }
+
+ private:
+  token_state* state_ = nullptr;
+};
+
+// Throws std::bad_alloc for null.
+CONCUR_INLINE token_state* must_have_token(token_state* made);
+CONCUR_INLINE token_state* new_token_state();
+
+}  // namespace detail
+
+// Tells whether something was cancelled. A default-constructed one never is. All members may be called from any thread, and
+// do not wait.
+class cancel_token {
+ public:
+  cancel_token() noexcept = default;
+  explicit cancel_token(detail::token_handle held) noexcept : handle_(std::move(held)) {}
+
+  // What was done before the cancellation is seen by who sees it.
+  bool cancelled() const noexcept { return handle_.get() != nullptr && handle_.get()->is_cancelled(); }
+  // Throws concur::cancelled if it is. No parking operation, and none of its own fiber's business.
+  void checkpoint() const {
+    if (cancelled()) detail::fail_cancelled();
+  }
+  friend bool operator==(const cancel_token& a, const cancel_token& b) noexcept {
+    return a.handle_.get() == b.handle_.get();
+  }
+  friend bool operator!=(const cancel_token& a, const cancel_token& b) noexcept { return !(a == b); }
+
+#if CONCUR_HAS_STOP_TOKEN
+  // Cancelled when a stop is requested. Throws std::bad_alloc.
+  cancel_token(std::stop_token source);
+  // A stop is requested when this is cancelled. Throws std::bad_alloc.
+  operator std::stop_token() const;
+#endif
+
+  const detail::token_handle& handle() const noexcept { return handle_; }
+
+ private:
+  detail::token_handle handle_;
+};
+
+// Cancels its tokens. Copies are the same source.
+class cancel_source {
+ public:
+  // Throws std::bad_alloc.
+  cancel_source() : handle_(detail::new_token_state()) {}
+
+  cancel_token token() const noexcept { return cancel_token(handle_); }
+  // Once and for all; further calls do nothing. Scopes that were made of its tokens are cancelled before this returns, and
+  // callbacks of stop_tokens have run, here. From any thread.
+  void cancel() noexcept {
+    if (handle_.get() != nullptr) handle_.get()->cancel();
+  }
+  bool cancelled() const noexcept { return handle_.get() != nullptr && handle_.get()->is_cancelled(); }
+
+ private:
+  detail::token_handle handle_;
+};
+
+namespace this_fiber {
+
+// Cancelled when the scope is that the calling fiber is in now; it stays so when a later shield keeps the fiber from feeling
+// it. On a plain thread one that is never cancelled. Throws std::bad_alloc.
+CONCUR_INLINE cancel_token token();
+
+}  // namespace this_fiber
+
+#if CONCUR_HAS_STOP_TOKEN
+namespace detail {
+
+// Freed with its state. If a stop is being requested on another thread, freeing the callback waits for that.
+struct bridge_from_stop {
+  struct press {
+    token_state* state;
+    void operator()() const noexcept { state->cancel(); }
+  };
+  bridge_from_stop(const std::stop_token& source_in, token_state* state)
+      : source(source_in), callback(source_in, press{state}) {}
+
+  std::stop_token source;
+  std::stop_callback<press> callback;
+};
+
+struct bridge_to_stop : token_listener {
+  bridge_to_stop() : token_listener(&bridge_to_stop::request) {}
+  static void request(token_listener* self) noexcept { static_cast<bridge_to_stop*>(self)->source.request_stop(); }
+
+  std::stop_source source;
+};
+
+// What is behind a state's bridge pointer.
+struct stop_bridge {
+  bridge_to_stop* to = nullptr;
+  bridge_from_stop* from = nullptr;
+  ~stop_bridge() {
+    delete from;
+    delete to;
+  }
+  static void free(void* raw) noexcept { delete static_cast<stop_bridge*>(raw); }
+};
+
+inline std::stop_token stop_token_of(token_state& state) {
+  stop_bridge* made = static_cast<stop_bridge*>(state.bridge.load(std::memory_order_acquire));  // acquire: as below
+  if (made == nullptr) {
+    stop_bridge* const fresh = new stop_bridge();
+    fresh->to = new bridge_to_stop();
+    void* before = nullptr;
+    // acq_rel: publishes the fresh one, or acquires the one another thread made first.
+    if (state.bridge.compare_exchange_strong(before, fresh, std::memory_order_acq_rel, std::memory_order_acquire)) {
+      made = fresh;
+      if (!state.listen(*made->to)) made->to->source.request_stop();
+    } else {
+      delete fresh;
+      made = static_cast<stop_bridge*>(before);
+    }
+  }
+  return made->to != nullptr ? made->to->source.get_token() : made->from->source;
+}
+
+}  // namespace detail
+
+inline cancel_token::cancel_token(std::stop_token source) : handle_(detail::new_token_state()) {
+  detail::token_state& state = *handle_.get();
+  detail::stop_bridge* const bridge = new detail::stop_bridge();
+  state.free_bridge = &detail::stop_bridge::free;
+  state.bridge.store(bridge, std::memory_order_relaxed);  // relaxed: nobody else has the state yet
+  bridge->from = new detail::bridge_from_stop(source, &state);
+}
+
+inline cancel_token::operator std::stop_token() const {
+  return handle_.get() != nullptr ? detail::stop_token_of(*handle_.get()) : std::stop_token();
+}
+#endif
+
+CONCUR_NAMESPACE_END
+
+#if CONCUR_BODIES
+
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+CONCUR_INLINE token_state* must_have_token(token_state* made) {
+  if (made == nullptr) raise(std::bad_alloc(), "concur::cancel_token: no memory for a token");
+  return made;
+}
+
+CONCUR_INLINE token_state* new_token_state() { return must_have_token(new (std::nothrow) token_state()); }
+
+}  // namespace detail
+
+namespace this_fiber {
+
+CONCUR_INLINE cancel_token token() {
+  detail::worker* const w = detail::this_worker();
+  if (w == nullptr || w->current == nullptr) return cancel_token();
+  return cancel_token(detail::token_handle(detail::must_have_token(detail::token_of(*w->current->innermost()))));
+}
+
+}  // namespace this_fiber
+CONCUR_NAMESPACE_END
+#endif  // CONCUR_BODIES
+
+// structure/cancel_scope.hpp - a block that can be called off: by hand, by a deadline, or by a token.
+//
+// The mechanism under fail_after, move_on_after, shield and nurseries. Whatever parks inside the block, in this fiber or in
+// one below it, is woken with `cancelled`, and whatever comes to park later gets it at once, again and again, until the
+// block is left. The exception brings the fiber out of the block through its destructors, and ends where it was caused:
+//
+//     cancelled         what surrounds it     a `cancelled` that reaches the block's end
+//     this scope        not cancelled         stops here: run() returns nothing
+//     this scope        cancelled too         goes on outwards
+//     not this scope    cancelled             goes on outwards
+//
+// Two ways to use one:
+//
+//     cancel_scope scope;                 the rest of the block is the scope. `cancelled` is the block's own to catch
+//     scope.run([&] { ... });             the function is the scope, and run() catches. Also for a scope that another fiber,
+//                                         or this one, made before: cancel_scope scope(concur::deferred);
+//
+// Where it lies in the tree, and how a cancellation finds who is below, is in runtime/scope.hpp and cancel.hpp.
+
+CONCUR_NAMESPACE_BEGIN
+
+struct deferred_t {
+  explicit constexpr deferred_t() = default;
+};
+// Makes a cancel_scope that is entered by run().
+inline constexpr deferred_t deferred{};
+
+namespace detail {
+
+// What run() and move_on_after return: nothing, when the scope was called off.
+template <class R>
+struct unless_cancelled {
+  using type = std::optional<R>;
+};
+template <class R>
+struct unless_cancelled<R&> {
+  using type = R*;
+};
+template <>
+struct unless_cancelled<void> {
+  using type = bool;
+};
+
+class nursery_core;
+struct time_limit;
+
+}  // namespace detail
+
+// Not copied, not moved; entered and left by one fiber, once, and scopes of a fiber are left in reverse order: use it as a
+// variable of a block. cancel, deadline, shield and the questions may be called from any fiber and thread while it exists.
+// Entering and leaving costs two uncontended locks; a deadline two more. No allocation, except for token().
+class cancel_scope {
+ public:
+  // Entered here. Throws std::logic_error outside a fiber.
+  cancel_scope() { enter("concur::cancel_scope", false); }
+  // Not entered yet. What is done to it before counts: a scope that was cancelled raises at the first checkpoint.
+  explicit cancel_scope(deferred_t) noexcept {}
+  // Entered here; cancelled when the token is.
+  explicit cancel_scope(const cancel_token& when) : when_(when) { enter("concur::cancel_scope", false); }
+  // Leaves it, if run() has not.
+  ~cancel_scope() { leave(); }
+  cancel_scope(const cancel_scope&) = delete;
+  cancel_scope& operator=(const cancel_scope&) = delete;
+
+  // Calls f() inside the scope, and leaves the scope. Returns what f returned as an optional (a bool for void): empty (or
+  // false) if a `cancelled` of this scope came out of f. Every other exception passes. A f that swallowed `cancelled` and
+  // returned has returned. Throws std::logic_error if the scope was entered by another fiber, was left, or is not the
+  // innermost of this fiber. Without exceptions: empty when an operation inside was told that this scope is cancelled.
+  template <class F>
+  auto run(F&& f) -> typename detail::unless_cancelled<std::invoke_result_t<F>>::type;
+
+  // Wakes everybody below who parks, and lets nobody park any more. Once and for all. Does not wait for anybody.
+  void cancel() noexcept { detail::cancel_scope_tree(core_); }
+  // Whether what is inside is to end: this scope was cancelled, or what surrounds it, unless shielded.
+  bool cancelled() const noexcept {
+    return core_.is_effective() || core_.was_called.load(std::memory_order_relaxed);  // relaxed: a look in passing
+  }
+
+  // Cancels the scope at that time, if it is still entered then. Any clock; time_point::max() is no deadline, and takes one
+  // back that has not passed. A moment that has passed cancels at once, or on entering.
+  template <class Clock, class Duration>
+  void deadline(const std::chrono::time_point<Clock, Duration>& tp) {
+    set_deadline(detail::deadline_at(tp));
+  }
+  // time_point::max(): none.
+  std::chrono::steady_clock::time_point deadline() const noexcept;
+
+  // Whether cancellation from outside is kept off. Taking the shield away lets it in at once, also to who is parked.
+  void shield(bool keeps_off = true) noexcept { detail::set_scope_shield(core_, keeps_off); }
+  bool shielded() const noexcept {
+    return core_.is_shielded.load(std::memory_order_relaxed);  // relaxed: a look in passing
+  }
+
+  // Whether a `cancelled` of this scope ended it: it came to run(); or, for a scope entered by its constructor, it was
+  // thrown inside.
+  bool cancelled_caught() const noexcept {
+    return is_caught_ || (!has_run_ && core_.was_raised.load(std::memory_order_relaxed) &&  // relaxed: as above
+                          !core_.surroundings_cancelled());
+  }
+
+  // A token that is cancelled with this scope. Throws std::bad_alloc.
+  cancel_token token() { return cancel_token(detail::token_handle(detail::must_have_token(detail::token_of(core_)))); }
+
+ private:
+  friend class detail::nursery_core;
+  template <class F>
+  friend auto shield(F&& f) -> std::invoke_result_t<F>;
+  friend struct detail::time_limit;
+
+  enum class stage : unsigned char { before, entered, left };
+  struct own_alarm : detail::alarm {
+    explicit own_alarm(cancel_scope& of_in) noexcept
+        : alarm([](alarm* self) noexcept { static_cast<own_alarm*>(self)->of.cancel(); }), of(of_in) {}
+    cancel_scope& of;
+  };
+  struct own_listener : detail::token_listener {
+    explicit own_listener(cancel_scope& of_in) noexcept
+        : token_listener([](token_listener* self) noexcept { static_cast<own_listener*>(self)->of.cancel(); }),
+          of(of_in) {}
+    cancel_scope& of;
+  };
+  struct leave_at_end {
+    explicit leave_at_end(cancel_scope& of_in) noexcept : of(of_in) {}
+    ~leave_at_end() { of.leave(); }
+    leave_at_end(const leave_at_end&) = delete;
+    leave_at_end& operator=(const leave_at_end&) = delete;
+    cancel_scope& of;
+  };
+
+  void enter(const char* what, bool is_shared);
+  void leave() noexcept;
+  void begin_run();
+  // For a `cancelled` that came to the end of f.
+  bool catches() noexcept { return is_caught_ = core_.is_origin(); }
+  // Without exceptions: the same for who was told by other means.
+  bool was_told() const noexcept {
+    return core_.is_origin() && core_.was_raised.load(std::memory_order_relaxed);  // relaxed: as above
+  }
+  void set_deadline(detail::nanoseconds_t deadline_ns) noexcept;
+  bool arm() noexcept;
+
+  detail::scope core_;
+  cancel_token when_;
+  own_listener listener_{*this};
+  own_alarm alarm_{*this};
+  mutable detail::spin_lock timer_lock_;  // guards stage_, deadline_ns_ and the alarm's setting
+  stage stage_ = stage::before;
+  bool has_run_ = false;
+  bool is_caught_ = false;
+  detail::nanoseconds_t deadline_ns_ = detail::never;
+};
+
+template <class F>
+auto cancel_scope::run(F&& f) -> typename detail::unless_cancelled<std::invoke_result_t<F>>::type {
+  using R = std::invoke_result_t<F>;
+  using result = typename detail::unless_cancelled<R>::type;
+  [[maybe_unused]] const auto keep = [](auto&& value) -> result {
+    if constexpr (std::is_reference<R>::value)
+      return std::addressof(value);
+    else
+      return result(std::forward<decltype(value)>(value));
+  };
+  begin_run();
+  leave_at_end end(*this);
+#if CONCUR_EXCEPTIONS
+  try {
+    if constexpr (std::is_void<R>::value) {
+      std::forward<F>(f)();
+      return true;
+    } else {
+      return keep(std::forward<F>(f)());
+    }
+  } catch (const concur::cancelled&) {
+    if (!catches()) throw;
+    return result();
+  }
+#else
+  if constexpr (std::is_void<R>::value) {
+    std::forward<F>(f)();
+    return !was_told();
+  } else {
+    result value = keep(std::forward<F>(f)());
+    if (was_told()) return result();
+    return value;
+  }
+#endif
+}
+
+CONCUR_NAMESPACE_END
+
+#if CONCUR_BODIES
+
+CONCUR_NAMESPACE_BEGIN
+
+CONCUR_INLINE void cancel_scope::enter(const char* what, bool is_shared) {
+  detail::worker* const w = detail::must_be_worker(what);
+  detail::enter_scope(core_, *w->current, is_shared);
+  bool has_passed = false;
+  {
+    detail::lock_scope<detail::spin_lock> held(timer_lock_);
+    stage_ = stage::entered;
+    if (deadline_ns_ != detail::never) has_passed = !arm();
+  }
+  if (when_.handle().get() != nullptr && !when_.handle().get()->listen(listener_)) has_passed = true;
+  if (has_passed) cancel();
+}
+
+CONCUR_INLINE void cancel_scope::leave() noexcept {
+  if (stage_ != stage::entered) return;  // only its own fiber changes that
+  if (detail::token_state* const state = when_.handle().get()) state->forget(listener_);
+  {
+    detail::lock_scope<detail::spin_lock> held(timer_lock_);
+    stage_ = stage::left;
+    detail::timer_wheel::call_off_alarm(alarm_);
+  }
+  if (CONCUR_UNLIKELY(!detail::leave_scope(core_))) {
+    on_fatal(
+        "concur::cancel_scope: left by another fiber than entered it, or before a scope that was entered later; use "
+        "scopes and nurseries as variables of nested blocks");
+  }
+}
+
+CONCUR_INLINE void cancel_scope::begin_run() {
+  constexpr const char* what = "concur::cancel_scope::run";
+  detail::worker* const w = detail::must_be_worker(what);
+  if (stage_ == stage::before && !has_run_) {
+    has_run_ = true;
+    enter(what, true);
+    return;
+  }
+  if (stage_ == stage::entered && !has_run_ && w->current->innermost() == &core_) {
+    has_run_ = true;
+    return;
+  }
+  detail::fail_logic(
+      std::string(what) +
+      ": the scope was run already, or is another fiber's, or another scope was entered since; a scope is "
+      "run once");
+}
+
+// Under timer_lock_, while entered. False: the deadline has passed.
+CONCUR_INLINE bool cancel_scope::arm() noexcept {
+  if (deadline_ns_ == detail::never) return true;
+  if (deadline_ns_ <= detail::seam_now()) return false;
+  detail::scheduler* const home =
+      core_.owner.load(std::memory_order_relaxed)->owner;  // relaxed: it cannot be left under timer_lock_
+  detail::worker* const w = detail::this_worker();
+  const bool is_here = w != nullptr && w->sched == home && w->current != nullptr;
+  detail::timer_wheel& wheel = is_here ? w->timers : home->workers[0].timers;
+  alarm_.deadline_ns = deadline_ns_;
+  wheel.set(alarm_);
+  if (!is_here) home->idle.hear_timer(*home, wheel);
+  return true;
+}
+
+CONCUR_INLINE void cancel_scope::set_deadline(detail::nanoseconds_t deadline_ns) noexcept {
+  bool has_passed = false;
+  {
+    detail::lock_scope<detail::spin_lock> held(timer_lock_);
+    deadline_ns_ = deadline_ns;
+    if (stage_ != stage::entered) return;
+    detail::timer_wheel::call_off_alarm(alarm_);
+    has_passed = !arm();
+  }
+  if (has_passed) cancel();
+}
+
+CONCUR_INLINE std::chrono::steady_clock::time_point cancel_scope::deadline() const noexcept {
+  using clock = std::chrono::steady_clock;
+  detail::lock_scope<detail::spin_lock> held(timer_lock_);
+  if (deadline_ns_ == detail::never) return (clock::time_point::max)();
+  return clock::time_point(std::chrono::duration_cast<clock::duration>(std::chrono::nanoseconds(deadline_ns_)));
+}
+
+CONCUR_NAMESPACE_END
+#endif  // CONCUR_BODIES
+
+// structure/time_limit.hpp - a limit on how long something may take, and a shield for what must not be cut short.
+//
+//     the limit passes                      say
+//     and that is an error                  fail_after(d, f), fail_at(tp, f)             throws timed_out
+//     and one does without the result       move_on_after(d, f), move_on_at(tp, f)       returns nothing
+//
+// The limit holds for all that f waits for, in whatever it calls, and in the nurseries that it opens; no operation inside has
+// to know of it. Limits nest: the earliest that passes ends what is inside it, and its own block says so. A limit that passes
+// while f computes is felt at f's next checkpoint.
+
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+[[noreturn]] CONCUR_INLINE void fail_limit(const char* what);
+
+struct time_limit {
+  template <class F>
+  static auto move_on(nanoseconds_t deadline_ns, F&& f) {
+    cancel_scope scope(deferred);
+    scope.deadline_ns_ = deadline_ns;
+    return scope.run(std::forward<F>(f));
+  }
+  template <class F>
+  static std::invoke_result_t<F> fail(nanoseconds_t deadline_ns, const char* what, F&& f) {
+    using R = std::invoke_result_t<F>;
+    auto result = move_on(deadline_ns, std::forward<F>(f));
+    if (!result) fail_limit(what);
+    if constexpr (std::is_reference<R>::value) {
+      return static_cast<R>(*result);
+    } else if constexpr (!std::is_void<R>::value) {
+      return std::move(*result);
+    }
+  }
+};
+
+}  // namespace detail
+
+// Returns what f() returns, or throws timed_out if that takes longer than d. What f has open then is closed by its
+// destructors; fibers that f started in nurseries have ended. A limit that is zero or less raises at f's first checkpoint.
+// Throws std::logic_error outside a fiber. Costs about 0.1 us and no allocation.
+template <class Rep, class Period, class F>
+auto fail_after(std::chrono::duration<Rep, Period> d, F&& f) -> std::invoke_result_t<F> {
+  return detail::time_limit::fail(detail::deadline_after(d), "concur::fail_after", std::forward<F>(f));
+}
+template <class Clock, class Duration, class F>
+auto fail_at(const std::chrono::time_point<Clock, Duration>& tp, F&& f) -> std::invoke_result_t<F> {
+  return detail::time_limit::fail(detail::deadline_at(tp), "concur::fail_at", std::forward<F>(f));
+}
+
+// Returns what f() returns as an optional, or for a void f whether it returned: empty, or false, if it would have taken longer
+// than d. Otherwise as fail_after.
+template <class Rep, class Period, class F>
+auto move_on_after(std::chrono::duration<Rep, Period> d, F&& f) ->
+    typename detail::unless_cancelled<std::invoke_result_t<F>>::type {
+  return detail::time_limit::move_on(detail::deadline_after(d), std::forward<F>(f));
+}
+template <class Clock, class Duration, class F>
+auto move_on_at(const std::chrono::time_point<Clock, Duration>& tp, F&& f) ->
+    typename detail::unless_cancelled<std::invoke_result_t<F>>::type {
+  return detail::time_limit::move_on(detail::deadline_at(tp), std::forward<F>(f));
+}
+
+// Returns what f() returns; cancellation from outside waits until f is through, and is felt at the first checkpoint behind.
+// For what must be brought to its end: give it a limit of its own inside. Throws std::logic_error outside a fiber.
+template <class F>
+auto shield(F&& f) -> std::invoke_result_t<F> {
+  cancel_scope scope(deferred);
+  scope.shield();
+  scope.begin_run();
+  return std::forward<F>(f)();
+}
+
+CONCUR_NAMESPACE_END
+
+#if CONCUR_BODIES
+
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+CONCUR_INLINE void fail_limit(const char* what) {
+  const std::string text =
+      std::string(what) + ": the time limit passed before the function returned; move_on_after returns nothing instead";
+  fail_timed_out(text.c_str());
+}
+
+}  // namespace detail
+CONCUR_NAMESPACE_END
+#endif  // CONCUR_BODIES
+
+// structure/nursery_core.hpp - the part of a nursery that does not depend on what its children do.
+//
+// A nursery is a scope (cancel_scope.hpp) below which fibers live, the number of them, and what went wrong. It begins with
+// its block and ends with it, and never before its last child:
+//
+//     stage     children        next
+//     open      come and go     ended, when the host found none left in wait_for_children
+//     ended     none, ever      -
+//
+//   Y1  running_ counts the children that have not ended and the places that were promised to who waits for room; it and the
+//       list of members change under the gate's lock. It is the ending child's last touch: whoever finds it 0 under the lock
+//       may let the nursery go.
+//   Y2  The host waits for its children deaf to cancellation: the cancellation reaches the children, and it is their end that
+//       wakes the host.
+//   Y3  A child's failure is written down, and the siblings are cancelled, before the child leaves.
+//   Y4  With a limit, a place that becomes free goes to who has waited for one the longest. Who is cancelled while it waits
+//       takes none: the place is promised by the claim.
+
+CONCUR_NAMESPACE_BEGIN
+
+// What becomes of its siblings when a child fails.
+enum class on_failure : unsigned char {
+  cancel_siblings,  // they are not wanted any more
+  keep_going,       // they go on; the failure is told when all have ended
+};
+
+namespace detail {
+
+// How a child ended that did not do what it was for: by an exception, or by the std::error_code that it returned.
+struct failure {
+  std::exception_ptr error;
+  std::error_code code;
+
+  explicit operator bool() const noexcept { return error != nullptr || code; }
+  void set_code(std::error_code returned) noexcept;
+};
+
+// Calls make(), and says how that failed. What was only cancelled did not.
+template <class F>
+failure failure_of(F&& make) noexcept {
+  failure result;
+  const auto call = [&] {
+    using R = std::decay_t<std::invoke_result_t<F>>;
+    if constexpr (std::is_same<R, std::error_code>::value)
+      result.set_code(make());
+    else
+      static_cast<void>(make());
+  };
+#if CONCUR_EXCEPTIONS
+  try {
+    call();
+  } catch (const cancelled&) {
+  } catch (...) {
+    result.error = std::current_exception();
+  }
+#else
+  call();
+#endif
+  return result;
+}
+
+class nursery_core : public nursery_part {
+ public:
+  // Entered by the calling fiber. Throws std::logic_error outside of one.
+  explicit nursery_core(on_failure policy);
+  // Cancels and waits, unless ended. Failures that nobody was told of go to the runtime.
+  ~nursery_core();
+  nursery_core(const nursery_core&) = delete;
+  nursery_core& operator=(const nursery_core&) = delete;
+
+  // --- children ---
+
+  // A block for a child; null when memory is exhausted.
+  fiber* new_child() noexcept { return home_->new_fiber(own_worker()); }
+  // Makes the prepared fiber a member and launches it; parks while there are as many as the limit. False: the caller was
+  // cancelled while it waited. Throws std::logic_error when the nursery has ended.
+  bool admit(member& child, fiber* f);
+  // A child's last step: the nursery may be gone afterwards.
+  void dismiss(member& child) noexcept;
+  // Y3. From a child, or from the host for its body.
+  void fail(failure&& what) noexcept;
+
+  void limit(std::size_t n);
+  std::size_t size() const noexcept;
+  std::vector<std::exception_ptr> failures() const;
+
+  // --- the end, by the host ---
+
+  // Throws std::logic_error unless the caller is the host, in no scope that it has entered since, and the nursery is open.
+  void must_be_host(const char* what) const;
+  // Y2; then the host is out of the scope. Returns whether what surrounds the nursery is cancelled.
+  bool finish() noexcept;
+  bool has_failed() const noexcept { return last_ != nullptr; }
+  // Throws the first failure, as it was thrown. Returns when there is none, or, with `only_code`, when it has a code, which
+  // is put there.
+  void tell(std::error_code* only_code);
+
+  cancel_scope scope;
+
+ private:
+  struct failure_note {
+    failure what;
+    failure_note* next = nullptr;
+  };
+  static constexpr std::size_t no_limit = static_cast<std::size_t>(-1);
+
+  spin_lock& gate_lock() const noexcept { return const_cast<nursery_core*>(this)->gate.lock; }
+  worker* own_worker() const noexcept {
+    worker* const w = this_worker();
+    return w != nullptr && w->sched == home_ && w->current != nullptr ? w : nullptr;
+  }
+  void wait_for_children() noexcept;
+  void fail_ended();
+
+  scheduler* home_;
+  fiber* host_;
+  on_failure policy_;
+  bool is_ended_ = false;  // from here on under the gate's lock
+  bool is_told_ = false;   // somebody was told of the failures
+  std::size_t running_ = 0;
+  std::size_t limit_ = no_limit;
+  waiter* host_note_ = nullptr;
+  failure_note first_;  // so that the first failure needs no memory
+  failure_note* last_ = nullptr;
+  std::size_t failure_count_ = 0;
+};
+
+}  // namespace detail
+CONCUR_NAMESPACE_END
+
+#if CONCUR_BODIES
+
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+CONCUR_INLINE void failure::set_code(std::error_code returned) noexcept {
+  if (!returned || returned == std::errc::operation_canceled) return;
+  code = returned;
+#  if CONCUR_EXCEPTIONS
+  error = std::make_exception_ptr(std::system_error(returned, "concur::nursery: a child returned an error"));
+#  endif
+}
+
+CONCUR_INLINE nursery_core::nursery_core(on_failure policy)
+    : home_(this_worker()->sched), host_(this_worker()->current), policy_(policy) {
+  top = &scope.core_;
+  top->below = this;
+}
+
+CONCUR_INLINE nursery_core::~nursery_core() {
+  if (!is_ended_) {
+    scope.cancel();
+    finish();
+  }
+  if (has_failed() && !is_told_ && first_.what.error != nullptr) home_->keep_exception(first_.what.error);
+  while (failure_note* const note = first_.next) {
+    first_.next = note->next;
+    delete note;
+  }
+}
+
+// --- children ---
+
+CONCUR_INLINE void nursery_core::fail_ended() {
+  fail_logic("concur::nursery::go: the nursery has ended; start children while its block runs, or from its children");
+}
+
+CONCUR_INLINE bool nursery_core::admit(member& child, fiber* f) {
+  spin_lock& lock = gate.lock;
+  lock.lock();
+  if (limit_ != no_limit) {
+    lock.unlock();
+    checkpoint();
+    lock.lock();
+  }
+  if (CONCUR_UNLIKELY(is_ended_)) {
+    lock.unlock();
+    fail_ended();
+  }
+  if (CONCUR_UNLIKELY(running_ >= limit_)) {
+    caller me(this_worker());
+    if (gate.wait(me, nullptr, never, wait_reason::nursery_room) == outcome::cancelled) return false;  // Y4
+    lock.lock();
+  } else {
+    ++running_;
+  }
+  child.who = f;
+  child.home = this;
+  f->current_scope.store(&scope.core_, std::memory_order_release);  // release: a walker follows it (cancel.hpp)
+  members.push_back(&child);
+  lock.unlock();
+  home_->launch(own_worker(), f);
+  return true;
+}
+
+CONCUR_INLINE void nursery_core::dismiss(member& child) noexcept {
+  party* next = nullptr;
+  {
+    lock_scope<spin_lock> held(gate.lock);
+    leave_nursery(child);
+    waiter* note = running_ <= limit_ ? pop_claimed(gate.parties) : nullptr;
+    if (note == nullptr && --running_ == 0 && host_note_ != nullptr && host_note_->claim()) note = host_note_;
+    if (note != nullptr) {
+      next = note->who;
+      next->result = outcome::granted;
+    }
+  }
+  if (next != nullptr) resume(next);
+}
+
+CONCUR_INLINE void nursery_core::fail(failure&& what) noexcept {
+  failure_note* fresh = new (std::nothrow) failure_note();
+  {
+    lock_scope<spin_lock> held(gate.lock);
+    ++failure_count_;
+    if (last_ == nullptr) {
+      last_ = &first_;
+      last_->what = std::move(what);
+    } else if (fresh != nullptr) {
+      fresh->what = std::move(what);
+      last_->next = fresh;
+      last_ = std::exchange(fresh, nullptr);
+    }
+  }
+  delete fresh;
+  if (policy_ == on_failure::cancel_siblings && !CONCUR_MUTANT_IS(210)) scope.cancel();
+}
+
+CONCUR_INLINE void nursery_core::limit(std::size_t n) {
+  if (n == 0)
+    fail_argument("concur::nursery::limit", "n", "0", "every go() would wait for ever; set no limit to have none");
+  ended_waits woken;
+  {
+    lock_scope<spin_lock> held(gate.lock);
+    limit_ = n;
+    while (running_ < limit_) {
+      waiter* const note = pop_claimed(gate.parties);
+      if (note == nullptr) break;
+      ++running_;
+      woken.add(note, outcome::granted);
+    }
+  }
+  woken.resume_all();
+}
+
+CONCUR_INLINE std::size_t nursery_core::size() const noexcept {
+  lock_scope<spin_lock> held(gate_lock());
+  return running_;
+}
+
+CONCUR_INLINE std::vector<std::exception_ptr> nursery_core::failures() const {
+  std::size_t count = 0;
+  {
+    lock_scope<spin_lock> held(gate_lock());
+    count = failure_count_;
+  }
+  std::vector<std::exception_ptr> all;
+  all.reserve(count);
+  lock_scope<spin_lock> held(gate_lock());
+  if (last_ == nullptr) return all;
+  for (const failure_note* note = &first_; note != nullptr && all.size() < count; note = note->next)
+    all.push_back(note->what.error);
+  return all;
+}
+
+// --- the end ---
+
+CONCUR_INLINE void nursery_core::must_be_host(const char* what) const {
+  worker* const w = this_worker();
+  if (w == nullptr || w->current != host_)
+    fail_logic(std::string(what) + ": only the fiber that made the nursery may end it");
+  if (is_ended_) fail_logic(std::string(what) + ": the nursery has ended; it ends once");
+  if (host_->innermost() != &scope.core_)
+    fail_logic(std::string(what) + ": a scope or nursery that was entered later is still open; end that first");
+}
+
+CONCUR_INLINE void nursery_core::wait_for_children() noexcept {
+  worker* w = this_worker();
+  for (;;) {
+    gate.lock.lock();
+    if (running_ == 0) break;
+    waiter note(host_, nullptr);
+    host_note_ = &note;
+    park_fiber(w, &gate.lock, never, wait_reason::nursery_join);
+  }
+  host_note_ = nullptr;
+  is_ended_ = true;
+  gate.lock.unlock();
+}
+
+CONCUR_INLINE bool nursery_core::finish() noexcept {
+  ++host_->shield_depth;
+  wait_for_children();
+  --host_->shield_depth;
+  const bool is_outside_cancelled = scope.core_.surroundings_cancelled();
+  scope.leave();
+  return is_outside_cancelled;
+}
+
+CONCUR_INLINE void nursery_core::tell(std::error_code* only_code) {
+  is_told_ = true;
+  if (!has_failed()) return;
+  if (only_code != nullptr && first_.what.code)
+    *only_code = first_.what.code;
+  else
+    rethrow(first_.what.error);
+}
+
+}  // namespace detail
+CONCUR_NAMESPACE_END
+#endif  // CONCUR_BODIES
+
+// structure/child.hpp - a function becomes a fiber that belongs to a nursery.
+//
+// The payload of such a fiber is its place in the nursery's list, and its function. A child whose result is wanted has a
+// result besides (future_state.hpp), which may be asked for when nursery and child are long gone.
+//
+//   Z1  A child's function, and its fiber_locals, are destroyed, its failure is noted, its result can be had, before it
+//       leaves the nursery.
+//   Z2  The memory of a child with a result is held by the child, until it has left, and by the result.
+
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+inline nursery_core& nursery_of(const member& child) noexcept { return static_cast<nursery_core&>(*child.home); }
+
+CONCUR_INLINE failure no_stack_failure(const fiber* f, int error) noexcept;
+// Notes the failure, if it is one. The nursery is still there afterwards.
+CONCUR_INLINE void report_child(member& child, failure&& what) noexcept;
+
+template <class F>
+class child : public member {
+ public:
+  template <class G>
+  child(fiber* host, G&& function) : closure_(std::forward<G>(function)) {
+    who = host;
+  }
+  void* as_payload() noexcept { return static_cast<member*>(this); }
+  child* result() noexcept { return this; }
+
+  static void run(fiber* f, int refusal) noexcept {
+    child* self = static_cast<child*>(static_cast<member*>(f->payload));
+    failure what;
+    if (CONCUR_UNLIKELY(refusal != 0)) {
+      self->closure_.destroy();
+      what = no_stack_failure(f, refusal);
+    } else {
+      what = failure_of([self]() -> decltype(auto) { return self->closure_.call(); });
+      end_locals(f);
+    }
+    f->set_state(fiber_state::finished);
+    report_child(*self, std::move(what));
+    nursery_of(*self).dismiss(*self);
+    free_payload(self, f);
+  }
+  // It was prepared, and will not be launched.
+  void discard() noexcept {
+    closure_.destroy();
+    free_payload(this, who);
+  }
+
+ private:
+  closure_room<F> closure_;
+};
+
+template <class F>
+class child_with_result : public member, public result_state<result_of<F>> {
+  using R = result_of<F>;
+
+ public:
+  template <class G>
+  child_with_result(fiber* host, G&& function) : closure_(std::forward<G>(function)) {
+    who = host;
+    this->release = [](future_state* state) noexcept { static_cast<child_with_result*>(state)->let_go(); };
+  }
+  void* as_payload() noexcept { return static_cast<member*>(this); }
+  result_state<R>* result() noexcept { return this; }
+
+  static void run(fiber* f, int refusal) noexcept {
+    child_with_result* self = static_cast<child_with_result*>(static_cast<member*>(f->payload));
+    failure what;
+    if (CONCUR_UNLIKELY(refusal != 0)) {
+      self->closure_.destroy();
+      what = no_stack_failure(f, refusal);
+      self->set_error(what.error);
+    } else {
+      keep_outcome(*self, [self]() -> decltype(auto) { return self->closure_.call(); });
+      if (self->has_failed()) {
+        if (self->is_reported) what.error = self->error;
+      } else if constexpr (std::is_same<R, std::error_code>::value) {
+        what.set_code(self->get());
+      }
+      end_locals(f);
+    }
+    self->is_reported = false;  // the nursery tells of it
+    f->set_state(fiber_state::finished);
+    report_child(*self, std::move(what));
+    due_list due;
+    if (!self->complete(due)) self->let_go();
+    if (CONCUR_UNLIKELY(!due.is_empty())) run_due_after_end(due);
+    nursery_of(*self).dismiss(*self);
+    self->let_go();
+  }
+  void discard() noexcept {
+    closure_.destroy();
+    free_payload(this, who);
+  }
+
+ private:
+  void let_go() noexcept {
+    // acq_rel: publishes what was done with it to who frees it, and sees what the other did.
+    if (holders_.fetch_sub(1, std::memory_order_acq_rel) != 1) return;
+    this->destroy();
+    free_payload(this, who);
+  }
+
+  std::atomic<std::uint32_t> holders_{2};  // Z2
+  closure_room<F> closure_;
+};
+
+// Makes `function` a child of n. Null, without exceptions only: the caller was cancelled while it waited for room.
+template <template <class> class Payload, class F>
+auto start_child(nursery_core& n, F&& function) {
+  using payload = Payload<std::decay_t<F>>;
+  struct discard_at_end {
+    payload* unlaunched;
+    ~discard_at_end() {
+      if (unlaunched != nullptr) unlaunched->discard();
+    }
+  };
+  discard_at_end owner{prepare_payload<payload>(n.new_child(), std::forward<F>(function))};
+  auto* const result = owner.unlaunched->result();
+  if (n.admit(*owner.unlaunched, owner.unlaunched->who)) {
+    owner.unlaunched = nullptr;
+    return result;
+  }
+#if CONCUR_EXCEPTIONS
+  fail_cancelled();
+#else
+  return static_cast<decltype(result)>(nullptr);
+#endif
+}
+
+}  // namespace detail
+CONCUR_NAMESPACE_END
+
+#if CONCUR_BODIES
+
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+CONCUR_INLINE failure no_stack_failure(const fiber* f, int error) noexcept {
+  failure what;
+  what.error = no_stack_error(f, error);
+  what.code = std::error_code(error, std::system_category());
+  return what;
+}
+
+CONCUR_INLINE void report_child(member& child, failure&& what) noexcept {
+  if (CONCUR_UNLIKELY(static_cast<bool>(what))) nursery_of(child).fail(std::move(what));
+}
+
+}  // namespace detail
+CONCUR_NAMESPACE_END
+#endif  // CONCUR_BODIES
+
+// structure/started.hpp - a child that says when it is up, and who waits for that.
+//
+// A server is of use when it listens, not when its fiber exists. nursery::start returns when the child has said so, with
+// what it said (a port, say); and if it cannot come up, that is the caller's error, not the nursery's.
+//
+//     stage        meaning                                             next, by
+//     waiting      nobody knows yet                                    up, failed: the child · abandoned: the caller
+//     up           the value is there; the child is like any other     -
+//     failed       the error is there, or there never will be a word   -
+//     abandoned    the caller was cancelled, and waits for the end     -
+//
+//   B1  One changes the stage from waiting, by compare-exchange, and writes before that what goes with it.
+
+CONCUR_NAMESPACE_BEGIN
+
+template <class T>
+class started;
+
+namespace detail {
+
+[[noreturn]] CONCUR_INLINE void fail_started_twice();
+CONCUR_INLINE std::exception_ptr never_started_error() noexcept;
+
+enum class start_stage : std::uint32_t { waiting, up, failed, abandoned };
+
+// Held by both sides.
+class start_core {
+ public:
+  // By the child. False: the caller has given up.
+  bool settle(start_stage to) noexcept {
+    const bool is_first = change(to);
+    told.set();
+    return is_first;
+  }
+  // By the child's end, if it was not up. False: the error is the nursery's.
+  bool fail(std::exception_ptr error_in) noexcept {
+    if (stage() != start_stage::waiting) return false;
+    error = std::move(error_in);
+    return settle(start_stage::failed);
+  }
+  // By the caller, whom a cancellation has woken. False: there was a word in the same moment.
+  bool abandon() noexcept { return change(start_stage::abandoned); }
+  start_stage stage() const noexcept {
+    return stage_.load(std::memory_order_acquire);  // acquire: pairs with change
+  }
+
+  std::exception_ptr error;
+  event told;
+  event has_ended;
+  cancel_scope scope{deferred};  // the child's own
+
+ private:
+  bool change(start_stage to) noexcept {
+    start_stage expected = start_stage::waiting;
+    // acq_rel: publishes value or error. acquire on failure: the loser looks at what the winner wrote.
+    return stage_.compare_exchange_strong(expected, to, std::memory_order_acq_rel, std::memory_order_acquire);
+  }
+  std::atomic<start_stage> stage_{start_stage::waiting};
+};
+
+template <class T>
+struct start_state : start_core {
+  std::optional<T> value;
+};
+template <>
+struct start_state<void> : start_core {};
+
+// Waits for the child's word. Throws its error, or `cancelled` when the child has ended for that.
+CONCUR_INLINE void await_start(start_core& state);
+
+struct deduced;
+// The T of f(started<T>&).
+template <class Call>
+struct started_of_call;
+template <class R, class T>
+struct started_of_call<R (*)(started<T>&)> {
+  using type = T;
+};
+template <class R, class T>
+struct started_of_call<R (*)(started<T>&) noexcept> {
+  using type = T;
+};
+template <class R, class C, class T>
+struct started_of_call<R (C::*)(started<T>&)> {
+  using type = T;
+};
+template <class R, class C, class T>
+struct started_of_call<R (C::*)(started<T>&) const> {
+  using type = T;
+};
+template <class R, class C, class T>
+struct started_of_call<R (C::*)(started<T>&) noexcept> {
+  using type = T;
+};
+template <class R, class C, class T>
+struct started_of_call<R (C::*)(started<T>&) const noexcept> {
+  using type = T;
+};
+template <class F>
+struct call_of {
+  using type = decltype(&F::operator());
+};
+template <class R, class A>
+struct call_of<R (*)(A)> {
+  using type = R (*)(A);
+};
+template <class R, class A>
+struct call_of<R (*)(A) noexcept> {
+  using type = R (*)(A) noexcept;
+};
+
+template <class T, class F>
+struct started_type {
+  using type = T;
+};
+template <class F>
+struct started_type<deduced, F> {
+  using type = typename started_of_call<typename call_of<F>::type>::type;
+};
+
+// What the child runs. Returns the code of a f that failed by one when it was up already.
+template <class T, class F>
+std::error_code run_started(start_state<T>& state, F& f);
+
+template <class T, class F>
+T start_and_wait(nursery_core& n, F&& f) {
+  const auto state = std::make_shared<start_state<T>>();
+  start_child<child>(n, [state, function = std::decay_t<F>(std::forward<F>(f))]() mutable {
+    return run_started<T>(*state, function);
+  });
+  await_start(*state);
+  if constexpr (!std::is_void<T>::value) return std::move(*state->value);
+}
+
+}  // namespace detail
+
+// The child's end of nursery::start. Lives as long as the child's function runs.
+template <class T>
+class started {
+ public:
+  explicit started(detail::start_state<T>& state) noexcept : state_(state) {}
+  started(const started&) = delete;
+  started& operator=(const started&) = delete;
+
+  // The child is up, and start() returns this. Throws std::logic_error the second time. If the caller of start() is cancelled
+  // already, nothing happens; the child is cancelled too.
+  void set_value(T value) {
+    if (std::exchange(has_said_, true)) detail::fail_started_twice();
+    state_.value.emplace(std::move(value));
+    state_.settle(detail::start_stage::up);
+  }
+  void operator()(T value) { set_value(std::move(value)); }
+
+ private:
+  detail::start_state<T>& state_;
+  bool has_said_ = false;
+};
+
+template <>
+class started<void> {
+ public:
+  explicit started(detail::start_state<void>& state) noexcept : state_(state) {}
+  started(const started&) = delete;
+  started& operator=(const started&) = delete;
+
+  void set_value() {
+    if (std::exchange(has_said_, true)) detail::fail_started_twice();
+    state_.settle(detail::start_stage::up);
+  }
+  void operator()() { set_value(); }
+
+ private:
+  detail::start_state<void>& state_;
+  bool has_said_ = false;
+};
+
+namespace detail {
+
+template <class T, class F>
+std::error_code run_started(start_state<T>& state, F& f) {
+  started<T> up(state);
+  std::error_code code;
+  const struct end_notice {
+    start_core& of;
+    ~end_notice() {
+      of.fail(never_started_error());
+      of.has_ended.set();
+    }
+  } end{state};
+  const auto body = [&] {
+    if constexpr (std::is_same<std::invoke_result_t<F&, started<T>&>, std::error_code>::value)
+      code = f(up);
+    else
+      f(up);
+  };
+#if CONCUR_EXCEPTIONS
+  try {
+    state.scope.run(body);
+    failure what;
+    what.set_code(code);
+    if (what && state.fail(what.error)) return std::error_code();
+  } catch (const cancelled&) {
+    state.fail(std::current_exception());
+    throw;
+  } catch (...) {
+    if (!state.fail(std::current_exception())) throw;
+  }
+#else
+  state.scope.run(body);
+#endif
+  return code;
+}
+
+}  // namespace detail
+CONCUR_NAMESPACE_END
+
+#if CONCUR_BODIES
+
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+CONCUR_INLINE void fail_started_twice() {
+  fail_logic("concur::started::set_value: the child said already that it is up; it says so once");
+}
+
+CONCUR_INLINE std::exception_ptr never_started_error() noexcept {
+#  if CONCUR_EXCEPTIONS
+  try {
+    return std::make_exception_ptr(std::logic_error(
+        "concur::nursery::start: the child ended without saying that it is up; let it call set_value of its argument"));
+  } catch (...) {
+    return std::current_exception();
+  }
+#  else
+  return std::exception_ptr();
+#  endif
+}
+
+CONCUR_INLINE void await_start(start_core& state) {
+#  if CONCUR_EXCEPTIONS
+  try {
+    state.told.wait();
+  } catch (const cancelled&) {
+    if (state.abandon()) {
+      state.scope.cancel();
+      shield([&] { state.has_ended.wait(); });
+      throw;
+    }
+  }
+#  else
+  state.told.wait();
+#  endif
+  if (state.stage() == start_stage::failed) rethrow(state.error);
+}
+
+}  // namespace detail
+CONCUR_NAMESPACE_END
+#endif  // CONCUR_BODIES
+
+// structure/nursery.hpp - a block that does not end before the last fiber that was started in it.
+//
+// go() alone is fire and forget: nobody knows when the fiber ends, who hears of its failure, or who calls it off. A nursery
+// answers all three by its place in the program:
+//
+//     concur::with_nursery([&](concur::nursery& n) {
+//       n.go(fetch, "users");
+//       n.go(fetch, "orders");
+//     });                              // here both have ended; what one threw comes out here
+//
+//   - A child ends before the block, and may use whatever outlives the block.
+//   - A child that fails cancels its siblings and the block's own waits; the failure comes out of the block, as the type it
+//     was thrown with. on_failure::keep_going lets the others finish.
+//   - Cancelling what surrounds the block cancels the children. The block waits for them all the same.
+//
+// For all failures and not only the first, make the nursery by hand: `nursery n; try { n.run(...); } ... n.failures()`.
+
+CONCUR_NAMESPACE_BEGIN
+
+// Made by a fiber, its host, as a variable of a block; nested like scopes. Everything but run, join and the destructor may be
+// called from the host, from children, and from any thread while the nursery has not ended. Throws std::logic_error outside
+// a fiber.
+//
+// A child that returns std::error_code fails by returning one that is not zero; it comes out as std::system_error.
+class nursery {
+ public:
+  explicit nursery(on_failure policy = on_failure::cancel_siblings) : core_(policy) {}
+  // Not joined: cancels the children, waits for them, and hands a failure to run(), which rethrows it.
+  ~nursery() = default;
+  nursery(const nursery&) = delete;
+  nursery& operator=(const nursery&) = delete;
+
+  // Starts f(args...) as a child. Arguments are copied or moved, as by std::thread; what comes before go() happens before f;
+  // f's end happens before the end of the nursery. In a nursery that is cancelled the child still begins, and is cancelled at
+  // its first checkpoint. With a limit this is a parking operation, and throws `cancelled`; it has started nothing then.
+  // Throws std::logic_error when the nursery has ended, std::system_error (not_enough_memory). Costs what concur::go costs,
+  // and two locks more.
+  template <class F, class... Args>
+  void go(F&& f, Args&&... args) {
+    detail::start_child<detail::child>(core_, detail::bind_call(std::forward<F>(f), std::forward<Args>(args)...));
+  }
+
+  // The same with a result. What f throws fails the nursery as well as coming out of the future, which may be dropped.
+  template <class F, class... Args>
+  auto async(F&& f, Args&&... args) -> future<std::invoke_result_t<std::decay_t<F>, std::decay_t<Args>...>> {
+    using R = std::invoke_result_t<std::decay_t<F>, std::decay_t<Args>...>;
+    return future<R>(detail::start_child<detail::child_with_result>(
+        core_, detail::bind_call(std::forward<F>(f), std::forward<Args>(args)...)));
+  }
+
+  // Starts f(up) as a child, where f takes a started<T>&, and waits until it says that it is up, by up.set_value(v) or up(v);
+  // returns v. The child goes on. What f throws before comes out here, and does not fail the nursery; a f that returns
+  // without a word: std::logic_error. If the caller is cancelled meanwhile, so is the child; this throws `cancelled` when the
+  // child has ended. For a generic lambda name T: n.start<int>([](auto& up) { ... }).
+  template <class T = detail::deduced, class F>
+  auto start(F&& f) -> typename detail::started_type<T, std::decay_t<F>>::type {
+    using V = typename detail::started_type<T, std::decay_t<F>>::type;
+    return detail::start_and_wait<V>(core_, std::forward<F>(f));
+  }
+
+  // Cancels the children and the block. From any thread; does not wait.
+  void cancel() noexcept { core_.scope.cancel(); }
+  // Whether it is cancelled, by whomever: cancel(), a failure, a deadline, or from outside.
+  bool cancelled() const noexcept { return core_.scope.cancelled(); }
+  // Children that have not ended.
+  std::size_t size() const noexcept { return core_.size(); }
+  // From now on at most n children at once; go, async and start park until there is room, first come, first served. Children
+  // that wait for room which only they could make wait for ever. Throws std::invalid_argument for 0.
+  void limit(std::size_t n) { core_.limit(n); }
+  // The scope that the children are in: for a deadline or a shield.
+  cancel_scope& scope() noexcept { return core_.scope; }
+
+  // Waits until every child has ended, and ends the nursery; rethrows the first failure, as the type it was thrown with. A
+  // cancellation from outside reaches the children, and is thrown from here when they have ended, unless there is a failure.
+  // Afterwards the host is out of the nursery's scope. Throws std::logic_error if it has ended, or the caller is not its host.
+  void join();
+  // The same with codes: the one that the first failing child returned, operation_canceled for a cancellation from outside,
+  // else none. What a child has thrown is rethrown all the same.
+  void join(std::error_code& ec);
+
+  // f(*this), then join(): what with_nursery does. f counts as a child: its failure is one of the nursery's. If f leaves by an
+  // exception, what is left is cancelled, whatever the policy. Returns what f returned. When only this nursery was cancelled
+  // and f did not come to its end for that: returns, for a void f, else throws `cancelled`.
+  template <class F>
+  auto run(F&& f) -> std::invoke_result_t<F, nursery&>;
+  // With codes, as join(ec). A f with a result gives it as an optional, which is empty when f was cut short; a void f says
+  // whether it returned.
+  template <class F>
+  auto run(F&& f, std::error_code& ec) -> typename detail::unless_cancelled<std::invoke_result_t<F, nursery&>>::type;
+
+  // Every failure so far, in the order in which they happened; what was cancelled did not fail. Also after the end.
+  std::vector<std::exception_ptr> failures() const { return core_.failures(); }
+
+ private:
+  // What is left to do when the body has come to its end, or has not.
+  void end_body(bool has_returned, detail::failure&& what);
+  // Throws what run and join throw; with ec, puts there what can be said so.
+  void end(const char* what, std::error_code* ec);
+  template <class Result, class F>
+  void run_into(Result& result, F&& f, bool& is_own_end);
+
+  detail::nursery_core core_;
+};
+
+// Runs a nursery as a function: f(nursery&). Returns what f returned, when every child has ended. Errors as nursery::run.
+template <class F>
+auto with_nursery(F&& f) -> std::invoke_result_t<F, nursery&> {
+  nursery n;
+  return n.run(std::forward<F>(f));
+}
+template <class F>
+auto with_nursery(on_failure policy, F&& f) -> std::invoke_result_t<F, nursery&> {
+  nursery n(policy);
+  return n.run(std::forward<F>(f));
+}
+template <class F>
+auto with_nursery(F&& f, std::error_code& ec) ->
+    typename detail::unless_cancelled<std::invoke_result_t<F, nursery&>>::type {
+  nursery n;
+  return n.run(std::forward<F>(f), ec);
+}
+
+// --- templates ---
+
+template <class Result, class F>
+void nursery::run_into(Result& result, F&& f, bool& is_own_end) {
+  using R = std::invoke_result_t<F, nursery&>;
+  core_.must_be_host("concur::nursery::run");
+  detail::failure what;
+  const auto body = [&] {
+    if constexpr (std::is_void<R>::value) {
+      std::forward<F>(f)(*this);
+      result = true;
+    } else if constexpr (std::is_reference<R>::value) {
+      result = std::addressof(std::forward<F>(f)(*this));
+    } else {
+      result.emplace(std::forward<F>(f)(*this));
+      if constexpr (std::is_same<R, std::error_code>::value) what.set_code(*result);
+    }
+  };
+#if CONCUR_EXCEPTIONS
+  try {
+    body();
+  } catch (const concur::cancelled&) {
+    is_own_end = cancelled();
+  } catch (...) {
+    what.error = std::current_exception();
+  }
+#else
+  body();
+  is_own_end = true;
+#endif
+  end_body(static_cast<bool>(result), std::move(what));
+}
+
+template <class F>
+auto nursery::run(F&& f) -> std::invoke_result_t<F, nursery&> {
+  using R = std::invoke_result_t<F, nursery&>;
+  typename detail::unless_cancelled<R>::type result{};
+  bool is_own_end = false;
+  run_into(result, std::forward<F>(f), is_own_end);
+  end("concur::nursery::run", nullptr);
+  if constexpr (std::is_void<R>::value) {
+    if (!result && !is_own_end) detail::fail_cancelled();
+  } else {
+    if (!result) detail::fail_cancelled();
+    if constexpr (std::is_reference<R>::value)
+      return static_cast<R>(*result);
+    else
+      return std::move(*result);
+  }
+}
+
+template <class F>
+auto nursery::run(F&& f, std::error_code& ec) ->
+    typename detail::unless_cancelled<std::invoke_result_t<F, nursery&>>::type {
+  typename detail::unless_cancelled<std::invoke_result_t<F, nursery&>>::type result{};
+  bool is_own_end = false;
+  run_into(result, std::forward<F>(f), is_own_end);
+  end("concur::nursery::run", &ec);
+  if (!result && !is_own_end && !ec) ec = std::make_error_code(std::errc::operation_canceled);
+  return result;
+}
+
+CONCUR_NAMESPACE_END
+
+#if CONCUR_BODIES
+CONCUR_NAMESPACE_BEGIN
+
+CONCUR_INLINE void nursery::end_body(bool has_returned, detail::failure&& what) {
+  if (what) core_.fail(std::move(what));
+  if (!has_returned) core_.scope.cancel();
+}
+
+CONCUR_INLINE void nursery::end(const char* what, std::error_code* ec) {
+  core_.must_be_host(what);
+  const bool is_outside_cancelled = core_.finish();
+  if (ec != nullptr) ec->clear();
+  core_.tell(ec);
+  if (ec == nullptr) {
+    detail::checkpoint();
+  } else if (is_outside_cancelled && !*ec) {
+    *ec = std::make_error_code(std::errc::operation_canceled);
+  }
+}
+
+CONCUR_INLINE void nursery::join() { end("concur::nursery::join", nullptr); }
+CONCUR_INLINE void nursery::join(std::error_code& ec) { end("concur::nursery::join", &ec); }
+
+CONCUR_NAMESPACE_END
+#endif  // CONCUR_BODIES
+
+// structure/combine.hpp - several functions at once: all of them, any that succeeds, or the first to end.
+//
+//     all     every result                       the first failure cancels the others, and is thrown
+//     any     the first success                  cancels the others; if none succeeds, all failures are thrown together
+//     race    the first end, good or bad         cancels the others
+//
+// Each function runs as a fiber in a nursery of the call's own, so when the call returns all of them have ended, and they may
+// use what the caller has on its stack. A result that comes too late is destroyed; the failure of a loser of any and race is
+// dropped, since one success, or the first end, is all that was asked for.
+
+#include <variant>
+
+CONCUR_NAMESPACE_BEGIN
+
+// What any() throws when no function succeeds: how each of them failed, in the order of the arguments.
+class failures : public std::runtime_error {
+ public:
+  failures(const std::string& what_in, std::vector<std::exception_ptr> errors)
+      : std::runtime_error(what_in), errors_(std::move(errors)) {}
+  const std::vector<std::exception_ptr>& errors() const noexcept { return errors_; }
+
+ private:
+  std::vector<std::exception_ptr> errors_;
+};
+
+namespace detail {
+
+[[noreturn]] CONCUR_INLINE void fail_all_failed(std::vector<std::exception_ptr> errors);
+
+// Where a function's result is kept: a reference as a pointer, nothing as std::monostate.
+template <class R>
+class result_room {
+ public:
+  template <class F>
+  void take_from(F&& f) {
+    if constexpr (std::is_void<R>::value) {
+      std::forward<F>(f)();
+      value_.emplace();
+    } else if constexpr (std::is_reference<R>::value) {
+      R&& result = std::forward<F>(f)();
+      value_.emplace(std::addressof(result));
+    } else {
+      value_.emplace(std::forward<F>(f)());
+    }
+  }
+  bool has_value() const noexcept { return value_.has_value(); }
+  decltype(auto) give() {
+    if constexpr (std::is_reference<R>::value)
+      return static_cast<R>(**value_);
+    else
+      return std::move(*value_);
+  }
+  // The code of a function that returned one that is not zero.
+  std::error_code code() const noexcept {
+    if constexpr (std::is_same<R, std::error_code>::value)
+      return value_.has_value() ? *value_ : std::error_code();
+    else
+      return std::error_code();
+  }
+
+ private:
+  using stored = std::conditional_t<std::is_void<R>::value, std::monostate,
+                                    std::conditional_t<std::is_reference<R>::value, std::remove_reference_t<R>*, R>>;
+  std::optional<stored> value_;
+};
+
+template <class R>
+using result_in_tuple = std::conditional_t<std::is_void<R>::value, std::monostate, R>;
+template <class... Fs>
+using common_result = std::common_type_t<std::invoke_result_t<Fs>...>;
+
+// Which of several functions has decided the matter.
+class decision {
+ public:
+  // True for the first, who then writes the result.
+  bool take() noexcept {
+    // relaxed: only who is first; the nursery's end publishes the rest.
+    return !is_taken_.exchange(true, std::memory_order_relaxed);
+  }
+  bool is_taken() const noexcept { return is_taken_.load(std::memory_order_relaxed); }  // relaxed: behind the end
+
+ private:
+  std::atomic<bool> is_taken_{false};
+};
+
+// One of any's functions.
+template <class R, class F>
+void try_for(nursery& n, decision& winner, result_room<R>& result, failure& own, F& f) noexcept {
+  result_room<R> mine;
+  bool has_returned = false;
+  own = failure_of([&] {
+    mine.take_from(std::forward<F>(f));
+    has_returned = true;
+    return mine.code();
+  });
+  if (!has_returned || own || (mine.code()) || !winner.take()) return;
+  if (!CONCUR_MUTANT_IS(215)) n.cancel();
+  result = std::move(mine);
+}
+
+// One of race's.
+template <class R, class F>
+void race_for(nursery& n, decision& winner, result_room<R>& result, std::exception_ptr& error, F& f) {
+  result_room<R> mine;
+#if CONCUR_EXCEPTIONS
+  try {
+    mine.take_from(std::forward<F>(f));
+  } catch (const cancelled&) {
+    throw;
+  } catch (...) {
+    if (!winner.take()) return;
+    n.cancel();
+    error = std::current_exception();
+    return;
+  }
+#else
+  mine.take_from(std::forward<F>(f));
+#endif
+  if (!winner.take()) return;
+  n.cancel();
+  result = std::move(mine);
+}
+
+template <class... Fs, std::size_t... I>
+auto run_all(std::index_sequence<I...>, Fs&&... fs) -> std::tuple<result_in_tuple<std::invoke_result_t<Fs>>...> {
+  std::tuple<result_room<std::invoke_result_t<Fs>>...> results;
+  nursery n;
+  (n.go([&room = std::get<I>(results), &f = fs] {
+    room.take_from(std::forward<Fs>(f));
+    return room.code();
+  }),
+   ...);
+#if CONCUR_EXCEPTIONS
+  n.join();
+#else
+  std::error_code told_by_results;
+  n.join(told_by_results);
+#endif
+  return std::tuple<result_in_tuple<std::invoke_result_t<Fs>>...>(std::get<I>(results).give()...);
+}
+
+template <class... Fs, std::size_t... I>
+auto run_any(std::index_sequence<I...>, Fs&&... fs) -> common_result<Fs...> {
+  using R = common_result<Fs...>;
+  result_room<R> result;
+  decision winner;
+  failure own[sizeof...(Fs)];
+  {
+    nursery n(on_failure::keep_going);
+    (n.go([&, &f = fs] { try_for<R, Fs>(n, winner, result, own[I], f); }), ...);
+    n.join();
+  }
+  if (!winner.is_taken()) {
+    std::vector<std::exception_ptr> errors;
+    for (failure& one : own) {
+      if constexpr (std::is_same<R, std::error_code>::value && !CONCUR_EXCEPTIONS) {
+        if (one) return one.code;
+      }
+      if (one) errors.push_back(std::move(one.error));
+    }
+    fail_all_failed(std::move(errors));
+  }
+  if constexpr (!std::is_void<R>::value) return result.give();
+}
+
+template <class... Fs>
+auto run_race(Fs&&... fs) -> common_result<Fs...> {
+  using R = common_result<Fs...>;
+  result_room<R> result;
+  decision winner;
+  std::exception_ptr error;
+  {
+    nursery n(on_failure::keep_going);
+    (n.go([&, &f = fs] { race_for<R, Fs>(n, winner, result, error, f); }), ...);
+    n.join();
+  }
+  if (error != nullptr) rethrow(error);
+  if (!result.has_value()) fail_cancelled();
+  if constexpr (!std::is_void<R>::value) return result.give();
+}
+
+}  // namespace detail
+
+// Runs all of them at once; returns their results as a tuple, in the order of the arguments, std::monostate for void. The
+// first failure cancels the others and is rethrown, as its type, when they have ended. Throws `cancelled`, and what
+// nursery::go throws.
+template <class... Fs>
+auto all(Fs&&... fs) -> std::tuple<detail::result_in_tuple<std::invoke_result_t<Fs>>...> {
+  return detail::run_all(std::index_sequence_for<Fs...>(), std::forward<Fs>(fs)...);
+}
+
+// Runs all of them at once; returns the first result, as the type that all have in common, when the others, which it has
+// cancelled, have ended. Throws `failures` when every one has failed, `cancelled`, and what nursery::go throws.
+template <class... Fs>
+auto any(Fs&&... fs) -> detail::common_result<Fs...> {
+  static_assert(sizeof...(Fs) != 0, "concur::any: there must be a function to succeed");
+  return detail::run_any(std::index_sequence_for<Fs...>(), std::forward<Fs>(fs)...);
+}
+
+// The same, but the first to end decides: its result is returned, or its exception thrown.
+template <class... Fs>
+auto race(Fs&&... fs) -> detail::common_result<Fs...> {
+  static_assert(sizeof...(Fs) != 0, "concur::race: there must be a function to end");
+  return detail::run_race(std::forward<Fs>(fs)...);
+}
+
+CONCUR_NAMESPACE_END
+
+#if CONCUR_BODIES
+
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+CONCUR_INLINE void fail_all_failed(std::vector<std::exception_ptr> errors) {
+  std::string text = "concur::any: none of the functions succeeded";
+#  if CONCUR_EXCEPTIONS
+  for (const std::exception_ptr& error : errors) {
+    try {
+      std::rethrow_exception(error);
+    } catch (const std::exception& known) {
+      text.append("; ").append(known.what());
+    } catch (...) {
+      text.append("; an exception of another kind");
+    }
+  }
+#  endif
+  raise(failures(text, std::move(errors)), text.c_str());
 }
 
 }  // namespace detail
@@ -12551,33 +14909,6 @@ struct step_source<future<R>> {
     if (back != nullptr && source.valid()) state(source).error = std::move(*back);
   }
 };
-
-// Calls `make`, and keeps what it returns or throws.
-template <class R, class F>
-void keep_outcome(result_state<R>& out, F&& make) noexcept {
-  const auto keep = [&] {
-    if constexpr (std::is_void<R>::value) {
-      make();
-    } else if constexpr (std::is_reference<R>::value) {
-      R&& result = make();
-      out.set(std::addressof(result));
-    } else {
-      out.set(make());
-    }
-  };
-#if CONCUR_EXCEPTIONS
-  try {
-    keep();
-  } catch (const cancelled&) {
-    out.set_error(std::current_exception());
-    out.is_reported = false;
-  } catch (...) {
-    out.set_error(std::current_exception());
-  }
-#else
-  keep();
-#endif
-}
 
 template <class Source, class T>
 void pass_error(Source& from, result_state<T>& out) noexcept {

@@ -23,11 +23,13 @@
 
 #include <atomic>
 
+#include "atomic/spin_lock.hpp"
 #include "base/config.hpp"
 #include "machine/context.hpp"
 #include "machine/exception_state.hpp"
 #include "machine/sanitizer.hpp"
 #include "machine/stack.hpp"
+#include "runtime/scope.hpp"
 #include "runtime/waiter.hpp"
 
 CONCUR_NAMESPACE_BEGIN
@@ -39,12 +41,6 @@ struct fiber_pool;
 struct local_table;
 
 enum class fiber_state : unsigned char { idle, ready, running, parked, finished };
-
-// What a cancellation reaches: parking operations look at it, and a fiber carries the one it is in. A tree of scopes
-// grows from here; the root is the runtime's own.
-struct scope {
-  std::atomic<bool> is_cancelled{false};
-};
 
 inline constexpr std::size_t fiber_name_bytes = 24;
 
@@ -62,17 +58,19 @@ struct fiber : party {
   exception_state exceptions{};  // what the C++ runtime keeps per thread about exceptions, while it is not running
   worker* home = nullptr;        // F3
   // Up to here it is what a switch touches: one cache line of the block.
-  fiber* next = nullptr;  // the run queue's or the pool's link
-  scheduler* owner = nullptr;  // whose queues it goes to; gone with its runtime
-  fiber_pool* pool = nullptr;  // where the block came from, and outlives the runtime if it must
-  scope* current_scope = nullptr;
+  fiber* next = nullptr;                       // the run queue's or the pool's link
+  scheduler* owner = nullptr;                  // whose queues it goes to; gone with its runtime
+  fiber_pool* pool = nullptr;                  // where the block came from, and outlives the runtime if it must
+  std::atomic<scope*> current_scope{nullptr};  // written by the fiber itself, or before it is ready
   stack* memory = nullptr;
-  void (*entry)(fiber*) noexcept = nullptr;              // calls the closure and keeps what came of it
-  void (*refuse)(fiber*, int error) noexcept = nullptr;  // instead of entry, when there is no stack to be had
+  // Calls the closure and keeps what came of it; with an errno instead of 0, only notes that there was no stack for it.
+  void (*entry)(fiber*, int refusal) noexcept = nullptr;
   void* payload = nullptr;  // closure and result: in `room` when small, on the heap when not
   char* name = nullptr;     // null, or fiber_name_bytes of its own
   std::uint64_t id = 0;
   local_table* locals = nullptr;  // the values of fiber_locals that it has used; null: none
+  spin_lock scope_lock;           // scope.hpp
+  unsigned char unwind_base = 0;  // exceptions that were on their way when the current scope was entered
 #if CONCUR_ASAN || CONCUR_TSAN
   stack_notice* notice = nullptr;  // at the top of its stack, and gone with it
 #endif
@@ -80,20 +78,22 @@ struct fiber : party {
   // relaxed: the state is for dumps and checks; queues and the wait word order everything.
   void set_state(fiber_state s) noexcept { state.store(s, std::memory_order_relaxed); }
   void set_reason(wait_reason r) noexcept { reason.store(r, std::memory_order_relaxed); }  // relaxed: as above
-  bool should_cancel() const noexcept {
-    // relaxed: a cancellation that this look misses claims the wait word instead (suspend.hpp, S5).
-    return CONCUR_UNLIKELY(current_scope->is_cancelled.load(std::memory_order_relaxed)) && shield_depth == 0;
+  // Only for the fiber itself, and for who publishes it.
+  scope* innermost() const noexcept {
+    return current_scope.load(std::memory_order_relaxed);  // relaxed: its own
   }
+  bool should_cancel() const noexcept { return CONCUR_UNLIKELY(innermost()->is_effective()) && shield_depth == 0; }
 };
 
 // A block: the fiber and the room for a small closure with its result, in whole cache lines.
 inline constexpr std::size_t fiber_block_bytes = sizeof(fiber) + 96 <= 256 ? 256 : 384;
 inline constexpr std::size_t fiber_room_bytes = fiber_block_bytes - (sizeof(fiber) + 15) / 16 * 16;
 
-// Whether an exception is on its way up the fiber's stack: destructors that run for it may park, and are not cancelled.
-inline bool is_unwinding([[maybe_unused]] const exception_state& exceptions) noexcept {
+// Whether an exception is on its way up the stopped fiber's stack, to beyond its current scope: destructors that run for
+// it may park, and are not cancelled. One that opens a scope is cancelled by that scope's own deadline, say.
+inline bool is_unwinding([[maybe_unused]] const fiber& f) noexcept {
 #if CONCUR_EXCEPTIONS
-  return exceptions.uncaught != 0;
+  return f.exceptions.uncaught > f.unwind_base;
 #else
   return false;
 #endif

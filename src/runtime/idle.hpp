@@ -72,6 +72,10 @@ class idle_set {
   void wake_one(scheduler& s) noexcept;
   unsigned count() const noexcept { return count_.load(std::memory_order_relaxed); }  // relaxed: a figure
 
+  // A timer was set from outside, or for a worker that may sleep: wakes the sleeper in the poller if it sleeps for too long
+  // (I5).
+  void hear_timer(scheduler& s, const timer_wheel& wheel) noexcept;
+
   // Waits on `watch` until all workers are idle and no fiber lives.
   void wait_quiet(scheduler& s, quiet_watch& watch) noexcept;
 

@@ -146,6 +146,11 @@ CONCUR_INLINE int idle_set::sleep_in_poller(scheduler& s, poll_event* events) no
   return count;
 }
 
+CONCUR_INLINE void idle_set::hear_timer(scheduler& s, const timer_wheel& wheel) noexcept {
+  std::atomic_thread_fence(std::memory_order_seq_cst);  // seq_cst: I5, the other side
+  if (wheel.next_ns() < poll_until_ns_.read()) s.watcher.wake();
+}
+
 CONCUR_INLINE void idle_set::sleep(scheduler& s, worker* w, bool has_searched) noexcept {
   std::uint32_t nobody = 0;
   // acquire: what the last poller left is seen. relaxed on failure: another one polls, and we need nothing of it.

@@ -206,7 +206,7 @@ CONCUR_INLINE bool scheduler::give_stack_to(worker* w, fiber* f) noexcept {
 
 // Only from the loop: the closure is destroyed here, and whoever waits for the fiber is woken.
 CONCUR_INLINE void scheduler::refuse_stackless(worker* w, fiber* f) noexcept {
-  f->refuse(f, ENOMEM);
+  f->entry(f, ENOMEM);
   w->finished.add();
 }
 

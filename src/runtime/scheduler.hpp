@@ -191,9 +191,10 @@ CONCUR_INLINE fiber* scheduler::new_fiber(worker* w) noexcept {
   fiber* f = w != nullptr ? w->blocks.take(*blocks) : blocks->take(1);
   if (f == nullptr) return nullptr;
   f->owner = this;
-  f->current_scope = &root_scope;
+  f->current_scope.store(&root_scope, std::memory_order_relaxed);  // relaxed: nobody else looks before it is launched
   f->is_started = false;
   f->shield_depth = 0;
+  f->unwind_base = 0;
   f->home = nullptr;
   f->pin_depth = 0;
   f->memory = nullptr;
@@ -330,24 +331,6 @@ CONCUR_INLINE std::size_t scheduler::live_fiber_count() const noexcept {
   std::size_t spawned = foreign_spawned.load(std::memory_order_relaxed);  // relaxed: exact only when all are idle (R3)
   for (unsigned i = 0; i < worker_count; ++i) spawned += workers[i].spawned.get();
   return spawned - finished;
-}
-
-CONCUR_INLINE void scheduler::cancel_all() noexcept {
-  root_scope.is_cancelled.store(true,
-                                std::memory_order_relaxed);  // relaxed: the fence below orders it against the waits
-  heavy_fence();
-  // A fiber that parks looks at the flag after it wrote its wait word (suspend.hpp, S5); one that wrote it before is
-  // seen here.
-  blocks->walk(
-      [](fiber* f, void* self) {
-        const std::uint32_t word = f->word.load(std::memory_order_acquire);  // acquire: pairs with the fiber's parking
-        if ((word & 1) == 0 || f->owner != self) return;
-
-        // relaxed: the claim proves that it belonged to this wait.
-        if (f->is_deaf.load(std::memory_order_relaxed)) return;
-        end_wait(*f, word, outcome::cancelled);
-      },
-      this);
 }
 
 CONCUR_INLINE void scheduler::keep_exception(std::exception_ptr error) noexcept {

@@ -14,7 +14,7 @@
 //       that. (A timer that fires before finds the word even, and comes again a tick later.)
 //   S3  Publishing may not park, throw, or take a lock that is held around make_ready, except the timers'.
 //   S4  The switch brings the worker that the fiber goes on at. No other way of knowing it is valid over the switch.
-//   S5  Publishing looks at the scope's cancellation after it wrote the wait word, and cancel_all looks at wait words
+//   S5  Publishing looks at the scope's cancellation after it wrote the wait word, and who cancels looks at wait words
 //       after it wrote the cancellation, with a light and a heavy fence between: one of them sees the other.
 //   S6  The locks of several sites are dropped along their chain, which lies in the frame of the fiber that left. The fiber
 //       may run again before they all are; it must not let its frame go until it has held, or knows of somebody who has
@@ -47,19 +47,20 @@ CONCUR_INLINE void publish_timer(worker* w) noexcept;
 CONCUR_INLINE void publish_finished(worker* w) noexcept;
 CONCUR_INLINE void publish_selected(worker* w) noexcept;
 CONCUR_INLINE void cancel_departed(fiber* f, std::uint32_t ticket) noexcept;
+CONCUR_INLINE void note_raised(scope& innermost) noexcept;  // cancel.hpp
 
 CONCUR_FORCE_INLINE void publish_wait(worker* w, fiber* f) noexcept {
   w->how = departure::none;
   const std::uint32_t ticket = w->leaving_ticket;
-  scope* const wait_scope = f->current_scope;
-  const bool is_deaf = f->shield_depth != 0 || is_unwinding(f->exceptions);
+  scope* const wait_scope = f->innermost();
+  const bool is_deaf = f->shield_depth != 0 || is_unwinding(*f);
   f->is_deaf.store(is_deaf, std::memory_order_relaxed);  // relaxed: published with the wait word
   f->set_state(fiber_state::parked);
   if (CONCUR_UNLIKELY(w->leaving_timer != nullptr)) publish_timer(w);
   f->word.store(ticket, std::memory_order_release);  // release: publishes the stopped context to whoever claims
   light_fence();
   // relaxed: behind the fence of S5.
-  if (CONCUR_UNLIKELY(wait_scope->is_cancelled.load(std::memory_order_relaxed)) && !is_deaf && !CONCUR_MUTANT_IS(55))
+  if (CONCUR_UNLIKELY(wait_scope->is_effective()) && !is_deaf && !CONCUR_MUTANT_IS(55))
     cancel_departed(f, ticket);
 }
 
@@ -217,7 +218,10 @@ CONCUR_INLINE void publish_timer(worker* w) noexcept {
 }
 
 CONCUR_INLINE void cancel_departed(fiber* f, std::uint32_t ticket) noexcept {
-  end_wait(*f, ticket, outcome::cancelled);
+  if (!claim(*f, ticket)) return;
+  f->result = outcome::cancelled;
+  note_raised(*f->innermost());
+  resume(f);
 }
 
 CONCUR_INLINE void publish_finished(worker* w) noexcept {
@@ -235,7 +239,7 @@ CONCUR_INLINE void publish_finished(worker* w) noexcept {
   publish_departed(w);
   for (;;) {
     fiber* self = w->current;
-    self->entry(self);  // the block may be free, and another fiber's, when this returns
+    self->entry(self, 0);  // the block may be free, and another fiber's, when this returns
     w = this_worker();
     w->finished.add();
     fiber* next = pick_next(w);
@@ -336,7 +340,10 @@ CONCUR_NOINLINE CONCUR_INLINE worker* checkpoint_slow(worker* w) {
   if (w->current->should_cancel()) {
     w->budget = worker::operations_per_slice;
 #  if CONCUR_EXCEPTIONS
-    if (std::uncaught_exceptions() == 0) fail_cancelled();
+    if (std::uncaught_exceptions() <= w->current->unwind_base) {
+      note_raised(*w->current->innermost());
+      fail_cancelled();
+    }
 #  endif
     return w;
   }

@@ -15,6 +15,8 @@
 //       go.
 //   D3  next_ns() is never later than the earliest deadline. It may be earlier: then a look finds nothing, and costs
 //       no more.
+//   D4  An alarm is an entry that calls a function instead of ending a wait. It is called without the wheel's lock, by the
+//       thread that found it due, and is touched last when the call is over; calling it off waits for that.
 //
 // Source: Varghese and Lauck, "Hashed and Hierarchical Timing Wheels" (1987), scheme 7.
 #ifndef CONCUR_RUNTIME_TIMERS_HPP
@@ -46,6 +48,13 @@ struct timer_entry {
   timer_wheel* wheel = nullptr;  // where it was set; null: never set
 };
 
+// D4. `who` stays null.
+struct alarm : timer_entry {
+  explicit alarm(void (*call_in)(alarm*) noexcept) noexcept : call(call_in) {}
+  void (*call)(alarm*) noexcept;        // may not wait
+  std::atomic<bool> is_ringing{false};  // set under the wheel's lock
+};
+
 class timer_wheel {
  public:
   timer_wheel() noexcept : next_ns_(never) {}
@@ -58,7 +67,9 @@ class timer_wheel {
   void set(timer_entry& entry) noexcept;
   // From any thread. Afterwards the entry is in no ring, and nobody looks at it any more.
   void call_off(timer_entry& entry) noexcept;
-  // Ends the wait of every party whose deadline has passed. Returns how many waits it ended. From any thread.
+  // The same for an alarm (D4). Not from its own call.
+  static void call_off_alarm(alarm& entry) noexcept;
+  // Ends the wait of every party whose deadline has passed, and calls the alarms. Returns how many. From any thread.
   std::size_t fire(nanoseconds_t now) noexcept;
 
   // D3. never: no timer is set.
@@ -87,6 +98,7 @@ class timer_wheel {
   // The earliest occupied slot: its ring, its number, the tick at which it opens. False: the wheel is empty.
   bool find_next(unsigned& ring, unsigned& slot, tick_t& opens) const noexcept;
   timer_entry* open_slot(unsigned ring, unsigned slot, nanoseconds_t now, timer_entry* fired) noexcept;
+  static bool is_to_fire(timer_entry& entry) noexcept;
 
   spin_lock lock_;
   tick_t elapsed_ = 0;
@@ -170,20 +182,39 @@ CONCUR_INLINE timer_entry* timer_wheel::open_slot(unsigned ring, unsigned slot, 
   while (timer_entry* entry = list.pop_front()) {
     // acquire: pairs with the publishing of the wait. Even: the fiber is still leaving; the next tick finds it gone
     // (suspend.hpp, S2).
-    const bool is_leaving = entry->who->word.load(std::memory_order_acquire) == entry->ticket - 1;
+    const bool is_leaving =
+        entry->who != nullptr && entry->who->word.load(std::memory_order_acquire) == entry->ticket - 1;
     if (entry->deadline_ns > now || (is_leaving && !CONCUR_MUTANT_IS(70))) {
       place(*entry);
       continue;
     }
     // relaxed: a figure, and the lock is held.
     count_.store(count_.load(std::memory_order_relaxed) - 1, std::memory_order_relaxed);
-    if (!claim(*entry->who, entry->ticket))
-      continue;  // somebody else ended the wait; its party waits for our lock (D2)
-    entry->who->result = outcome::timed_out;
-    entry->prev = fired;  // claimed: the party cannot leave, so its frame carries the chain
+    if (!is_to_fire(*entry)) continue;  // somebody else ended the wait; its party waits for our lock (D2)
+    entry->prev = fired;                // claimed: the party cannot leave, so its frame carries the chain
     fired = entry;
   }
   return fired;
+}
+
+// Under the lock: ends the wait, or says that the alarm rings. Neither goes away before what follows without the lock.
+CONCUR_INLINE bool timer_wheel::is_to_fire(timer_entry& entry) noexcept {
+  if (entry.who == nullptr) {
+    static_cast<alarm&>(entry).is_ringing.store(true, std::memory_order_relaxed);  // relaxed: under the lock
+    return true;
+  }
+  if (!claim(*entry.who, entry.ticket)) return false;
+  entry.who->result = outcome::timed_out;
+  return true;
+}
+
+CONCUR_INLINE void timer_wheel::call_off_alarm(alarm& entry) noexcept {
+  if (entry.wheel == nullptr) return;
+  entry.wheel->call_off(entry);
+  // acquire: pairs with the end of the call.
+  for (unsigned round = 0; entry.is_ringing.load(std::memory_order_acquire) && !CONCUR_MUTANT_IS(205);)
+    spin_wait(round);
+  entry.wheel = nullptr;
 }
 
 CONCUR_INLINE std::size_t timer_wheel::fire(nanoseconds_t now) noexcept {
@@ -217,10 +248,16 @@ CONCUR_INLINE std::size_t timer_wheel::fire(nanoseconds_t now) noexcept {
   }
   std::size_t count = 0;
   while (in_order != nullptr) {
-    party* who = in_order->who;
+    timer_entry* const entry = in_order;
     in_order = in_order->prev;  // read before the resume: the entry goes with its party (W2)
-    resume(who);
     ++count;
+    if (CONCUR_LIKELY(entry->who != nullptr)) {
+      resume(entry->who);
+      continue;
+    }
+    alarm* const rings = static_cast<alarm*>(entry);
+    rings->call(rings);
+    rings->is_ringing.store(false, std::memory_order_release);  // release: the last touch (D4)
   }
   return count;
 }

@@ -60,6 +60,8 @@ enum class wait_reason : unsigned char {
   pool_acquire,
   wait_group_wait,
   future_get,
+  nursery_join,
+  nursery_room,
   readable,
   writable,
 };
@@ -237,6 +239,10 @@ CONCUR_INLINE const char* to_string(wait_reason reason) noexcept {
       return "wait_group wait";
     case wait_reason::future_get:
       return "future";
+    case wait_reason::nursery_join:
+      return "end of a nursery";
+    case wait_reason::nursery_room:
+      return "room in a nursery";
     case wait_reason::readable:
       return "readable descriptor";
     case wait_reason::writable:

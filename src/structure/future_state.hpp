@@ -21,6 +21,7 @@
 #define CONCUR_STRUCTURE_FUTURE_STATE_HPP
 
 #include <exception>
+#include <memory>
 #include <new>
 #include <type_traits>
 #include <utility>
@@ -142,6 +143,33 @@ class result_state<void> : public future_state {
   void set() noexcept {}
   void destroy() noexcept {}
 };
+
+// Calls `make`, and keeps what it returns or throws.
+template <class R, class F>
+void keep_outcome(result_state<R>& out, F&& make) noexcept {
+  const auto keep = [&] {
+    if constexpr (std::is_void<R>::value) {
+      make();
+    } else if constexpr (std::is_reference<R>::value) {
+      R&& result = make();
+      out.set(std::addressof(result));
+    } else {
+      out.set(make());
+    }
+  };
+#if CONCUR_EXCEPTIONS
+  try {
+    keep();
+  } catch (const cancelled&) {
+    out.set_error(std::current_exception());
+    out.is_reported = false;
+  } catch (...) {
+    out.set_error(std::current_exception());
+  }
+#else
+  keep();
+#endif
+}
 
 }  // namespace detail
 CONCUR_NAMESPACE_END

@@ -32,89 +32,92 @@ CONCUR_INLINE void run_due_after_end(due_list& due) noexcept;
 template <class F>
 using result_of = std::invoke_result_t<F>;
 
-// The payload of a fiber: closure and result.
+// A function until it has been called.
 template <class F>
-class spawned : public result_state<result_of<F>> {
-  using R = result_of<F>;
-
+class closure_room {
  public:
   template <class G>
-  spawned(fiber* host, G&& function) : host_(host) {
-    this->release = &release_spawned;
+  explicit closure_room(G&& function) {
     ::new (static_cast<void*>(room_)) F(std::forward<G>(function));
   }
-
-  static void run(fiber* f) noexcept {
-    spawned* self = static_cast<spawned*>(f->payload);
-#if CONCUR_EXCEPTIONS
-    try {
-      self->call();
-    } catch (const cancelled&) {
-      self->set_error(std::current_exception());
-      self->is_reported = false;
-    } catch (...) {
-      self->set_error(std::current_exception());
-    }
-#else
-    self->call();
-#endif
-    if (CONCUR_UNLIKELY(f->locals != nullptr) && !CONCUR_MUTANT_IS(134)) destroy_locals(f);
-    finish(self, f);
-  }
-
-  static void refuse(fiber* f, int reason) noexcept {
-    spawned* self = static_cast<spawned*>(f->payload);
-    self->function().~F();
-    self->set_error(no_stack_error(f, reason));
-    finish(self, f);
-  }
+  closure_room(const closure_room&) = delete;
+  closure_room& operator=(const closure_room&) = delete;
 
   F& function() noexcept { return *std::launder(reinterpret_cast<F*>(room_)); }
-
-  // The end of a fiber that was prepared and will not be launched; its outcome is in place.
-  static void end_unlaunched(spawned* self, due_list& due) noexcept {
-    self->function().~F();
-    if (!self->complete(due)) release_spawned(self);
+  void destroy() noexcept { function().~F(); }
+  // The function is destroyed when it has returned, or thrown.
+  decltype(auto) call() {
+    const struct closure_end {
+      closure_room& room;
+      ~closure_end() { room.destroy(); }
+    } end{*this};
+    return std::move(function())();
   }
 
  private:
-  struct closure_end {
-    F& function;
-    ~closure_end() { function.~F(); }
-  };
+  alignas(F) unsigned char room_[sizeof(F)];
+};
 
-  void call() {
-    closure_end end{function()};
-    if constexpr (std::is_void<R>::value) {
-      std::move(end.function)();
-    } else if constexpr (std::is_reference<R>::value) {
-      R&& result = std::move(end.function)();
-      this->set(std::addressof(result));
-    } else {
-      this->set(std::move(end.function)());
-    }
+// Whether it fits into the fiber's block. Else it gets memory of its own.
+template <class Payload>
+inline constexpr bool is_in_block = sizeof(Payload) <= fiber_room_bytes && alignof(Payload) <= 16;
+
+// The block, and what its payload needed besides, go home.
+template <class Payload>
+void free_payload(Payload* payload, fiber* host) noexcept {
+  payload->~Payload();
+  if constexpr (!is_in_block<Payload>)
+    ::operator delete(static_cast<void*>(payload), std::align_val_t(alignof(Payload)));
+  free_fiber(host);
+}
+
+inline void end_locals(fiber* f) noexcept {
+  if (CONCUR_UNLIKELY(f->locals != nullptr) && !CONCUR_MUTANT_IS(134)) destroy_locals(f);
+}
+
+// The payload of a fiber: closure and result.
+template <class F>
+class spawned : public result_state<result_of<F>> {
+ public:
+  template <class G>
+  spawned(fiber* host, G&& function) : host_(host), closure_(std::forward<G>(function)) {
+    this->release = &release_spawned;
   }
+  void* as_payload() noexcept { return this; }
 
-  static void finish(spawned* self, fiber* f) noexcept {
+  static void run(fiber* f, int refusal) noexcept {
+    spawned* self = static_cast<spawned*>(f->payload);
+    if (CONCUR_UNLIKELY(refusal != 0)) {
+      self->closure_.destroy();
+      self->set_error(no_stack_error(f, refusal));
+    } else {
+      keep_outcome(*self, [self]() -> decltype(auto) { return self->closure_.call(); });
+      end_locals(f);
+    }
     f->set_state(fiber_state::finished);
     due_list due;
     if (!self->complete(due)) release_spawned(self);
     if (CONCUR_UNLIKELY(!due.is_empty())) run_due_after_end(due);
   }
 
+  F& function() noexcept { return closure_.function(); }
+
+  // The end of a fiber that was prepared and will not be launched; its outcome is in place.
+  static void end_unlaunched(spawned* self, due_list& due) noexcept {
+    self->closure_.destroy();
+    if (!self->complete(due)) release_spawned(self);
+  }
+
+ private:
   static void release_spawned(future_state* state) noexcept {
     spawned* self = static_cast<spawned*>(state);
-    fiber* host = self->host_;
-    if (self->error != nullptr && self->is_reported) hand_on_exception(host, self->error);
+    if (self->error != nullptr && self->is_reported) hand_on_exception(self->host_, self->error);
     self->destroy();
-    self->~spawned();
-    if (static_cast<void*>(self) != room_of(host))
-      ::operator delete(static_cast<void*>(self), std::align_val_t(alignof(spawned)));
-    free_fiber(host);
+    free_payload(self, self->host_);
   }
 
   fiber* host_;
-  alignas(F) unsigned char room_[sizeof(F)];
+  closure_room<F> closure_;
 };
 
 // What the function's copy constructor throws must not cost the block.
@@ -124,7 +127,7 @@ Payload* construct_payload(fiber* f, void* memory, F&& function) {
   try {
     return ::new (memory) Payload(f, std::forward<F>(function));
   } catch (...) {
-    if (memory != room_of(f)) ::operator delete(memory, std::align_val_t(alignof(Payload)));
+    if constexpr (!is_in_block<Payload>) ::operator delete(memory, std::align_val_t(alignof(Payload)));
     free_fiber(f);
     throw;
   }
@@ -134,22 +137,25 @@ Payload* construct_payload(fiber* f, void* memory, F&& function) {
 }
 
 // Puts `function` into a new block, which is not launched yet. The block is free again if that throws.
-template <class F>
-spawned<std::decay_t<F>>* prepare_fiber(fiber* f, F&& function) {
-  using payload = spawned<std::decay_t<F>>;
+template <class Payload, class F>
+Payload* prepare_payload(fiber* f, F&& function) {
+  if (CONCUR_UNLIKELY(f == nullptr)) fail_no_fiber();
   void* memory = room_of(f);
-  if constexpr (sizeof(payload) > fiber_room_bytes || alignof(payload) > 16) {
-    memory = ::operator new(sizeof(payload), std::align_val_t(alignof(payload)), std::nothrow);
+  if constexpr (!is_in_block<Payload>) {
+    memory = ::operator new(sizeof(Payload), std::align_val_t(alignof(Payload)), std::nothrow);
     if (CONCUR_UNLIKELY(memory == nullptr)) {
       free_fiber(f);
       fail_no_fiber();
     }
   }
-  payload* state = construct_payload<payload>(f, memory, std::forward<F>(function));
-  f->payload = state;
-  f->entry = &payload::run;
-  f->refuse = &payload::refuse;
+  Payload* state = construct_payload<Payload>(f, memory, std::forward<F>(function));
+  f->payload = state->as_payload();
+  f->entry = &Payload::run;
   return state;
+}
+template <class F>
+spawned<std::decay_t<F>>* prepare_fiber(fiber* f, F&& function) {
+  return prepare_payload<spawned<std::decay_t<F>>>(f, std::forward<F>(function));
 }
 
 // Makes `function` a fiber of s, and returns where its result will be. w: the calling thread's worker if it is one of
@@ -157,7 +163,6 @@ spawned<std::decay_t<F>>* prepare_fiber(fiber* f, F&& function) {
 template <class F>
 future<result_of<std::decay_t<F>>> spawn(scheduler& s, worker* w, F&& function) {
   fiber* f = s.new_fiber(w);
-  if (CONCUR_UNLIKELY(f == nullptr)) fail_no_fiber();
   auto* state = prepare_fiber(f, std::forward<F>(function));
   s.launch(w, f);
   return future<result_of<std::decay_t<F>>>(state);

@@ -46,33 +46,6 @@ struct step_source<future<R>> {
   }
 };
 
-// Calls `make`, and keeps what it returns or throws.
-template <class R, class F>
-void keep_outcome(result_state<R>& out, F&& make) noexcept {
-  const auto keep = [&] {
-    if constexpr (std::is_void<R>::value) {
-      make();
-    } else if constexpr (std::is_reference<R>::value) {
-      R&& result = make();
-      out.set(std::addressof(result));
-    } else {
-      out.set(make());
-    }
-  };
-#if CONCUR_EXCEPTIONS
-  try {
-    keep();
-  } catch (const cancelled&) {
-    out.set_error(std::current_exception());
-    out.is_reported = false;
-  } catch (...) {
-    out.set_error(std::current_exception());
-  }
-#else
-  keep();
-#endif
-}
-
 template <class Source, class T>
 void pass_error(Source& from, result_state<T>& out) noexcept {
   out.is_reported = step_source<Source>::state(from).is_reported;

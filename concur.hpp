@@ -4461,7 +4461,7 @@ CONCUR_NAMESPACE_BEGIN
 namespace detail {
 
 // What ended a wait. Written by the claimer before it resumes the party.
-enum class outcome : std::uint32_t {
+enum class outcome : unsigned char {
   granted,    // what was waited for happened; a value or a lock, if any, was handed over
   closed,     // the site was closed
   retry,      // what was offered went back; the party looks again
@@ -4705,6 +4705,10 @@ struct token_listener {
   std::atomic<bool> is_called{false};  // it was taken off the list, and the call is not over; written by who cancels
 };
 
+struct token_bridge {
+  void (*free)(token_bridge*) noexcept;
+};
+
 class token_state {
  public:
   token_state() noexcept = default;
@@ -4725,16 +4729,16 @@ class token_state {
   bool listen(token_listener& who) noexcept;
   void forget(token_listener& who) noexcept;  // K2
 
-  token_state* next_told = nullptr;  // of one cancellation's list (cancel.hpp)
+  token_state* next_told = nullptr;   // of one cancellation's list (cancel.hpp)
+  std::atomic<bool> is_told{false};  // it is, or was, in such a list
   // What ties it to a std::stop_token; made at most once (cancel_token.hpp).
-  std::atomic<void*> bridge{nullptr};
-  void (*free_bridge)(void*) noexcept = nullptr;
+  std::atomic<token_bridge*> bridge{nullptr};
 
  private:
   void call_listeners() noexcept;
   ~token_state() {
     // relaxed: the last holder is alone.
-    if (void* const made = bridge.load(std::memory_order_relaxed)) free_bridge(made);
+    if (token_bridge* const made = bridge.load(std::memory_order_relaxed)) made->free(made);
   }
 
   std::atomic<std::uint32_t> holders_{1};
@@ -4807,8 +4811,8 @@ CONCUR_NAMESPACE_END
 //                                               fiber C     scope     nursery M
 //                                                                       fiber D
 //
-// `is_cancelled` is kept up to date in every scope of the tree, so that a parking operation asks one word, however deep
-// the tree is:
+// `is_cancelled` is kept up to date in every scope of the tree, and that of its innermost scope in every fiber, so that a
+// parking operation asks one word, however deep the tree is:
 //
 //     is_cancelled  =  was_called  or  (not is_shielded  and  parent's is_cancelled)
 //
@@ -4911,6 +4915,9 @@ struct fiber : party {
   std::atomic<wait_reason> reason{wait_reason::none};
   // The present wait is not to be cancelled; written before the wait word, read behind it.
   std::atomic<bool> is_deaf{false};
+  // The flag of its innermost scope. Here, so that who publishes a wait may look at it although the fiber may be elsewhere by
+  // then, and its scopes gone. Written by itself as it enters and leaves, and by who cancels; under scope_lock.
+  std::atomic<bool> is_cancelled{false};
   bool is_started = false;         // it owns a stack, and ctx says where to go on
   unsigned char shield_depth = 0;  // above 0: cancellation is not raised
   std::uint16_t pin_depth = 0;     // how many pinned scopes it is in
@@ -4938,11 +4945,14 @@ struct fiber : party {
   // relaxed: the state is for dumps and checks; queues and the wait word order everything.
   void set_state(fiber_state s) noexcept { state.store(s, std::memory_order_relaxed); }
   void set_reason(wait_reason r) noexcept { reason.store(r, std::memory_order_relaxed); }  // relaxed: as above
-  // Only for the fiber itself, and for who publishes it.
+  // For the fiber itself, for who has claimed its wait, and under scope_lock.
   scope* innermost() const noexcept {
-    return current_scope.load(std::memory_order_relaxed);  // relaxed: its own
+    return current_scope.load(std::memory_order_relaxed);  // relaxed: see above
   }
-  bool should_cancel() const noexcept { return CONCUR_UNLIKELY(innermost()->is_effective()) && shield_depth == 0; }
+  bool should_cancel() const noexcept {
+    // relaxed: a cancellation that this look misses claims the wait word instead (suspend.hpp, S5).
+    return CONCUR_UNLIKELY(is_cancelled.load(std::memory_order_relaxed)) && shield_depth == 0;
+  }
 };
 
 // A block: the fiber and the room for a small closure with its result, in whole cache lines.
@@ -6215,6 +6225,11 @@ CONCUR_INLINE fiber* scheduler::new_fiber(worker* w) noexcept {
   if (f == nullptr) return nullptr;
   f->owner = this;
   f->current_scope.store(&root_scope, std::memory_order_relaxed);  // relaxed: nobody else looks before it is launched
+  // relaxed, all: behind the fence. cancel_all sets the root's flag, makes a heavy fence, and then marks every block: either
+  // it marks this one behind us, or we see the flag.
+  f->is_cancelled.store(false, std::memory_order_relaxed);  // relaxed: as above
+  light_fence();
+  if (CONCUR_UNLIKELY(root_scope.is_effective())) f->is_cancelled.store(true, std::memory_order_relaxed);  // relaxed
   f->is_started = false;
   f->shield_depth = 0;
   f->unwind_base = 0;
@@ -6415,7 +6430,6 @@ CONCUR_INLINE void note_raised(scope& innermost) noexcept;  // cancel.hpp
 CONCUR_FORCE_INLINE void publish_wait(worker* w, fiber* f) noexcept {
   w->how = departure::none;
   const std::uint32_t ticket = w->leaving_ticket;
-  scope* const wait_scope = f->innermost();
   const bool is_deaf = f->shield_depth != 0 || is_unwinding(*f);
   f->is_deaf.store(is_deaf, std::memory_order_relaxed);  // relaxed: published with the wait word
   f->set_state(fiber_state::parked);
@@ -6423,7 +6437,7 @@ CONCUR_FORCE_INLINE void publish_wait(worker* w, fiber* f) noexcept {
   f->word.store(ticket, std::memory_order_release);  // release: publishes the stopped context to whoever claims
   light_fence();
   // relaxed: behind the fence of S5.
-  if (CONCUR_UNLIKELY(wait_scope->is_effective()) && !is_deaf && !CONCUR_MUTANT_IS(55))
+  if (CONCUR_UNLIKELY(f->is_cancelled.load(std::memory_order_relaxed)) && !is_deaf && !CONCUR_MUTANT_IS(55))
     cancel_departed(f, ticket);
 }
 
@@ -6703,7 +6717,7 @@ CONCUR_NOINLINE CONCUR_INLINE worker* checkpoint_slow(worker* w) {
   if (w->current->should_cancel()) {
     w->budget = worker::operations_per_slice;
 #  if CONCUR_EXCEPTIONS
-    if (std::uncaught_exceptions() <= w->current->unwind_base) {
+    if (std::uncaught_exceptions() <= w->current->unwind_base || CONCUR_MUTANT_IS(209)) {
       note_raised(*w->current->innermost());
       fail_cancelled();
     }
@@ -6936,7 +6950,9 @@ class cancellation {
 
   // From `top`, which f has entered, inwards and down; null: from the outermost of f's own scopes that lie below `base`.
   // f's lock is held.
-  void mark(fiber* f, scope* top, scope* base) noexcept { walk(f, top, base, &cancellation::mark_scope, nullptr); }
+  void mark(fiber* f, scope* top, scope* base) noexcept {
+    walk(f, top, base, &cancellation::mark_scope, &cancellation::mark_fiber);
+  }
   void wake(fiber* f, scope* top, scope* base) noexcept {
     walk(f, top, base, &cancellation::may_descend, &cancellation::wake_fiber);
   }
@@ -6955,6 +6971,7 @@ class cancellation {
 
   void walk(fiber* f, scope* top, scope* base, scope_look at_scope, fiber_look at_fiber) noexcept;
   bool mark_scope(scope& s) noexcept;
+  void mark_fiber(fiber& f) noexcept;
   bool may_descend(scope& s) noexcept;
   void wake_fiber(fiber& f) noexcept;
 
@@ -6975,6 +6992,11 @@ namespace detail {
 
 // --- entering and leaving ---
 
+// Under f's lock.
+inline void note_flag(fiber& f) noexcept {
+  f.is_cancelled.store(f.innermost()->is_effective(), std::memory_order_relaxed);  // relaxed: see scope.hpp
+}
+
 inline bool computed_flag(const scope& s) noexcept {
   return s.was_called.load(std::memory_order_relaxed) || s.surroundings_cancelled();  // relaxed: see scope.hpp
 }
@@ -6993,8 +7015,10 @@ CONCUR_INLINE void enter_scope(scope& s, fiber& f, bool is_shared) noexcept {
   // seq_cst: with cancel_scope_tree, which writes was_called and then looks for the owner: one of the two sees the other.
   s.owner.store(&f, is_shared ? std::memory_order_seq_cst : std::memory_order_relaxed);  // relaxed: under the lock
   if (is_shared) std::atomic_thread_fence(std::memory_order_seq_cst);                    // seq_cst: as above
-  s.is_cancelled.store(computed_flag(s), std::memory_order_relaxed);                     // relaxed: under the lock
+  const bool flag = computed_flag(s) && !CONCUR_MUTANT_IS(202);
+  s.is_cancelled.store(flag, std::memory_order_relaxed);  // relaxed: under the lock
   f.current_scope.store(&s, std::memory_order_release);  // release: a walker follows it (cancel_all)
+  note_flag(f);
 }
 
 CONCUR_INLINE bool leave_scope(scope& s) noexcept {
@@ -7004,6 +7028,7 @@ CONCUR_INLINE bool leave_scope(scope& s) noexcept {
   f->unwind_base = s.outer_unwind_base;
   lock_scope<spin_lock> held(f->scope_lock);
   f->current_scope.store(s.parent, std::memory_order_relaxed);  // relaxed: under the lock
+  note_flag(*f);
   s.owner.store(nullptr, std::memory_order_relaxed);            // relaxed: under the lock
   return true;
 }
@@ -7011,8 +7036,9 @@ CONCUR_INLINE bool leave_scope(scope& s) noexcept {
 CONCUR_INLINE void leave_nursery(member& child) noexcept {
   {
     lock_scope<spin_lock> held(child.who->scope_lock);
-    child.who->current_scope.store(&child.who->owner->root_scope,
-                                   std::memory_order_relaxed);  // relaxed: under the lock
+    // relaxed: under the lock.
+    if (!CONCUR_MUTANT_IS(206))
+      child.who->current_scope.store(&child.who->owner->root_scope, std::memory_order_relaxed);
   }
   child.home->members.erase(&child);
 }
@@ -7041,11 +7067,10 @@ CONCUR_INLINE void cancellation::walk(fiber* f, scope* top, scope* base, scope_l
                                       fiber_look at_fiber) noexcept {
   fiber* const host = f;
   scope* s = link_inwards(*f, top != nullptr ? top->parent : base);
-  if (at_fiber != nullptr) (this->*at_fiber)(*f);
   for (;;) {
     if (s != nullptr) {
       if (!(this->*at_scope)(*s)) {
-        s = at_fiber != nullptr ? s->inner : nullptr;
+        s = nullptr;
         continue;
       }
       nursery_part* const n = s->below;
@@ -7056,7 +7081,6 @@ CONCUR_INLINE void cancellation::walk(fiber* f, scope* top, scope* base, scope_l
           f->scope_lock.lock();
           has_others_ = true;
           s = link_inwards(*f, n->top);
-          if (at_fiber != nullptr) (this->*at_fiber)(*f);
           continue;
         }
         n->gate.lock.unlock();
@@ -7064,6 +7088,7 @@ CONCUR_INLINE void cancellation::walk(fiber* f, scope* top, scope* base, scope_l
       s = s->inner;
       continue;
     }
+    (this->*at_fiber)(*f);
     if (f == host) return;
     member* const child = static_cast<member*>(f->payload);
     nursery_part* const n = child->home;
@@ -7072,7 +7097,6 @@ CONCUR_INLINE void cancellation::walk(fiber* f, scope* top, scope* base, scope_l
       f = child->next->who;
       f->scope_lock.lock();
       s = link_inwards(*f, n->top);
-      if (at_fiber != nullptr) (this->*at_fiber)(*f);
       continue;
     }
     n->gate.lock.unlock();
@@ -7093,18 +7117,23 @@ CONCUR_INLINE bool cancellation::mark_scope(scope& s) noexcept {
 CONCUR_INLINE void cancellation::tell_token(scope& s) noexcept {
   std::atomic_thread_fence(std::memory_order_seq_cst);  // seq_cst: with token_of, which writes the token, then looks
   token_state* const t = s.token.load(std::memory_order_acquire);  // acquire: pairs with token_of
-  if (t == nullptr || t->is_cancelled()) return;
+  // relaxed: only who is first.
+  if (t == nullptr || t->is_told.exchange(true, std::memory_order_relaxed)) return;
   t->hold();
   t->next_told = told_;
   told_ = t;
 }
+
+CONCUR_INLINE void cancellation::mark_fiber(fiber& f) noexcept { note_flag(f); }
 
 CONCUR_INLINE bool cancellation::may_descend(scope& s) noexcept { return s.is_effective(); }
 
 CONCUR_INLINE void cancellation::wake_fiber(fiber& f) noexcept {
   const std::uint32_t word = f.word.load(std::memory_order_acquire);  // acquire: pairs with the fiber's parking
   // relaxed: the claim proves that it belonged to this wait.
-  if ((word & 1) == 0 || f.is_deaf.load(std::memory_order_relaxed) || !f.innermost()->is_effective()) return;
+  if ((word & 1) == 0 || f.is_deaf.load(std::memory_order_relaxed) ||
+      !f.is_cancelled.load(std::memory_order_relaxed))  // relaxed: under the lock
+    return;
   if (!claim(f, word)) return;
   f.result = outcome::cancelled;
   note_raised(*f.innermost());
@@ -7174,7 +7203,8 @@ CONCUR_INLINE void cancel_scope_tree(scope& s) noexcept {
 
 CONCUR_INLINE void set_scope_shield(scope& s, bool is_shielded) noexcept {
   s.is_shielded.store(is_shielded, std::memory_order_seq_cst);  // seq_cst: as was_called, see enter_scope
-  if (fiber* const f = lock_owner(s)) spread(*f, s);
+  fiber* const f = CONCUR_MUTANT_IS(216) ? nullptr : lock_owner(s);
+  if (f != nullptr) spread(*f, s);
 }
 
 CONCUR_INLINE token_state* token_of(scope& s) noexcept {
@@ -7220,7 +7250,8 @@ CONCUR_INLINE void scheduler::cancel_all() noexcept {
     else
       r->act.mark(f, nullptr, r->root);
   };
-  root_scope.is_cancelled.store(true, std::memory_order_relaxed);  // relaxed: the fence orders it against the waits
+  root_scope.is_cancelled.store(true, std::memory_order_relaxed);  // relaxed: the fence
+  heavy_fence();                                                  // with new_fiber
   all.act.tell_token(root_scope);
   blocks->walk(look, &all);
   heavy_fence();
@@ -13025,14 +13056,15 @@ struct bridge_to_stop : token_listener {
 };
 
 // What is behind a state's bridge pointer.
-struct stop_bridge {
+struct stop_bridge : token_bridge {
+  stop_bridge() noexcept : token_bridge{&stop_bridge::free_this} {}
   bridge_to_stop* to = nullptr;
   bridge_from_stop* from = nullptr;
   ~stop_bridge() {
     delete from;
     delete to;
   }
-  static void free(void* raw) noexcept { delete static_cast<stop_bridge*>(raw); }
+  static void free_this(token_bridge* self) noexcept { delete static_cast<stop_bridge*>(self); }
 };
 
 inline std::stop_token stop_token_of(token_state& state) {
@@ -13040,7 +13072,7 @@ inline std::stop_token stop_token_of(token_state& state) {
   if (made == nullptr) {
     stop_bridge* const fresh = new stop_bridge();
     fresh->to = new bridge_to_stop();
-    void* before = nullptr;
+    token_bridge* before = nullptr;
     // acq_rel: publishes the fresh one, or acquires the one another thread made first.
     if (state.bridge.compare_exchange_strong(before, fresh, std::memory_order_acq_rel, std::memory_order_acquire)) {
       made = fresh;
@@ -13058,7 +13090,6 @@ inline std::stop_token stop_token_of(token_state& state) {
 inline cancel_token::cancel_token(std::stop_token source) : handle_(detail::new_token_state()) {
   detail::token_state& state = *handle_.get();
   detail::stop_bridge* const bridge = new detail::stop_bridge();
-  state.free_bridge = &detail::stop_bridge::free;
   state.bridge.store(bridge, std::memory_order_relaxed);  // relaxed: nobody else has the state yet
   bridge->from = new detail::bridge_from_stop(source, &state);
 }
@@ -13225,11 +13256,18 @@ class cancel_scope {
     cancel_scope& of;
   };
 
+  // A nursery's: walkers may come through it from the moment it is entered.
+  explicit cancel_scope(detail::nursery_part& below) {
+    below.top = &core_;
+    core_.below = &below;
+    enter("concur::nursery", false);
+  }
+
   void enter(const char* what, bool is_shared);
   void leave() noexcept;
   void begin_run();
   // For a `cancelled` that came to the end of f.
-  bool catches() noexcept { return is_caught_ = core_.is_origin(); }
+  bool catches() noexcept { return is_caught_ = core_.is_origin() || CONCUR_MUTANT_IS(208); }
   // Without exceptions: the same for who was told by other means.
   bool was_told() const noexcept {
     return core_.is_origin() && core_.was_raised.load(std::memory_order_relaxed);  // relaxed: as above
@@ -13559,7 +13597,7 @@ class nursery_core : public nursery_part {
   // is put there.
   void tell(std::error_code* only_code);
 
-  cancel_scope scope;
+  cancel_scope scope{static_cast<nursery_part&>(*this)};
 
  private:
   struct failure_note {
@@ -13606,10 +13644,7 @@ CONCUR_INLINE void failure::set_code(std::error_code returned) noexcept {
 }
 
 CONCUR_INLINE nursery_core::nursery_core(on_failure policy)
-    : home_(this_worker()->sched), host_(this_worker()->current), policy_(policy) {
-  top = &scope.core_;
-  top->below = this;
-}
+    : home_(this_worker()->sched), host_(this_worker()->current), policy_(policy) {}
 
 CONCUR_INLINE nursery_core::~nursery_core() {
   if (!is_ended_) {
@@ -13651,6 +13686,8 @@ CONCUR_INLINE bool nursery_core::admit(member& child, fiber* f) {
   child.who = f;
   child.home = this;
   f->current_scope.store(&scope.core_, std::memory_order_release);  // release: a walker follows it (cancel.hpp)
+  const bool is_cancelled = scope.core_.is_effective() && !CONCUR_MUTANT_IS(203);
+  f->is_cancelled.store(is_cancelled, std::memory_order_relaxed);  // relaxed: the walkers' lock is held
   members.push_back(&child);
   lock.unlock();
   home_->launch(own_worker(), f);
@@ -13662,7 +13699,7 @@ CONCUR_INLINE void nursery_core::dismiss(member& child) noexcept {
   {
     lock_scope<spin_lock> held(gate.lock);
     leave_nursery(child);
-    waiter* note = running_ <= limit_ ? pop_claimed(gate.parties) : nullptr;
+    waiter* note = running_ <= limit_ && !CONCUR_MUTANT_IS(212) ? pop_claimed(gate.parties) : nullptr;
     if (note == nullptr && --running_ == 0 && host_note_ != nullptr && host_note_->claim()) note = host_note_;
     if (note != nullptr) {
       next = note->who;
@@ -13753,9 +13790,9 @@ CONCUR_INLINE void nursery_core::wait_for_children() noexcept {
 }
 
 CONCUR_INLINE bool nursery_core::finish() noexcept {
-  ++host_->shield_depth;
+  if (!CONCUR_MUTANT_IS(211)) ++host_->shield_depth;
   wait_for_children();
-  --host_->shield_depth;
+  if (!CONCUR_MUTANT_IS(211)) --host_->shield_depth;
   const bool is_outside_cancelled = scope.core_.surroundings_cancelled();
   scope.leave();
   return is_outside_cancelled;
@@ -13964,7 +14001,7 @@ class start_core {
   }
   // By the child's end, if it was not up. False: the error is the nursery's.
   bool fail(std::exception_ptr error_in) noexcept {
-    if (stage() != start_stage::waiting) return false;
+    if (stage() != start_stage::waiting || CONCUR_MUTANT_IS(214)) return false;
     error = std::move(error_in);
     return settle(start_stage::failed);
   }

@@ -64,7 +64,9 @@ class cancellation {
 
   // From `top`, which f has entered, inwards and down; null: from the outermost of f's own scopes that lie below `base`.
   // f's lock is held.
-  void mark(fiber* f, scope* top, scope* base) noexcept { walk(f, top, base, &cancellation::mark_scope, nullptr); }
+  void mark(fiber* f, scope* top, scope* base) noexcept {
+    walk(f, top, base, &cancellation::mark_scope, &cancellation::mark_fiber);
+  }
   void wake(fiber* f, scope* top, scope* base) noexcept {
     walk(f, top, base, &cancellation::may_descend, &cancellation::wake_fiber);
   }
@@ -83,6 +85,7 @@ class cancellation {
 
   void walk(fiber* f, scope* top, scope* base, scope_look at_scope, fiber_look at_fiber) noexcept;
   bool mark_scope(scope& s) noexcept;
+  void mark_fiber(fiber& f) noexcept;
   bool may_descend(scope& s) noexcept;
   void wake_fiber(fiber& f) noexcept;
 
@@ -106,6 +109,11 @@ namespace detail {
 
 // --- entering and leaving ---
 
+// Under f's lock.
+inline void note_flag(fiber& f) noexcept {
+  f.is_cancelled.store(f.innermost()->is_effective(), std::memory_order_relaxed);  // relaxed: see scope.hpp
+}
+
 inline bool computed_flag(const scope& s) noexcept {
   return s.was_called.load(std::memory_order_relaxed) || s.surroundings_cancelled();  // relaxed: see scope.hpp
 }
@@ -124,8 +132,10 @@ CONCUR_INLINE void enter_scope(scope& s, fiber& f, bool is_shared) noexcept {
   // seq_cst: with cancel_scope_tree, which writes was_called and then looks for the owner: one of the two sees the other.
   s.owner.store(&f, is_shared ? std::memory_order_seq_cst : std::memory_order_relaxed);  // relaxed: under the lock
   if (is_shared) std::atomic_thread_fence(std::memory_order_seq_cst);                    // seq_cst: as above
-  s.is_cancelled.store(computed_flag(s), std::memory_order_relaxed);                     // relaxed: under the lock
+  const bool flag = computed_flag(s) && !CONCUR_MUTANT_IS(202);
+  s.is_cancelled.store(flag, std::memory_order_relaxed);  // relaxed: under the lock
   f.current_scope.store(&s, std::memory_order_release);  // release: a walker follows it (cancel_all)
+  note_flag(f);
 }
 
 CONCUR_INLINE bool leave_scope(scope& s) noexcept {
@@ -135,6 +145,7 @@ CONCUR_INLINE bool leave_scope(scope& s) noexcept {
   f->unwind_base = s.outer_unwind_base;
   lock_scope<spin_lock> held(f->scope_lock);
   f->current_scope.store(s.parent, std::memory_order_relaxed);  // relaxed: under the lock
+  note_flag(*f);
   s.owner.store(nullptr, std::memory_order_relaxed);            // relaxed: under the lock
   return true;
 }
@@ -142,8 +153,9 @@ CONCUR_INLINE bool leave_scope(scope& s) noexcept {
 CONCUR_INLINE void leave_nursery(member& child) noexcept {
   {
     lock_scope<spin_lock> held(child.who->scope_lock);
-    child.who->current_scope.store(&child.who->owner->root_scope,
-                                   std::memory_order_relaxed);  // relaxed: under the lock
+    // relaxed: under the lock.
+    if (!CONCUR_MUTANT_IS(206))
+      child.who->current_scope.store(&child.who->owner->root_scope, std::memory_order_relaxed);
   }
   child.home->members.erase(&child);
 }
@@ -172,11 +184,10 @@ CONCUR_INLINE void cancellation::walk(fiber* f, scope* top, scope* base, scope_l
                                       fiber_look at_fiber) noexcept {
   fiber* const host = f;
   scope* s = link_inwards(*f, top != nullptr ? top->parent : base);
-  if (at_fiber != nullptr) (this->*at_fiber)(*f);
   for (;;) {
     if (s != nullptr) {
       if (!(this->*at_scope)(*s)) {
-        s = at_fiber != nullptr ? s->inner : nullptr;
+        s = nullptr;
         continue;
       }
       nursery_part* const n = s->below;
@@ -187,7 +198,6 @@ CONCUR_INLINE void cancellation::walk(fiber* f, scope* top, scope* base, scope_l
           f->scope_lock.lock();
           has_others_ = true;
           s = link_inwards(*f, n->top);
-          if (at_fiber != nullptr) (this->*at_fiber)(*f);
           continue;
         }
         n->gate.lock.unlock();
@@ -195,6 +205,7 @@ CONCUR_INLINE void cancellation::walk(fiber* f, scope* top, scope* base, scope_l
       s = s->inner;
       continue;
     }
+    (this->*at_fiber)(*f);
     if (f == host) return;
     member* const child = static_cast<member*>(f->payload);
     nursery_part* const n = child->home;
@@ -203,7 +214,6 @@ CONCUR_INLINE void cancellation::walk(fiber* f, scope* top, scope* base, scope_l
       f = child->next->who;
       f->scope_lock.lock();
       s = link_inwards(*f, n->top);
-      if (at_fiber != nullptr) (this->*at_fiber)(*f);
       continue;
     }
     n->gate.lock.unlock();
@@ -224,18 +234,23 @@ CONCUR_INLINE bool cancellation::mark_scope(scope& s) noexcept {
 CONCUR_INLINE void cancellation::tell_token(scope& s) noexcept {
   std::atomic_thread_fence(std::memory_order_seq_cst);  // seq_cst: with token_of, which writes the token, then looks
   token_state* const t = s.token.load(std::memory_order_acquire);  // acquire: pairs with token_of
-  if (t == nullptr || t->is_cancelled()) return;
+  // relaxed: only who is first.
+  if (t == nullptr || t->is_told.exchange(true, std::memory_order_relaxed)) return;
   t->hold();
   t->next_told = told_;
   told_ = t;
 }
+
+CONCUR_INLINE void cancellation::mark_fiber(fiber& f) noexcept { note_flag(f); }
 
 CONCUR_INLINE bool cancellation::may_descend(scope& s) noexcept { return s.is_effective(); }
 
 CONCUR_INLINE void cancellation::wake_fiber(fiber& f) noexcept {
   const std::uint32_t word = f.word.load(std::memory_order_acquire);  // acquire: pairs with the fiber's parking
   // relaxed: the claim proves that it belonged to this wait.
-  if ((word & 1) == 0 || f.is_deaf.load(std::memory_order_relaxed) || !f.innermost()->is_effective()) return;
+  if ((word & 1) == 0 || f.is_deaf.load(std::memory_order_relaxed) ||
+      !f.is_cancelled.load(std::memory_order_relaxed))  // relaxed: under the lock
+    return;
   if (!claim(f, word)) return;
   f.result = outcome::cancelled;
   note_raised(*f.innermost());
@@ -305,7 +320,8 @@ CONCUR_INLINE void cancel_scope_tree(scope& s) noexcept {
 
 CONCUR_INLINE void set_scope_shield(scope& s, bool is_shielded) noexcept {
   s.is_shielded.store(is_shielded, std::memory_order_seq_cst);  // seq_cst: as was_called, see enter_scope
-  if (fiber* const f = lock_owner(s)) spread(*f, s);
+  fiber* const f = CONCUR_MUTANT_IS(216) ? nullptr : lock_owner(s);
+  if (f != nullptr) spread(*f, s);
 }
 
 CONCUR_INLINE token_state* token_of(scope& s) noexcept {
@@ -351,7 +367,8 @@ CONCUR_INLINE void scheduler::cancel_all() noexcept {
     else
       r->act.mark(f, nullptr, r->root);
   };
-  root_scope.is_cancelled.store(true, std::memory_order_relaxed);  // relaxed: the fence orders it against the waits
+  root_scope.is_cancelled.store(true, std::memory_order_relaxed);  // relaxed: the fence
+  heavy_fence();                                                  // with new_fiber
   all.act.tell_token(root_scope);
   blocks->walk(look, &all);
   heavy_fence();

@@ -51,6 +51,9 @@ struct fiber : party {
   std::atomic<wait_reason> reason{wait_reason::none};
   // The present wait is not to be cancelled; written before the wait word, read behind it.
   std::atomic<bool> is_deaf{false};
+  // The flag of its innermost scope. Here, so that who publishes a wait may look at it although the fiber may be elsewhere by
+  // then, and its scopes gone. Written by itself as it enters and leaves, and by who cancels; under scope_lock.
+  std::atomic<bool> is_cancelled{false};
   bool is_started = false;         // it owns a stack, and ctx says where to go on
   unsigned char shield_depth = 0;  // above 0: cancellation is not raised
   std::uint16_t pin_depth = 0;     // how many pinned scopes it is in
@@ -78,11 +81,14 @@ struct fiber : party {
   // relaxed: the state is for dumps and checks; queues and the wait word order everything.
   void set_state(fiber_state s) noexcept { state.store(s, std::memory_order_relaxed); }
   void set_reason(wait_reason r) noexcept { reason.store(r, std::memory_order_relaxed); }  // relaxed: as above
-  // Only for the fiber itself, and for who publishes it.
+  // For the fiber itself, for who has claimed its wait, and under scope_lock.
   scope* innermost() const noexcept {
-    return current_scope.load(std::memory_order_relaxed);  // relaxed: its own
+    return current_scope.load(std::memory_order_relaxed);  // relaxed: see above
   }
-  bool should_cancel() const noexcept { return CONCUR_UNLIKELY(innermost()->is_effective()) && shield_depth == 0; }
+  bool should_cancel() const noexcept {
+    // relaxed: a cancellation that this look misses claims the wait word instead (suspend.hpp, S5).
+    return CONCUR_UNLIKELY(is_cancelled.load(std::memory_order_relaxed)) && shield_depth == 0;
+  }
 };
 
 // A block: the fiber and the room for a small closure with its result, in whole cache lines.

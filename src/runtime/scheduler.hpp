@@ -27,6 +27,7 @@
 #include "atomic/spin_lock.hpp"
 #include "base/config.hpp"
 #include "base/error.hpp"
+#include "machine/fence.hpp"
 #include "machine/poller.hpp"
 #include "machine/stack.hpp"
 #include "runtime/idle.hpp"
@@ -192,6 +193,11 @@ CONCUR_INLINE fiber* scheduler::new_fiber(worker* w) noexcept {
   if (f == nullptr) return nullptr;
   f->owner = this;
   f->current_scope.store(&root_scope, std::memory_order_relaxed);  // relaxed: nobody else looks before it is launched
+  // relaxed, all: behind the fence. cancel_all sets the root's flag, makes a heavy fence, and then marks every block: either
+  // it marks this one behind us, or we see the flag.
+  f->is_cancelled.store(false, std::memory_order_relaxed);  // relaxed: as above
+  light_fence();
+  if (CONCUR_UNLIKELY(root_scope.is_effective())) f->is_cancelled.store(true, std::memory_order_relaxed);  // relaxed
   f->is_started = false;
   f->shield_depth = 0;
   f->unwind_base = 0;

@@ -10,8 +10,8 @@
 //                                               fiber C     scope     nursery M
 //                                                                       fiber D
 //
-// `is_cancelled` is kept up to date in every scope of the tree, so that a parking operation asks one word, however deep
-// the tree is:
+// `is_cancelled` is kept up to date in every scope of the tree, and that of its innermost scope in every fiber, so that a
+// parking operation asks one word, however deep the tree is:
 //
 //     is_cancelled  =  was_called  or  (not is_shielded  and  parent's is_cancelled)
 //

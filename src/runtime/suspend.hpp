@@ -52,7 +52,6 @@ CONCUR_INLINE void note_raised(scope& innermost) noexcept;  // cancel.hpp
 CONCUR_FORCE_INLINE void publish_wait(worker* w, fiber* f) noexcept {
   w->how = departure::none;
   const std::uint32_t ticket = w->leaving_ticket;
-  scope* const wait_scope = f->innermost();
   const bool is_deaf = f->shield_depth != 0 || is_unwinding(*f);
   f->is_deaf.store(is_deaf, std::memory_order_relaxed);  // relaxed: published with the wait word
   f->set_state(fiber_state::parked);
@@ -60,7 +59,7 @@ CONCUR_FORCE_INLINE void publish_wait(worker* w, fiber* f) noexcept {
   f->word.store(ticket, std::memory_order_release);  // release: publishes the stopped context to whoever claims
   light_fence();
   // relaxed: behind the fence of S5.
-  if (CONCUR_UNLIKELY(wait_scope->is_effective()) && !is_deaf && !CONCUR_MUTANT_IS(55))
+  if (CONCUR_UNLIKELY(f->is_cancelled.load(std::memory_order_relaxed)) && !is_deaf && !CONCUR_MUTANT_IS(55))
     cancel_departed(f, ticket);
 }
 
@@ -340,7 +339,7 @@ CONCUR_NOINLINE CONCUR_INLINE worker* checkpoint_slow(worker* w) {
   if (w->current->should_cancel()) {
     w->budget = worker::operations_per_slice;
 #  if CONCUR_EXCEPTIONS
-    if (std::uncaught_exceptions() <= w->current->unwind_base) {
+    if (std::uncaught_exceptions() <= w->current->unwind_base || CONCUR_MUTANT_IS(209)) {
       note_raised(*w->current->innermost());
       fail_cancelled();
     }

@@ -29,6 +29,10 @@ struct token_listener {
   std::atomic<bool> is_called{false};  // it was taken off the list, and the call is not over; written by who cancels
 };
 
+struct token_bridge {
+  void (*free)(token_bridge*) noexcept;
+};
+
 class token_state {
  public:
   token_state() noexcept = default;
@@ -49,16 +53,16 @@ class token_state {
   bool listen(token_listener& who) noexcept;
   void forget(token_listener& who) noexcept;  // K2
 
-  token_state* next_told = nullptr;  // of one cancellation's list (cancel.hpp)
+  token_state* next_told = nullptr;   // of one cancellation's list (cancel.hpp)
+  std::atomic<bool> is_told{false};  // it is, or was, in such a list
   // What ties it to a std::stop_token; made at most once (cancel_token.hpp).
-  std::atomic<void*> bridge{nullptr};
-  void (*free_bridge)(void*) noexcept = nullptr;
+  std::atomic<token_bridge*> bridge{nullptr};
 
  private:
   void call_listeners() noexcept;
   ~token_state() {
     // relaxed: the last holder is alone.
-    if (void* const made = bridge.load(std::memory_order_relaxed)) free_bridge(made);
+    if (token_bridge* const made = bridge.load(std::memory_order_relaxed)) made->free(made);
   }
 
   std::atomic<std::uint32_t> holders_{1};

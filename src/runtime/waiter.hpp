@@ -34,7 +34,7 @@ CONCUR_NAMESPACE_BEGIN
 namespace detail {
 
 // What ended a wait. Written by the claimer before it resumes the party.
-enum class outcome : std::uint32_t {
+enum class outcome : unsigned char {
   granted,    // what was waited for happened; a value or a lock, if any, was handed over
   closed,     // the site was closed
   retry,      // what was offered went back; the party looks again

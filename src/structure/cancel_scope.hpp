@@ -143,11 +143,18 @@ class cancel_scope {
     cancel_scope& of;
   };
 
+  // A nursery's: walkers may come through it from the moment it is entered.
+  explicit cancel_scope(detail::nursery_part& below) {
+    below.top = &core_;
+    core_.below = &below;
+    enter("concur::nursery", false);
+  }
+
   void enter(const char* what, bool is_shared);
   void leave() noexcept;
   void begin_run();
   // For a `cancelled` that came to the end of f.
-  bool catches() noexcept { return is_caught_ = core_.is_origin(); }
+  bool catches() noexcept { return is_caught_ = core_.is_origin() || CONCUR_MUTANT_IS(208); }
   // Without exceptions: the same for who was told by other means.
   bool was_told() const noexcept {
     return core_.is_origin() && core_.was_raised.load(std::memory_order_relaxed);  // relaxed: as above

@@ -140,14 +140,15 @@ struct bridge_to_stop : token_listener {
 };
 
 // What is behind a state's bridge pointer.
-struct stop_bridge {
+struct stop_bridge : token_bridge {
+  stop_bridge() noexcept : token_bridge{&stop_bridge::free_this} {}
   bridge_to_stop* to = nullptr;
   bridge_from_stop* from = nullptr;
   ~stop_bridge() {
     delete from;
     delete to;
   }
-  static void free(void* raw) noexcept { delete static_cast<stop_bridge*>(raw); }
+  static void free_this(token_bridge* self) noexcept { delete static_cast<stop_bridge*>(self); }
 };
 
 inline std::stop_token stop_token_of(token_state& state) {
@@ -155,7 +156,7 @@ inline std::stop_token stop_token_of(token_state& state) {
   if (made == nullptr) {
     stop_bridge* const fresh = new stop_bridge();
     fresh->to = new bridge_to_stop();
-    void* before = nullptr;
+    token_bridge* before = nullptr;
     // acq_rel: publishes the fresh one, or acquires the one another thread made first.
     if (state.bridge.compare_exchange_strong(before, fresh, std::memory_order_acq_rel, std::memory_order_acquire)) {
       made = fresh;
@@ -173,7 +174,6 @@ inline std::stop_token stop_token_of(token_state& state) {
 inline cancel_token::cancel_token(std::stop_token source) : handle_(detail::new_token_state()) {
   detail::token_state& state = *handle_.get();
   detail::stop_bridge* const bridge = new detail::stop_bridge();
-  state.free_bridge = &detail::stop_bridge::free;
   state.bridge.store(bridge, std::memory_order_relaxed);  // relaxed: nobody else has the state yet
   bridge->from = new detail::bridge_from_stop(source, &state);
 }

@@ -107,7 +107,7 @@ class nursery_core : public nursery_part {
   // is put there.
   void tell(std::error_code* only_code);
 
-  cancel_scope scope;
+  cancel_scope scope{static_cast<nursery_part&>(*this)};
 
  private:
   struct failure_note {
@@ -157,10 +157,7 @@ CONCUR_INLINE void failure::set_code(std::error_code returned) noexcept {
 }
 
 CONCUR_INLINE nursery_core::nursery_core(on_failure policy)
-    : home_(this_worker()->sched), host_(this_worker()->current), policy_(policy) {
-  top = &scope.core_;
-  top->below = this;
-}
+    : home_(this_worker()->sched), host_(this_worker()->current), policy_(policy) {}
 
 CONCUR_INLINE nursery_core::~nursery_core() {
   if (!is_ended_) {
@@ -202,6 +199,8 @@ CONCUR_INLINE bool nursery_core::admit(member& child, fiber* f) {
   child.who = f;
   child.home = this;
   f->current_scope.store(&scope.core_, std::memory_order_release);  // release: a walker follows it (cancel.hpp)
+  const bool is_cancelled = scope.core_.is_effective() && !CONCUR_MUTANT_IS(203);
+  f->is_cancelled.store(is_cancelled, std::memory_order_relaxed);  // relaxed: the walkers' lock is held
   members.push_back(&child);
   lock.unlock();
   home_->launch(own_worker(), f);
@@ -213,7 +212,7 @@ CONCUR_INLINE void nursery_core::dismiss(member& child) noexcept {
   {
     lock_scope<spin_lock> held(gate.lock);
     leave_nursery(child);
-    waiter* note = running_ <= limit_ ? pop_claimed(gate.parties) : nullptr;
+    waiter* note = running_ <= limit_ && !CONCUR_MUTANT_IS(212) ? pop_claimed(gate.parties) : nullptr;
     if (note == nullptr && --running_ == 0 && host_note_ != nullptr && host_note_->claim()) note = host_note_;
     if (note != nullptr) {
       next = note->who;
@@ -304,9 +303,9 @@ CONCUR_INLINE void nursery_core::wait_for_children() noexcept {
 }
 
 CONCUR_INLINE bool nursery_core::finish() noexcept {
-  ++host_->shield_depth;
+  if (!CONCUR_MUTANT_IS(211)) ++host_->shield_depth;
   wait_for_children();
-  --host_->shield_depth;
+  if (!CONCUR_MUTANT_IS(211)) --host_->shield_depth;
   const bool is_outside_cancelled = scope.core_.surroundings_cancelled();
   scope.leave();
   return is_outside_cancelled;

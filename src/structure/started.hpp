@@ -50,7 +50,7 @@ class start_core {
   }
   // By the child's end, if it was not up. False: the error is the nursery's.
   bool fail(std::exception_ptr error_in) noexcept {
-    if (stage() != start_stage::waiting) return false;
+    if (stage() != start_stage::waiting || CONCUR_MUTANT_IS(214)) return false;
     error = std::move(error_in);
     return settle(start_stage::failed);
   }

@@ -4774,6 +4774,9 @@ CONCUR_INLINE void token_state::call_listeners() noexcept {
       if (who != nullptr) who->is_called.store(true, std::memory_order_relaxed);  // relaxed: under the lock
     }
     if (who == nullptr) return;
+    if (CONCUR_MUTANT_IS(204)) {
+      for (unsigned round = 0; round < 12;) spin_wait(round);
+    }
     who->hear(who);
     who->is_called.store(false, std::memory_order_release);  // release: the last touch; pairs with forget
   }
@@ -13779,7 +13782,7 @@ CONCUR_INLINE void nursery_core::wait_for_children() noexcept {
   worker* w = this_worker();
   for (;;) {
     gate.lock.lock();
-    if (running_ == 0) break;
+    if (running_ == 0 || (CONCUR_MUTANT_IS(211) && scope.cancelled())) break;
     waiter note(host_, nullptr);
     host_note_ = &note;
     park_fiber(w, &gate.lock, never, wait_reason::nursery_join);
@@ -13790,9 +13793,9 @@ CONCUR_INLINE void nursery_core::wait_for_children() noexcept {
 }
 
 CONCUR_INLINE bool nursery_core::finish() noexcept {
-  if (!CONCUR_MUTANT_IS(211)) ++host_->shield_depth;
+  ++host_->shield_depth;
   wait_for_children();
-  if (!CONCUR_MUTANT_IS(211)) --host_->shield_depth;
+  --host_->shield_depth;
   const bool is_outside_cancelled = scope.core_.surroundings_cancelled();
   scope.leave();
   return is_outside_cancelled;

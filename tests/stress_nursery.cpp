@@ -287,6 +287,41 @@ void grow_forest(unsigned workers, int trees, int children, std::uint32_t seed) 
   CHECK(held.report() == "");
 }
 
+// The race that a lost wake-up hangs on, again and again: one parks in the moment in which the other cancels.
+void park_and_cancel(unsigned workers, int rounds) {
+  CAPTURE(workers);
+  struct round {
+    concur::cancel_scope scope{concur::deferred};
+  };
+  std::vector<round> all(static_cast<std::size_t>(rounds));
+  std::atomic<int> entered{0};
+  std::atomic<bool> is_over{false};
+  tally held;
+  std::thread presses([&] {
+    for (int i = 0; i < rounds; ++i) {
+      while (entered.load(std::memory_order_relaxed) <= i) concur::detail::cpu_relax();
+      for (int pauses = i % 23; pauses > 0; --pauses) concur::detail::cpu_relax();
+      all[static_cast<std::size_t>(i)].scope.cancel();
+    }
+  });
+  concur::run(with_workers(workers), [&] {
+    concur::go([&] {  // keeps the worker awake, so that a round is short
+      while (!is_over) concur::this_fiber::yield();
+    });
+    concur::channel<int> quiet;
+    for (int i = 0; i < rounds; ++i) {
+      const bool has_returned = all[static_cast<std::size_t>(i)].scope.run([&] {
+        entered.store(i + 1, std::memory_order_relaxed);
+        quiet.recv();
+      });
+      CONCUR_EXPECT(held, !has_returned);
+    }
+    is_over = true;
+  });
+  presses.join();
+  CHECK(held.report() == "");
+}
+
 constexpr int scaled_trees(int usual) { return usual * CONCUR_TEST_SCALE / slowness + 1; }
 
 }  // namespace
@@ -354,4 +389,10 @@ TEST_CASE("random trees that are cancelled with their runtime leave nothing runn
     CONCUR_EXPECT(held, whole.alive == 0);
   }
   CHECK(held.report() == "");
+}
+
+TEST_CASE("who parks in the moment of a cancellation is woken") {
+  const nothing_left_over guard;
+  park_and_cancel(1, scaled_trees(8000));
+  park_and_cancel(2, scaled_trees(4000));
 }

@@ -118,26 +118,26 @@ TEST_CASE("the token of a fiber of the root is cancelled with the runtime") {
 
 TEST_CASE("a scope that ends while its token is being cancelled is not touched afterwards") {
   const nothing_left_over guard;
-  const int rounds = CONCUR_TSAN || CONCUR_ASAN ? 300 : 3000;
-  concur::run(with_workers(2), [&] {
+  const int rounds = CONCUR_TSAN || CONCUR_ASAN ? 2000 : 20000;
+  std::vector<concur::cancel_source> sources(static_cast<std::size_t>(rounds));
+  std::atomic<int> next{0};
+  std::thread presses([&] {
     for (int i = 0; i < rounds; ++i) {
-      concur::cancel_source source;
-      concur::latch both(2);
-      concur::with_nursery([&](concur::nursery& n) {
-        n.go([&] {
-          both.arrive_and_wait();
-          source.cancel();
-        });
-        n.go([&] {
-          // On the heap, so that a late touch is seen.
-          auto scopes = std::make_unique<std::optional<concur::cancel_scope>[]>(3);
-          both.arrive_and_wait();
-          for (int k = 0; k < 3; ++k) scopes[static_cast<std::size_t>(k)].emplace(source.token());
-          for (int k = 2; k >= 0; --k) scopes[static_cast<std::size_t>(k)].reset();
-        });
-      });
+      while (next.load() <= i) concur::detail::cpu_relax();
+      sources[static_cast<std::size_t>(i)].cancel();
     }
   });
+  concur::run(with_workers(1), [&] {
+    for (int i = 0; i < rounds; ++i) {
+      // On the heap, so that a late touch is seen.
+      const auto scopes = std::make_unique<std::optional<concur::cancel_scope>[]>(3);
+      for (std::size_t k = 0; k < 3; ++k) scopes[k].emplace(sources[static_cast<std::size_t>(i)].token());
+      next.store(i + 1);
+      for (int pauses = i % 97; pauses > 0; --pauses) concur::detail::cpu_relax();
+      for (std::size_t k = 3; k-- > 0;) scopes[k].reset();
+    }
+  });
+  presses.join();
 }
 
 #if CONCUR_HAS_STOP_TOKEN

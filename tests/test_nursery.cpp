@@ -431,6 +431,16 @@ TEST_CASE("a nursery that is not joined cancels, waits, and hands a failure to r
   CHECK(number == 11);
 }
 
+TEST_CASE("a runtime that is cancelled when nurseries have come and gone touches none of them") {
+  const nothing_left_over guard;
+  concur::runtime rt(with_workers(2));
+  rt.block_on([] {
+    const auto n = std::make_unique<concur::nursery>();
+    for (int i = 0; i < 20; ++i) n->go([] { concur::this_fiber::yield(); });
+    n->join();
+  });
+}
+
 TEST_CASE("a nursery's scope has a deadline and a shield like any other") {
   const nothing_left_over guard;
   on_fibers([](tally& held) {

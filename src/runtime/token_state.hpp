@@ -98,6 +98,9 @@ CONCUR_INLINE void token_state::call_listeners() noexcept {
       if (who != nullptr) who->is_called.store(true, std::memory_order_relaxed);  // relaxed: under the lock
     }
     if (who == nullptr) return;
+    if (CONCUR_MUTANT_IS(204)) {
+      for (unsigned round = 0; round < 12;) spin_wait(round);
+    }
     who->hear(who);
     who->is_called.store(false, std::memory_order_release);  // release: the last touch; pairs with forget
   }

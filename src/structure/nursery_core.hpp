@@ -292,7 +292,7 @@ CONCUR_INLINE void nursery_core::wait_for_children() noexcept {
   worker* w = this_worker();
   for (;;) {
     gate.lock.lock();
-    if (running_ == 0) break;
+    if (running_ == 0 || (CONCUR_MUTANT_IS(211) && scope.cancelled())) break;
     waiter note(host_, nullptr);
     host_note_ = &note;
     park_fiber(w, &gate.lock, never, wait_reason::nursery_join);
@@ -303,9 +303,9 @@ CONCUR_INLINE void nursery_core::wait_for_children() noexcept {
 }
 
 CONCUR_INLINE bool nursery_core::finish() noexcept {
-  if (!CONCUR_MUTANT_IS(211)) ++host_->shield_depth;
+  ++host_->shield_depth;
   wait_for_children();
-  if (!CONCUR_MUTANT_IS(211)) --host_->shield_depth;
+  --host_->shield_depth;
   const bool is_outside_cancelled = scope.core_.surroundings_cancelled();
   scope.leave();
   return is_outside_cancelled;

@@ -210,12 +210,46 @@ TEST_CASE("of limits inside each other the earliest wins, wherever it stands; of
     CONCUR_EXPECT(held, !move_on_at(both, [&] {
                     fail_at(both, [&] {
                       pass(both);
-                      concur::this_fiber::checkpoint();
+                      sleep_long();
                     });
                     was_reached = true;
                   }));
     CONCUR_EXPECT(held, !was_reached);
   });
+}
+
+TEST_CASE("a limit is felt while every worker computes, at an operation that does not have to wait") {
+  const nothing_left_over guard;
+  for (const unsigned workers : {2U, 4U}) {
+    CAPTURE(workers);
+    tally held;
+    concur::run(with_workers(workers), [&] {
+      std::atomic<unsigned> computing{0};
+      std::atomic<bool> is_over{false};
+      with_nursery([&](nursery& n) {
+        for (unsigned i = 1; i < workers; ++i) {
+          n.go([&] {
+            ++computing;
+            while (!is_over) {
+            }
+          });
+        }
+        CONCUR_EXPECT(held, wait_until([&] { return computing == workers - 1; }));
+        concur::mutex m;
+        int rounds = 0;
+        CONCUR_EXPECT(held, !move_on_after(1ms, [&] {
+                        while (rounds < 200) {
+                          pass(steady::now() + 4ms);
+                          ++rounds;
+                          const std::lock_guard<concur::mutex> hold(m);
+                        }
+                      }));
+        CONCUR_EXPECT(held, rounds < 100);
+        is_over = true;
+      });
+    });
+    CHECK(held.report() == "");
+  }
 }
 
 TEST_CASE("a timeout is no cancellation, and a cancellation no timeout") {

@@ -6011,7 +6011,8 @@ CONCUR_NAMESPACE_END
 // what is queued behind it: fibers that an idle worker could run, sockets that nobody polls. The monitor looks every
 // few milliseconds while any worker is busy, and wakes an idle one when the same worker is seen twice at the same
 // switch with work behind it. It also lets thieves take the fiber in that worker's `recent` slot, which is otherwise
-// the owner's.
+// the owner's. And when every worker computes while a timer is overdue, it ends those waits itself: a limit on what a fiber
+// computes would pass unseen.
 //
 // Every second of such looking it also lets the stack pool give back pages that nobody has used for seconds: on this
 // thread it costs no fiber's time.
@@ -7513,7 +7514,11 @@ CONCUR_INLINE void monitor::look(scheduler& s, std::size_t* last_switches) noexc
   const bool is_unwatched = s.poll_owner.load(std::memory_order_relaxed) == 0;
   // Set on a worker that computes since then, while the sleeper in the poller knows only of later ones.
   const bool has_overdue = s.next_timer_ns() <= seam_now() && !CONCUR_MUTANT_IS(71);
-  if ((wants_worker || has_stuck || is_unwatched || has_overdue) && s.idle.count() != 0) s.idle.wake_one(s);
+  if (s.idle.count() != 0) {
+    if (wants_worker || has_stuck || is_unwatched || has_overdue) s.idle.wake_one(s);
+  } else if (has_overdue && !CONCUR_MUTANT_IS(251)) {
+    s.fire_timers();  // everybody computes; a time limit on what they compute is to be felt all the same
+  }
 }
 
 CONCUR_INLINE void monitor::run(scheduler& s) noexcept {
@@ -7669,7 +7674,8 @@ CONCUR_INLINE bool scheduler::rob(worker* w, worker& victim) noexcept {
 }
 
 // A single fiber in a queue is mostly one that its worker is about to run; taking it away costs both workers more
-// than it gains. It is taken only if it is still the same one, `patience` rounds of looking later.
+// than it gains. It is taken only if it is still the same one, `patience` rounds of looking later. One is watched at a time,
+// and until it moves: two that take turns in being watched would both wait for ever.
 CONCUR_INLINE bool scheduler::search(worker* w) noexcept {
   constexpr int rounds = 24;
   constexpr int patience = 12;
@@ -7686,13 +7692,14 @@ CONCUR_INLINE bool scheduler::search(worker* w) noexcept {
       // relaxed: a permission.
       const bool is_stuck = victim.may_take_recent.load(std::memory_order_relaxed) && victim.queue.has_recent();
       if ((count > 1 || is_stuck) && rob(w, victim)) return true;
-      if (count != 1) continue;
       const std::uint32_t mark = victim.queue.progress_mark();
-      if (lone != &victim || lone_mark != mark) {
+      if (lone == &victim && (count != 1 || mark != lone_mark)) {
+        lone = nullptr;  // and the next one gets its turn
+      } else if (count == 1 && (lone == nullptr || CONCUR_MUTANT_IS(252)) && lone != &victim) {
         lone = &victim;
         lone_mark = mark;
         lone_since = round;
-      } else if (round - lone_since >= patience && rob(w, victim)) {
+      } else if (lone == &victim && round - lone_since >= patience && rob(w, victim)) {
         return true;
       }
     }
@@ -15768,6 +15775,18 @@ class fiber_id {
 namespace detail {
 CONCUR_INLINE void sleep_until_ns(nanoseconds_t deadline_ns);
 CONCUR_INLINE void yield_thread() noexcept;
+CONCUR_INLINE void fire_own_timers(worker* w, nanoseconds_t now) noexcept;
+
+// Timers set on this worker that came due. While its fiber computes, it may be the only one that could look: a limit on what
+// it computes would pass unseen until its slice is used up. No timer set: no look at the clock.
+inline void fire_overdue() noexcept {
+  worker* const w = this_worker();
+  if (w == nullptr || w->current == nullptr || CONCUR_MUTANT_IS(250)) return;
+  const nanoseconds_t next = w->timers.next_ns();
+  if (next == never) return;
+  const nanoseconds_t now = seam_now();
+  if (CONCUR_UNLIKELY(next <= now)) fire_own_timers(w, now);
+}
 }  // namespace detail
 
 namespace this_fiber {
@@ -15799,8 +15818,12 @@ CONCUR_INLINE std::string_view name() noexcept;
 CONCUR_INLINE void name(std::string_view new_name);
 // Whether the next parking operation will throw `cancelled`.
 CONCUR_INLINE bool cancelled() noexcept;
-// For loops that compute: throws `cancelled` if the fiber is, and lets others run when its slice is used up.
-inline void checkpoint() { detail::checkpoint(); }
+// For loops that compute: throws `cancelled` if the fiber is, also if a limit has just passed, and lets others run when its
+// slice is used up. While timers are set it looks at the clock, which costs some 20 ns.
+inline void checkpoint() {
+  detail::fire_overdue();
+  detail::checkpoint();
+}
 
 }  // namespace this_fiber
 CONCUR_NAMESPACE_END
@@ -15811,6 +15834,8 @@ CONCUR_NAMESPACE_BEGIN
 namespace detail {
 
 CONCUR_INLINE void yield_thread() noexcept { sched_yield(); }
+
+CONCUR_INLINE void fire_own_timers(worker* w, nanoseconds_t now) noexcept { w->timers.fire(now); }
 
 CONCUR_INLINE void sleep_until_ns(nanoseconds_t deadline_ns) {
   worker* w = checkpoint();

@@ -184,6 +184,33 @@ TEST_CASE("a spawn storm from everywhere: each function runs exactly once") {
   }
 }
 
+TEST_CASE("as many fibers as workers run side by side, though none of them lets go") {
+  // Each worker that finds more than one takes half: so two workers may be left with a single fiber behind the one that
+  // computes, and both are to be found.
+  const nothing_left_over guard;
+  constexpr int parties = 4;
+  bool has_met = true;
+  for (int round = 0; round < 10 && has_met; ++round) {
+    has_met = concur::run(with_workers(parties), [] {
+      std::atomic<int> present{0};
+      const auto limit = std::chrono::steady_clock::now() + std::chrono::seconds(20);
+      const auto meet = [&present, limit] {
+        ++present;
+        while (present != parties) {
+          if (std::chrono::steady_clock::now() > limit) return false;
+        }
+        return true;
+      };
+      std::vector<concur::future<bool>> others;
+      for (int i = 1; i < parties; ++i) others.push_back(go(meet));
+      bool have_all_met = meet();
+      for (concur::future<bool>& one : others) have_all_met = one.get() && have_all_met;
+      return have_all_met;
+    });
+  }
+  CHECK(has_met);
+}
+
 TEST_CASE("ids differ, and figures come out even") {
   const nothing_left_over guard;
   concur::runtime rt(with_workers(2));

@@ -98,7 +98,8 @@ CONCUR_INLINE bool scheduler::rob(worker* w, worker& victim) noexcept {
 }
 
 // A single fiber in a queue is mostly one that its worker is about to run; taking it away costs both workers more
-// than it gains. It is taken only if it is still the same one, `patience` rounds of looking later.
+// than it gains. It is taken only if it is still the same one, `patience` rounds of looking later. One is watched at a time,
+// and until it moves: two that take turns in being watched would both wait for ever.
 CONCUR_INLINE bool scheduler::search(worker* w) noexcept {
   constexpr int rounds = 24;
   constexpr int patience = 12;
@@ -115,13 +116,14 @@ CONCUR_INLINE bool scheduler::search(worker* w) noexcept {
       // relaxed: a permission.
       const bool is_stuck = victim.may_take_recent.load(std::memory_order_relaxed) && victim.queue.has_recent();
       if ((count > 1 || is_stuck) && rob(w, victim)) return true;
-      if (count != 1) continue;
       const std::uint32_t mark = victim.queue.progress_mark();
-      if (lone != &victim || lone_mark != mark) {
+      if (lone == &victim && (count != 1 || mark != lone_mark)) {
+        lone = nullptr;  // and the next one gets its turn
+      } else if (count == 1 && (lone == nullptr || CONCUR_MUTANT_IS(252)) && lone != &victim) {
         lone = &victim;
         lone_mark = mark;
         lone_since = round;
-      } else if (round - lone_since >= patience && rob(w, victim)) {
+      } else if (lone == &victim && round - lone_since >= patience && rob(w, victim)) {
         return true;
       }
     }

@@ -4,7 +4,8 @@
 // what is queued behind it: fibers that an idle worker could run, sockets that nobody polls. The monitor looks every
 // few milliseconds while any worker is busy, and wakes an idle one when the same worker is seen twice at the same
 // switch with work behind it. It also lets thieves take the fiber in that worker's `recent` slot, which is otherwise
-// the owner's.
+// the owner's. And when every worker computes while a timer is overdue, it ends those waits itself: a limit on what a fiber
+// computes would pass unseen.
 //
 // Every second of such looking it also lets the stack pool give back pages that nobody has used for seconds: on this
 // thread it costs no fiber's time.

@@ -44,7 +44,11 @@ CONCUR_INLINE void monitor::look(scheduler& s, std::size_t* last_switches) noexc
   const bool is_unwatched = s.poll_owner.load(std::memory_order_relaxed) == 0;
   // Set on a worker that computes since then, while the sleeper in the poller knows only of later ones.
   const bool has_overdue = s.next_timer_ns() <= seam_now() && !CONCUR_MUTANT_IS(71);
-  if ((wants_worker || has_stuck || is_unwatched || has_overdue) && s.idle.count() != 0) s.idle.wake_one(s);
+  if (s.idle.count() != 0) {
+    if (wants_worker || has_stuck || is_unwatched || has_overdue) s.idle.wake_one(s);
+  } else if (has_overdue && !CONCUR_MUTANT_IS(251)) {
+    s.fire_timers();  // everybody computes; a time limit on what they compute is to be felt all the same
+  }
 }
 
 CONCUR_INLINE void monitor::run(scheduler& s) noexcept {

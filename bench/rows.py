@@ -189,6 +189,22 @@ def parked(scale):
         three("parked", 1, count=count))]
 
 
+SCOPELESS = "has no groups of fibers that are joined and cancelled together"
+
+
+def nurseries(scale):
+    rows = []
+    for workers in (1, 2):
+        contenders = three("nursery", workers, count=scale(2000000), crowd=scale(100000))
+        del contenders["Boost.Fiber"]
+        rows.append(Experiment(
+            "n", "nurseries of 100 children; limits; a crowd cancelled", workers,
+            [Figure("child", "a child", "ns"), Figure("limit", "a limit that does not pass, and a yield", "ns"),
+             Figure("cancelled", "one of 100,000 parked, from the cancel to its end", "ns")],
+            contenders, absent={"Boost.Fiber": SCOPELESS}))
+    return rows
+
+
 SOCKETLESS = "has no sockets of its own"
 
 
@@ -240,7 +256,7 @@ def idle(scale):
 
 
 ROWS = {"a": switches, "b": yields, "c": spawns, "d": channels, "e": rings, "f": skynets, "h": parked, "i": mutexes,
-        "j": sleepers, "k": echoes, "l": http, "m": idle}
+        "j": sleepers, "k": echoes, "l": http, "m": idle, "n": nurseries}
 
 
 # Every experiment of the rows asked for. Quick runs do a tenth of the work: enough to see that all of it runs.

@@ -20,6 +20,7 @@ var (
 	workers     = flags.Int("workers", 1, "GOMAXPROCS")
 	count       = flags.Int("count", 1000000, "operations in all")
 	fibers      = flags.Int("fibers", 2, "goroutines")
+	crowd       = flags.Int("crowd", 100000, "goroutines that are cancelled together")
 	pairs       = flags.Int("pairs", 1, "producers, and as many consumers")
 	capacity    = flags.Int("capacity", 128, "of the channel")
 	connections = flags.Int("connections", 1, "TCP connections")
@@ -82,10 +83,10 @@ func main() {
 	commands := map[string]func(){
 		"yield": yield, "spawn": spawn, "ping_pong": pingPong, "channel": channel,
 		"select": selects, "ring": ring, "skynet": skynet, "mutex": mutex, "sleepers": sleepers,
-		"parked": parked, "idle": idle, "echo": echo, "http": httpServer,
+		"parked": parked, "nursery": nurseries, "idle": idle, "echo": echo, "http": httpServer,
 	}
 	if len(os.Args) < 2 || commands[os.Args[1]] == nil {
-		fmt.Fprintln(os.Stderr, "usage: go-bench yield|spawn|ping_pong|channel|select|ring|skynet|mutex|sleepers|parked|idle|echo|http "+
+		fmt.Fprintln(os.Stderr, "usage: go-bench yield|spawn|ping_pong|channel|select|ring|skynet|mutex|sleepers|parked|nursery|idle|echo|http "+
 			"[--workers N] ...")
 		os.Exit(2)
 	}

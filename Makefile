@@ -40,7 +40,7 @@ test_support := $(sort $(wildcard tests/support/*.hpp))
 
 version := $(shell sed -n 's/^.define CONCUR_VERSION_STRING "\(.*\)"/\1/p' src/base/config.hpp)
 
-.PHONY: always help run test test-programs check bench ci amalgamate examples install uninstall clean
+.PHONY: always help run test test-programs check bench ci amalgamate examples snippets install uninstall clean
 
 help:
 	@echo 'concur $(version)'
@@ -50,6 +50,7 @@ help:
 	@echo '  make check       the header is in step, the style holds, every way to compile it works; then the tests'
 	@echo '  make ci          check, sanitizers, optimisation lanes, backends, other processors, mutants, meson'
 	@echo '  make examples    build every example and compare what it prints with what it promises'
+	@echo '  make snippets    compile and run the snippets of README.md and docs/, and compare likewise'
 	@echo '  make bench       measure, against Go, Boost.Fiber and tokio where they are installed'
 	@echo '  make amalgamate  write concur.hpp from src/'
 	@echo '  make install     copy the header and its pkg-config file below PREFIX=$(PREFIX)'
@@ -115,6 +116,9 @@ ci:
 
 examples:
 	@CXX='$(CXX)' BUILD='$(BUILD)' bash tools/run_examples.sh
+
+snippets:
+	@CXX='$(CXX)' BUILD='$(BUILD)' $(PYTHON) tools/run_snippets.py
 
 run:
 	@CXX='$(CXX)' BUILD='$(BUILD)' bash examples/run_demo.sh

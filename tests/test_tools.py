@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Tests of what is in tools/: amalgamate, tidy, the test runner, the examples' check, on small trees made for the purpose;
-and that conformance.md tells the truth.
+"""Tests of what is in tools/: amalgamate, tidy, the test runner, the checks of examples and snippets, on small trees made
+for the purpose; and that conformance.md tells the truth.
 
 Each rule of tidy gets a tree that is clean but for one planted violation, and must name exactly that line; the tree without
 the plant must be clean. A rule for which no violation is planted here fails the test by its absence.
@@ -17,6 +17,7 @@ import unittest
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, os.path.join(ROOT, "tools"))
 import amalgamate  # noqa: E402
+import run_snippets  # noqa: E402
 import tidy  # noqa: E402
 
 CONFIG = """// base/config.hpp - the ground.
@@ -413,6 +414,128 @@ class Examples(ScratchTree):
         self.assertEqual(self.sum_of(HELLO.replace("); }", "); return 1; }")), bad)
         self.assertEqual(self.sum_of(HELLO.replace("-o hello", "")), bad)
         self.assertEqual(self.sum_of(HELLO.replace("// Output:", "// Runs until stopped.")), good)
+
+
+PAGE = """# A page
+
+```cpp
+int main() { return 0; }
+```
+
+Words.
+
+<!-- not run: it never ends -->
+
+<!-- compiled with: -std=c++20 -->
+```cpp
+for (;;) {
+}
+```
+
+```
+said
+```
+
+```sh
+cpp
+```
+
+```
+nobody's
+```
+
+````cpp
+concur::run([] {});
+```
+````
+"""
+
+RUN = """#include <utility>
+namespace concur {
+template <class F>
+void run(F f) { f(); }
+}
+"""
+SAYS = '```cpp\nstd::cout << "one\\n  two\\ntook 5 ms\\n";\n```\n'
+
+
+class Snippets(ScratchTree):
+    def setUp(self):
+        super().setUp()
+        self.write("concur.hpp", RUN)
+        self.write("tools/concur.cpp", '#include "concur.hpp"\n')
+
+    def answer(self, page):
+        self.write("docs/page.md", page)
+        script = os.path.join(ROOT, "tools/run_snippets.py")
+        command = [sys.executable, script, "--root", self.root]
+        kept = {name: value for name, value in os.environ.items() if name not in ("BUILD", "CXXFLAGS")}
+        return subprocess.run(command, capture_output=True, text=True, env=kept, check=False)
+
+    def sum_of(self, page):
+        answer = self.answer(page)
+        sum_line = answer.stdout.splitlines()[-1]
+        self.assertEqual(answer.returncode == 0, sum_line.endswith(" 0 failed"))
+        return sum_line
+
+    def test_a_page_is_read_as_it_says(self):
+        first, second, third = run_snippets.snippets_of("page.md", PAGE)
+        self.assertEqual((first.line, first.text, first.marks, first.output), (4, "int main() { return 0; }", {}, None))
+        self.assertEqual((second.line, second.text, second.output), (13, "for (;;) {\n}", ["said"]))
+        self.assertEqual(second.marks, {"not run": "it never ends", "compiled with": "-std=c++20"})
+        self.assertEqual((third.line, third.text, third.output), (30, "concur::run([] {});\n```", None))
+
+    def test_what_is_no_program_becomes_one(self):
+        def program(text):
+            return run_snippets.Snippet("page.md", 7, text).program()
+
+        self.assertEqual(program("int main() {}"), '#line 7 "page.md"\nint main() {}\n')
+        self.assertTrue(program("f();").endswith('int main() {\nconcur::run([] {\n#line 7 "page.md"\nf();\n});\n}\n'))
+        itself = program("concur::run(f);")
+        self.assertTrue(itself.endswith('int main() {\n#line 7 "page.md"\nconcur::run(f);\n}\n'))
+        self.assertTrue(itself.startswith('#include "concur.hpp"\n'))
+
+    def test_dots_stand_for_what_differs(self):
+        def is_promised(promise, text):
+            snippet = run_snippets.Snippet("page.md", 1, "")
+            snippet.output = promise
+            return snippet.prints_as_promised(text)
+
+        for promise in ("a|b.c", "...|b.c", "a|...", "...", "a|...|b.c", "a|b...c", "a|b...", "a|...c..."):
+            self.assertTrue(is_promised(promise.split("|"), "a\nb.c\n"), promise)
+            self.assertTrue(is_promised(promise.split("|"), "a\nb.c"), promise)
+        for promise in ("a", "a|bxc", "a|b.c|d", "b.c", "a...c", "a|.*", "a|b.c|"):
+            self.assertFalse(is_promised(promise.split("|"), "a\nb.c\n"), promise)
+        self.assertFalse(is_promised([], "a\n"))
+        self.assertTrue(is_promised([], ""))
+
+    def test_a_page_that_hides_a_snippet_is_refused(self):
+        block = "```cpp\nf();\n```\n"
+        for number, page in ((1, block[:-4]), (1, "  " + block), (1, "~~~cpp\n~~~\n"), (2, "\n" + block.replace("cpp", "c++")),
+                             (3, "<!-- not run -->\n" + block), (4, "<!-- not complied: it lies -->\n\n" + block)):
+            with self.subTest(page=page), self.assertRaisesRegex(run_snippets.PageError, f"^page.md:{number}: "):
+                run_snippets.snippets_of("page.md", page)
+        self.assertEqual(self.sum_of(SAYS), "snippets: 1 passed, 0 failed")
+        self.assertEqual(self.sum_of("  " + SAYS), "snippets: 0 passed, 1 failed")
+        self.assertEqual(self.sum_of("words"), "snippets: 0 passed, 1 failed")
+
+    def test_snippets_are_held_to_what_they_say(self):
+        good, bad = "snippets: 1 passed, 0 failed", "snippets: 0 passed, 1 failed"
+        promise = "\n```\n$ ./one\none\n  two\ntook ... ms\n```\n"
+        self.assertEqual(self.sum_of(SAYS + promise), good)
+        self.assertEqual(self.sum_of(SAYS + promise.replace("  two", "two")), bad)
+        self.assertEqual(self.sum_of(SAYS + "\nwords\n" + promise.replace("one", "three")), good)
+        self.assertEqual(self.sum_of(SAYS.replace("cout", "cuot")), bad)
+        self.assertEqual(self.sum_of(SAYS.replace("std::cout", "int unused; std::cout")), bad)
+        self.assertEqual(self.sum_of(SAYS.replace("std::cout", "std::exit(3); std::cout")), bad)
+        self.assertEqual(self.sum_of("<!-- not run: it fails -->\n" + SAYS.replace("std::cout", "std::exit(3); std::cout")), good)
+        self.assertEqual(self.sum_of("<!-- not compiled: a sketch -->\n```cpp\n?\n```\n" + SAYS), good)
+        self.assertEqual(self.sum_of("<!-- compiled with: -DONE=1 -->\n```cpp\nif (ONE != 1) std::exit(1);\n```\n"), good)
+
+    def test_an_error_is_told_with_the_line_of_the_page(self):
+        answer = self.answer("\n\n" + SAYS.replace("std::cout", "\nstd::cuot"))
+        self.assertIn("docs/page.md:4: does not compile", answer.stdout)
+        self.assertIn("docs/page.md:5:", answer.stdout)
 
 
 # What is said about a test case, in a table of which test of others is which of ours.

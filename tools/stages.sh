@@ -66,9 +66,10 @@ check_without_tests() {
     stage "header in step with src" python3 tools/amalgamate.py --check
     stage "style" python3 tools/tidy.py
     stage "tools" python3 tests/test_tools.py
+    stage "snippets" python3 tools/run_snippets.py
     [ ! -f bench/test_bench.py ] || stage "benchmark script" python3 bench/test_bench.py
   else
-    echo "no python3: the header, the style and the tools are not looked at"
+    echo "no python3: the header, the style, the tools and the snippets are not looked at"
   fi
   stage "compile" tests/compile/run.sh "$@"
   stage "abi" tests/abi/run.sh "$@"

@@ -13267,15 +13267,18 @@ class cancel_scope {
   };
 
   // A nursery's: walkers may come through it from the moment it is entered.
-  explicit cancel_scope(detail::nursery_part& below) {
+  cancel_scope(detail::nursery_part& below, const char* what) {
     below.top = &core_;
     core_.below = &below;
-    enter("concur::nursery", false);
+    enter(what, false);
   }
 
+  // run(), by another name in reports.
+  template <class F>
+  auto run_as(const char* what, F&& f) -> typename detail::unless_cancelled<std::invoke_result_t<F>>::type;
   void enter(const char* what, bool is_shared);
   void leave() noexcept;
-  void begin_run();
+  void begin_run(const char* what);
   // For a `cancelled` that came to the end of f.
   bool catches() noexcept { return is_caught_ = core_.is_origin() || CONCUR_MUTANT_IS(208); }
   // Without exceptions: the same for who was told by other means.
@@ -13298,6 +13301,11 @@ class cancel_scope {
 
 template <class F>
 auto cancel_scope::run(F&& f) -> typename detail::unless_cancelled<std::invoke_result_t<F>>::type {
+  return run_as("concur::cancel_scope::run", std::forward<F>(f));
+}
+
+template <class F>
+auto cancel_scope::run_as(const char* what, F&& f) -> typename detail::unless_cancelled<std::invoke_result_t<F>>::type {
   using R = std::invoke_result_t<F>;
   using result = typename detail::unless_cancelled<R>::type;
   [[maybe_unused]] const auto keep = [](auto&& value) -> result {
@@ -13306,7 +13314,7 @@ auto cancel_scope::run(F&& f) -> typename detail::unless_cancelled<std::invoke_r
     else
       return result(std::forward<decltype(value)>(value));
   };
-  begin_run();
+  begin_run(what);
   leave_at_end end(*this);
 #if CONCUR_EXCEPTIONS
   try {
@@ -13366,8 +13374,7 @@ CONCUR_INLINE void cancel_scope::leave() noexcept {
   }
 }
 
-CONCUR_INLINE void cancel_scope::begin_run() {
-  constexpr const char* what = "concur::cancel_scope::run";
+CONCUR_INLINE void cancel_scope::begin_run(const char* what) {
   detail::worker* const w = detail::must_be_worker(what);
   if (stage_ == stage::before && !has_run_) {
     has_run_ = true;
@@ -13438,15 +13445,15 @@ namespace detail {
 
 struct time_limit {
   template <class F>
-  static auto move_on(nanoseconds_t deadline_ns, F&& f) {
+  static auto move_on(nanoseconds_t deadline_ns, const char* what, F&& f) {
     cancel_scope scope(deferred);
     scope.deadline_ns_ = deadline_ns;
-    return scope.run(std::forward<F>(f));
+    return scope.run_as(what, std::forward<F>(f));
   }
   template <class F>
   static std::invoke_result_t<F> fail(nanoseconds_t deadline_ns, const char* what, F&& f) {
     using R = std::invoke_result_t<F>;
-    auto result = move_on(deadline_ns, std::forward<F>(f));
+    auto result = move_on(deadline_ns, what, std::forward<F>(f));
     if (!result) fail_limit(what);
     if constexpr (std::is_reference<R>::value) {
       return static_cast<R>(*result);
@@ -13475,12 +13482,12 @@ auto fail_at(const std::chrono::time_point<Clock, Duration>& tp, F&& f) -> std::
 template <class Rep, class Period, class F>
 auto move_on_after(std::chrono::duration<Rep, Period> d, F&& f) ->
     typename detail::unless_cancelled<std::invoke_result_t<F>>::type {
-  return detail::time_limit::move_on(detail::deadline_after(d), std::forward<F>(f));
+  return detail::time_limit::move_on(detail::deadline_after(d), "concur::move_on_after", std::forward<F>(f));
 }
 template <class Clock, class Duration, class F>
 auto move_on_at(const std::chrono::time_point<Clock, Duration>& tp, F&& f) ->
     typename detail::unless_cancelled<std::invoke_result_t<F>>::type {
-  return detail::time_limit::move_on(detail::deadline_at(tp), std::forward<F>(f));
+  return detail::time_limit::move_on(detail::deadline_at(tp), "concur::move_on_at", std::forward<F>(f));
 }
 
 // Returns what f() returns; cancellation from outside waits until f is through, and is felt at the first checkpoint behind.
@@ -13489,7 +13496,7 @@ template <class F>
 auto shield(F&& f) -> std::invoke_result_t<F> {
   cancel_scope scope(deferred);
   scope.shield();
-  scope.begin_run();
+  scope.begin_run("concur::shield");
   return std::forward<F>(f)();
 }
 
@@ -13574,7 +13581,7 @@ failure failure_of(F&& make) noexcept {
 class nursery_core : public nursery_part {
  public:
   // Entered by the calling fiber. Throws std::logic_error outside of one.
-  explicit nursery_core(on_failure policy);
+  nursery_core(on_failure policy, const char* what);
   // Cancels and waits, unless ended. Failures that nobody was told of go to the runtime.
   ~nursery_core();
   nursery_core(const nursery_core&) = delete;
@@ -13607,7 +13614,7 @@ class nursery_core : public nursery_part {
   // is put there.
   void tell(std::error_code* only_code);
 
-  cancel_scope scope{static_cast<nursery_part&>(*this)};
+  cancel_scope scope;
 
  private:
   struct failure_note {
@@ -13653,8 +13660,11 @@ CONCUR_INLINE void failure::set_code(std::error_code returned) noexcept {
 #  endif
 }
 
-CONCUR_INLINE nursery_core::nursery_core(on_failure policy)
-    : home_(this_worker()->sched), host_(this_worker()->current), policy_(policy) {}
+CONCUR_INLINE nursery_core::nursery_core(on_failure policy, const char* what)
+    : scope(static_cast<nursery_part&>(*this), what),
+      home_(this_worker()->sched),
+      host_(this_worker()->current),
+      policy_(policy) {}
 
 CONCUR_INLINE nursery_core::~nursery_core() {
   if (!is_ended_) {
@@ -14253,6 +14263,10 @@ CONCUR_NAMESPACE_END
 
 CONCUR_NAMESPACE_BEGIN
 
+namespace detail {
+struct nursery_access;
+}
+
 // Made by a fiber, its host, as a variable of a block; nested like scopes. Everything but run, join and the destructor may be
 // called from the host, from children, and from any thread while the nursery has not ended. Throws std::logic_error outside
 // a fiber.
@@ -14260,7 +14274,7 @@ CONCUR_NAMESPACE_BEGIN
 // A child that returns std::error_code fails by returning one that is not zero; it comes out as std::system_error.
 class nursery {
  public:
-  explicit nursery(on_failure policy = on_failure::cancel_siblings) : core_(policy) {}
+  explicit nursery(on_failure policy = on_failure::cancel_siblings) : nursery(policy, "concur::nursery") {}
   // Not joined: cancels the children, waits for them, and hands a failure to run(), which rethrows it.
   ~nursery() = default;
   nursery(const nursery&) = delete;
@@ -14328,6 +14342,9 @@ class nursery {
   std::vector<std::exception_ptr> failures() const { return core_.failures(); }
 
  private:
+  friend struct detail::nursery_access;
+  nursery(on_failure policy, const char* what) : core_(policy, what) {}
+
   // What is left to do when the body has come to its end, or has not.
   void end_body(bool has_returned, detail::failure&& what);
   // Throws what run and join throw; with ec, puts there what can be said so.
@@ -14338,21 +14355,30 @@ class nursery {
   detail::nursery_core core_;
 };
 
+namespace detail {
+
+// For the functions that have a nursery of their own: reports name them.
+struct nursery_access {
+  static nursery make(on_failure policy, const char* what) { return nursery(policy, what); }
+};
+
+}  // namespace detail
+
 // Runs a nursery as a function: f(nursery&). Returns what f returned, when every child has ended. Errors as nursery::run.
 template <class F>
 auto with_nursery(F&& f) -> std::invoke_result_t<F, nursery&> {
-  nursery n;
+  nursery n = detail::nursery_access::make(on_failure::cancel_siblings, "concur::with_nursery");
   return n.run(std::forward<F>(f));
 }
 template <class F>
 auto with_nursery(on_failure policy, F&& f) -> std::invoke_result_t<F, nursery&> {
-  nursery n(policy);
+  nursery n = detail::nursery_access::make(policy, "concur::with_nursery");
   return n.run(std::forward<F>(f));
 }
 template <class F>
 auto with_nursery(F&& f, std::error_code& ec) ->
     typename detail::unless_cancelled<std::invoke_result_t<F, nursery&>>::type {
-  nursery n;
+  nursery n = detail::nursery_access::make(on_failure::cancel_siblings, "concur::with_nursery");
   return n.run(std::forward<F>(f), ec);
 }
 
@@ -14514,8 +14540,14 @@ class result_room {
 
 template <class R>
 using result_in_tuple = std::conditional_t<std::is_void<R>::value, std::monostate, R>;
+// What any and race return: the type that all functions return, references included, else what those have in common.
+template <class R, class... Rs>
+struct common_result_of {
+  using type = typename std::conditional_t<(std::is_same<R, Rs>::value && ...), std::enable_if<true, R>,
+                                           std::common_type<R, Rs...>>::type;
+};
 template <class... Fs>
-using common_result = std::common_type_t<std::invoke_result_t<Fs>...>;
+using common_result = typename common_result_of<std::invoke_result_t<Fs>...>::type;
 
 // Which of several functions has decided the matter.
 class decision {
@@ -14572,7 +14604,7 @@ void race_for(nursery& n, decision& winner, result_room<R>& result, std::excepti
 template <class... Fs, std::size_t... I>
 auto run_all(std::index_sequence<I...>, Fs&&... fs) -> std::tuple<result_in_tuple<std::invoke_result_t<Fs>>...> {
   std::tuple<result_room<std::invoke_result_t<Fs>>...> results;
-  nursery n;
+  nursery n = nursery_access::make(on_failure::cancel_siblings, "concur::all");
   (n.go([&room = std::get<I>(results), &f = fs] {
     room.take_from(std::forward<Fs>(f));
     return room.code();
@@ -14594,7 +14626,7 @@ auto run_any(std::index_sequence<I...>, Fs&&... fs) -> common_result<Fs...> {
   decision winner;
   failure own[sizeof...(Fs)];
   {
-    nursery n(on_failure::keep_going);
+    nursery n = nursery_access::make(on_failure::keep_going, "concur::any");
     (n.go([&, &f = fs] { try_for<R, Fs>(n, winner, result, own[I], f); }), ...);
     n.join();
   }
@@ -14618,7 +14650,7 @@ auto run_race(Fs&&... fs) -> common_result<Fs...> {
   decision winner;
   std::exception_ptr error;
   {
-    nursery n(on_failure::keep_going);
+    nursery n = nursery_access::make(on_failure::keep_going, "concur::race");
     (n.go([&, &f = fs] { race_for<R, Fs>(n, winner, result, error, f); }), ...);
     n.join();
   }

@@ -412,8 +412,12 @@ TEST_CASE("misuse of scopes is reported by what was done") {
   CHECK(text_of<std::logic_error>([] {
           concur::cancel_scope scope;
         }).find("concur::cancel_scope: this thread runs no") == 0);
-  CHECK(text_of<std::logic_error>([] { concur::fail_after(hours(1), [] {}); }).find("this thread runs no fibers") !=
-        std::string::npos);
+  const std::string rest = ": this thread runs no fibers; call it inside concur::run, or use runtime::go from outside";
+  CHECK(text_of<std::logic_error>([] { concur::fail_after(hours(1), [] {}); }) == "concur::fail_after" + rest);
+  CHECK(text_of<std::logic_error>([] { concur::shield([] {}); }) == "concur::shield" + rest);
+  CHECK(text_of<std::logic_error>([] { concur::with_nursery([](concur::nursery&) {}); }) ==
+        "concur::with_nursery" + rest);
+  CHECK(text_of<std::logic_error>([] { concur::all([] {}); }) == "concur::all" + rest);
   concur::run([] {
     concur::cancel_scope once(concur::deferred);
     once.run([] {});

@@ -97,6 +97,9 @@ TEST_CASE("any: the first success cancels the rest, and failures before it do no
     const auto mixed = concur::any([] { return 1; }, []() -> double { throw std::runtime_error("no"); });
     static_assert(std::is_same<decltype(mixed), const double>::value);
     CONCUR_EXPECT(held, mixed > 0.5 && mixed < 1.5);
+    int target = 0;
+    int& same = concur::any([&]() -> int& { return target; }, [&]() -> int& { throw std::runtime_error("no"); });
+    CONCUR_EXPECT(held, &same == &target && &concur::race([&]() -> int& { return target; }) == &target);
     concur::any([] {}, [] { throw std::runtime_error("no"); });
   });
 }

@@ -144,15 +144,18 @@ class cancel_scope {
   };
 
   // A nursery's: walkers may come through it from the moment it is entered.
-  explicit cancel_scope(detail::nursery_part& below) {
+  cancel_scope(detail::nursery_part& below, const char* what) {
     below.top = &core_;
     core_.below = &below;
-    enter("concur::nursery", false);
+    enter(what, false);
   }
 
+  // run(), by another name in reports.
+  template <class F>
+  auto run_as(const char* what, F&& f) -> typename detail::unless_cancelled<std::invoke_result_t<F>>::type;
   void enter(const char* what, bool is_shared);
   void leave() noexcept;
-  void begin_run();
+  void begin_run(const char* what);
   // For a `cancelled` that came to the end of f.
   bool catches() noexcept { return is_caught_ = core_.is_origin() || CONCUR_MUTANT_IS(208); }
   // Without exceptions: the same for who was told by other means.
@@ -175,6 +178,11 @@ class cancel_scope {
 
 template <class F>
 auto cancel_scope::run(F&& f) -> typename detail::unless_cancelled<std::invoke_result_t<F>>::type {
+  return run_as("concur::cancel_scope::run", std::forward<F>(f));
+}
+
+template <class F>
+auto cancel_scope::run_as(const char* what, F&& f) -> typename detail::unless_cancelled<std::invoke_result_t<F>>::type {
   using R = std::invoke_result_t<F>;
   using result = typename detail::unless_cancelled<R>::type;
   [[maybe_unused]] const auto keep = [](auto&& value) -> result {
@@ -183,7 +191,7 @@ auto cancel_scope::run(F&& f) -> typename detail::unless_cancelled<std::invoke_r
     else
       return result(std::forward<decltype(value)>(value));
   };
-  begin_run();
+  begin_run(what);
   leave_at_end end(*this);
 #if CONCUR_EXCEPTIONS
   try {
@@ -245,8 +253,7 @@ CONCUR_INLINE void cancel_scope::leave() noexcept {
   }
 }
 
-CONCUR_INLINE void cancel_scope::begin_run() {
-  constexpr const char* what = "concur::cancel_scope::run";
+CONCUR_INLINE void cancel_scope::begin_run(const char* what) {
   detail::worker* const w = detail::must_be_worker(what);
   if (stage_ == stage::before && !has_run_) {
     has_run_ = true;

@@ -80,8 +80,14 @@ class result_room {
 
 template <class R>
 using result_in_tuple = std::conditional_t<std::is_void<R>::value, std::monostate, R>;
+// What any and race return: the type that all functions return, references included, else what those have in common.
+template <class R, class... Rs>
+struct common_result_of {
+  using type = typename std::conditional_t<(std::is_same<R, Rs>::value && ...), std::enable_if<true, R>,
+                                           std::common_type<R, Rs...>>::type;
+};
 template <class... Fs>
-using common_result = std::common_type_t<std::invoke_result_t<Fs>...>;
+using common_result = typename common_result_of<std::invoke_result_t<Fs>...>::type;
 
 // Which of several functions has decided the matter.
 class decision {
@@ -138,7 +144,7 @@ void race_for(nursery& n, decision& winner, result_room<R>& result, std::excepti
 template <class... Fs, std::size_t... I>
 auto run_all(std::index_sequence<I...>, Fs&&... fs) -> std::tuple<result_in_tuple<std::invoke_result_t<Fs>>...> {
   std::tuple<result_room<std::invoke_result_t<Fs>>...> results;
-  nursery n;
+  nursery n = nursery_access::make(on_failure::cancel_siblings, "concur::all");
   (n.go([&room = std::get<I>(results), &f = fs] {
     room.take_from(std::forward<Fs>(f));
     return room.code();
@@ -160,7 +166,7 @@ auto run_any(std::index_sequence<I...>, Fs&&... fs) -> common_result<Fs...> {
   decision winner;
   failure own[sizeof...(Fs)];
   {
-    nursery n(on_failure::keep_going);
+    nursery n = nursery_access::make(on_failure::keep_going, "concur::any");
     (n.go([&, &f = fs] { try_for<R, Fs>(n, winner, result, own[I], f); }), ...);
     n.join();
   }
@@ -184,7 +190,7 @@ auto run_race(Fs&&... fs) -> common_result<Fs...> {
   decision winner;
   std::exception_ptr error;
   {
-    nursery n(on_failure::keep_going);
+    nursery n = nursery_access::make(on_failure::keep_going, "concur::race");
     (n.go([&, &f = fs] { race_for<R, Fs>(n, winner, result, error, f); }), ...);
     n.join();
   }

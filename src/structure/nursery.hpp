@@ -32,6 +32,10 @@
 
 CONCUR_NAMESPACE_BEGIN
 
+namespace detail {
+struct nursery_access;
+}
+
 // Made by a fiber, its host, as a variable of a block; nested like scopes. Everything but run, join and the destructor may be
 // called from the host, from children, and from any thread while the nursery has not ended. Throws std::logic_error outside
 // a fiber.
@@ -39,7 +43,7 @@ CONCUR_NAMESPACE_BEGIN
 // A child that returns std::error_code fails by returning one that is not zero; it comes out as std::system_error.
 class nursery {
  public:
-  explicit nursery(on_failure policy = on_failure::cancel_siblings) : core_(policy) {}
+  explicit nursery(on_failure policy = on_failure::cancel_siblings) : nursery(policy, "concur::nursery") {}
   // Not joined: cancels the children, waits for them, and hands a failure to run(), which rethrows it.
   ~nursery() = default;
   nursery(const nursery&) = delete;
@@ -107,6 +111,9 @@ class nursery {
   std::vector<std::exception_ptr> failures() const { return core_.failures(); }
 
  private:
+  friend struct detail::nursery_access;
+  nursery(on_failure policy, const char* what) : core_(policy, what) {}
+
   // What is left to do when the body has come to its end, or has not.
   void end_body(bool has_returned, detail::failure&& what);
   // Throws what run and join throw; with ec, puts there what can be said so.
@@ -117,21 +124,30 @@ class nursery {
   detail::nursery_core core_;
 };
 
+namespace detail {
+
+// For the functions that have a nursery of their own: reports name them.
+struct nursery_access {
+  static nursery make(on_failure policy, const char* what) { return nursery(policy, what); }
+};
+
+}  // namespace detail
+
 // Runs a nursery as a function: f(nursery&). Returns what f returned, when every child has ended. Errors as nursery::run.
 template <class F>
 auto with_nursery(F&& f) -> std::invoke_result_t<F, nursery&> {
-  nursery n;
+  nursery n = detail::nursery_access::make(on_failure::cancel_siblings, "concur::with_nursery");
   return n.run(std::forward<F>(f));
 }
 template <class F>
 auto with_nursery(on_failure policy, F&& f) -> std::invoke_result_t<F, nursery&> {
-  nursery n(policy);
+  nursery n = detail::nursery_access::make(policy, "concur::with_nursery");
   return n.run(std::forward<F>(f));
 }
 template <class F>
 auto with_nursery(F&& f, std::error_code& ec) ->
     typename detail::unless_cancelled<std::invoke_result_t<F, nursery&>>::type {
-  nursery n;
+  nursery n = detail::nursery_access::make(on_failure::cancel_siblings, "concur::with_nursery");
   return n.run(std::forward<F>(f), ec);
 }
 

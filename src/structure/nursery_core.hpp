@@ -74,7 +74,7 @@ failure failure_of(F&& make) noexcept {
 class nursery_core : public nursery_part {
  public:
   // Entered by the calling fiber. Throws std::logic_error outside of one.
-  explicit nursery_core(on_failure policy);
+  nursery_core(on_failure policy, const char* what);
   // Cancels and waits, unless ended. Failures that nobody was told of go to the runtime.
   ~nursery_core();
   nursery_core(const nursery_core&) = delete;
@@ -107,7 +107,7 @@ class nursery_core : public nursery_part {
   // is put there.
   void tell(std::error_code* only_code);
 
-  cancel_scope scope{static_cast<nursery_part&>(*this)};
+  cancel_scope scope;
 
  private:
   struct failure_note {
@@ -156,8 +156,11 @@ CONCUR_INLINE void failure::set_code(std::error_code returned) noexcept {
 #  endif
 }
 
-CONCUR_INLINE nursery_core::nursery_core(on_failure policy)
-    : home_(this_worker()->sched), host_(this_worker()->current), policy_(policy) {}
+CONCUR_INLINE nursery_core::nursery_core(on_failure policy, const char* what)
+    : scope(static_cast<nursery_part&>(*this), what),
+      home_(this_worker()->sched),
+      host_(this_worker()->current),
+      policy_(policy) {}
 
 CONCUR_INLINE nursery_core::~nursery_core() {
   if (!is_ended_) {

@@ -26,15 +26,15 @@ namespace detail {
 
 struct time_limit {
   template <class F>
-  static auto move_on(nanoseconds_t deadline_ns, F&& f) {
+  static auto move_on(nanoseconds_t deadline_ns, const char* what, F&& f) {
     cancel_scope scope(deferred);
     scope.deadline_ns_ = deadline_ns;
-    return scope.run(std::forward<F>(f));
+    return scope.run_as(what, std::forward<F>(f));
   }
   template <class F>
   static std::invoke_result_t<F> fail(nanoseconds_t deadline_ns, const char* what, F&& f) {
     using R = std::invoke_result_t<F>;
-    auto result = move_on(deadline_ns, std::forward<F>(f));
+    auto result = move_on(deadline_ns, what, std::forward<F>(f));
     if (!result) fail_limit(what);
     if constexpr (std::is_reference<R>::value) {
       return static_cast<R>(*result);
@@ -63,12 +63,12 @@ auto fail_at(const std::chrono::time_point<Clock, Duration>& tp, F&& f) -> std::
 template <class Rep, class Period, class F>
 auto move_on_after(std::chrono::duration<Rep, Period> d, F&& f) ->
     typename detail::unless_cancelled<std::invoke_result_t<F>>::type {
-  return detail::time_limit::move_on(detail::deadline_after(d), std::forward<F>(f));
+  return detail::time_limit::move_on(detail::deadline_after(d), "concur::move_on_after", std::forward<F>(f));
 }
 template <class Clock, class Duration, class F>
 auto move_on_at(const std::chrono::time_point<Clock, Duration>& tp, F&& f) ->
     typename detail::unless_cancelled<std::invoke_result_t<F>>::type {
-  return detail::time_limit::move_on(detail::deadline_at(tp), std::forward<F>(f));
+  return detail::time_limit::move_on(detail::deadline_at(tp), "concur::move_on_at", std::forward<F>(f));
 }
 
 // Returns what f() returns; cancellation from outside waits until f is through, and is felt at the first checkpoint behind.
@@ -77,7 +77,7 @@ template <class F>
 auto shield(F&& f) -> std::invoke_result_t<F> {
   cancel_scope scope(deferred);
   scope.shield();
-  scope.begin_run();
+  scope.begin_run("concur::shield");
   return std::forward<F>(f)();
 }
 

@@ -96,8 +96,8 @@ descriptor_tests() { grep -lE 'tcp_|io::|poller' tests/test_*.cpp tests/stress_*
 landing() {
   local sanitizers="-g1 -O1 -fno-omit-frame-pointer"
   check_without_tests
-  lane "asan and ubsan, gcc" g++ "$sanitizers -fsanitize=address,undefined -fno-sanitize-recover=undefined"
-  lane "tsan, clang" clang++ "$sanitizers -fsanitize=thread"
+  lane "asan and ubsan, gcc" g++ "$sanitizers -fsanitize=address,undefined -fno-sanitize-recover=undefined" SEPARATE=1
+  lane "tsan, clang, C++20" clang++ "$sanitizers -fsanitize=thread" STD=c++20 SEPARATE=1
   stage "happens-before" tests/happens_before/run.sh
 }
 

@@ -12,6 +12,7 @@
 #include "gate_edges.hpp"
 #include "lock_edges.hpp"
 #include "no_edges.hpp"
+#include "nursery_edges.hpp"
 #include "stage.hpp"
 
 namespace {
@@ -40,7 +41,7 @@ bool visit_all(Visit visit) {
   using namespace edges;
   return groups("edge", send_edges, room_edges, close_edges, select_edges, mutex_edges, shared_edges, condition_edges,
                 semaphore_edges, latch_edges, barrier_edges, event_edges, group_edges, once_edges, pool_edges, go_edges,
-                promise_edges, many_edges) ||
+                promise_edges, many_edges, nursery_edges) ||
          groups("none", no_channel_edges, no_lock_edges, no_gate_edges, no_future_edges);
 }
 

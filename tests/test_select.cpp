@@ -474,6 +474,30 @@ TEST_CASE("signals, and the ends of a channel, stand in a select") {
   });
 }
 
+TEST_CASE("a function with an auto parameter gets the optional, and for a signal the bool") {
+  const nothing_left_over guard;
+  everywhere([](kind) {
+    tally held;
+    channel<std::string> texts(1);
+    texts.send("x");
+    std::string text;
+    select(recv(texts, [&](auto s) { text = *s; }));
+    CONCUR_EXPECT(held, text == "x");
+    channel<void> signal(1);
+    signal.send();
+    signal.close();
+    const auto hear = [&](auto is_open) {
+      CONCUR_EXPECT(held, (std::is_same<decltype(is_open), bool>::value));
+      text = is_open ? "signal" : "closed";
+    };
+    select(recv(signal, hear));
+    CONCUR_EXPECT(held, text == "signal");
+    select(recv(signal, hear));
+    CONCUR_EXPECT(held, text == "closed");
+    CHECK(held.report() == "");
+  });
+}
+
 TEST_CASE("a select is cancelled or served, never both: what was sent is received or still at its sender") {
   const nothing_left_over guard;
   for (const unsigned workers : {1u, 2u, 4u}) {

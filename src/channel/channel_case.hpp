@@ -56,9 +56,9 @@ class channel_case : public select_case {
 
 template <class Item, class F>
 class recv_case final : public channel_case<Item> {
-  static constexpr bool is_signal = std::is_same<Item, signal_item>::value;
-  static_assert(std::is_invocable<F&, std::optional<Item>>::value || std::is_invocable<F&>::value ||
-                    (is_signal && std::is_invocable<F&, bool>::value),
+  // The one type that F is asked about: a function with an auto parameter is compiled for whatever is asked.
+  using received = std::conditional_t<std::is_same<Item, signal_item>::value, bool, std::optional<Item>>;
+  static_assert(std::disjunction<std::is_invocable<F&, received>, std::is_invocable<F&>>::value,
                 "select: the function of recv takes a std::optional<T>, for channel<void> a bool, or nothing");
 
  public:
@@ -77,14 +77,14 @@ class recv_case final : public channel_case<Item> {
   }
 
   void run() override {
-    std::optional<Item> received(std::move(slot_));
+    std::optional<Item> item(std::move(slot_));
     slot_.reset();
-    if constexpr (std::is_invocable<F&, std::optional<Item>>::value)
-      handler_(std::move(received));
-    else if constexpr (is_signal && std::is_invocable<F&, bool>::value)
-      handler_(received.has_value());
-    else
+    if constexpr (!std::is_invocable<F&, received>::value)
       handler_();
+    else if constexpr (std::is_same<received, bool>::value)
+      handler_(item.has_value());
+    else
+      handler_(std::move(item));
   }
 
  private:

@@ -1,5 +1,5 @@
 #!/bin/sh
-# run.sh - builds the HTTP server example with both of Linux's pollers and lets real clients loose on each.
+# run.sh - builds the examples that are servers with both of Linux's pollers and lets real clients loose on each.
 #
 #     tests/real/run.sh [--only WORD]      ends with "N passed, N failed"
 #
@@ -25,11 +25,28 @@ command -v python3 > "$build/which" 2>&1 || { echo "python3 is needed"; echo "0 
 
 # shellcheck disable=SC2086  # CXXFLAGS is a list
 compile() { "$compiler" -std=c++17 ${CXXFLAGS:--O2} -Wall -Wextra -pthread -I. "$@"; }
-compile examples/http_server.cpp -o "$build/http_server"
-programs="default=$build/http_server"
-if [ "$(uname -s)" = Linux ]; then
-  compile -DCONCUR_POLLER_POLL examples/http_server.cpp -o "$build/http_server_poll"
-  programs="$programs poll=$build/http_server_poll"
-fi
-# shellcheck disable=SC2086  # a list as well
-exec python3 tests/real/http_conformance.py "$@" $programs
+lanes=default
+[ "$(uname -s)" = Linux ] && lanes="default poll"
+for name in http_server chat_server; do
+  programs=
+  for lane in $lanes; do
+    program=$build/${name}_$lane
+    if [ "$lane" = poll ]; then
+      compile -DCONCUR_POLLER_POLL "examples/$name.cpp" -o "$program"
+    else
+      compile "examples/$name.cpp" -o "$program"
+    fi
+    programs="$programs $lane=$program"
+  done
+  script=tests/real/http_conformance.py
+  [ "$name" = chat_server ] && script=tests/real/chat.py
+  # shellcheck disable=SC2086  # a list as well
+  python3 "$script" "$@" $programs | tee "$build/$name.log"
+done
+
+# The sum of both. Without a last line of counts a script has broken off: that is a failure.
+cat "$build/http_server.log" "$build/chat_server.log" | awk '
+  /^[0-9]+ passed, [0-9]+ failed$/ { passed += $1; failed += $3; scripts++ }
+  END { failed += 2 - scripts
+        print passed + 0 " passed, " failed + 0 " failed"
+        exit failed > 0 || passed == 0 }'

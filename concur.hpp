@@ -9151,7 +9151,7 @@ class condition_variable {
   void wait(Lock& lock) {
     wait_deadline(lock, detail::never);
   }
-  // Parks until the condition holds. It is called with the lock held.
+  // Parks until the condition holds, which is called with the lock held. Throws `cancelled` also if it would hold.
   template <class Lock, class Predicate>
   void wait(Lock& lock, Predicate condition) {
     wait_condition(lock, detail::never, condition);

@@ -303,7 +303,18 @@ TEST_CASE("the throwing forms of I/O throw cancelled, and tell a descriptor that
       expect_cancelled([&] { concur::io::read(c.ours.fd(), &byte, 1); });
       CONCUR_EXPECT(held, thrown == 5);
     });
+    c.theirs.write_all("y");
     CHECK(c.ours.read_until("\n", 10) == "x\n");
+    CHECK(c.ours.read_until("y", 10) == "y");
+    // What was read but not asked for is no way around the checkpoint either.
+    c.theirs.write_all("1\n2\n");
+    CHECK(c.ours.read_until("\n", 10) == "1\n");
+    run_cancelled([&] {
+      code error;
+      CONCUR_EXPECT(held, c.ours.read_some(&byte, 1, error) == 0 && error == canceled);
+      CONCUR_EXPECT(held, c.ours.read_until("\n", 10, error).empty() && error == canceled);
+    });
+    CHECK(c.ours.read_until("\n", 10) == "2\n");
   }
   concur::run(with_workers(2), [&] {
     connection c;

@@ -21,6 +21,7 @@
 namespace {
 
 using std::chrono::hours;
+using std::chrono::milliseconds;
 using code = std::error_code;
 using pointer = std::unique_ptr<int>;
 
@@ -256,6 +257,39 @@ void try_closed() {
   expect(!ch.recv(error).has_value() && !error, "recv", "closed");
 }
 
+// Scopes end with what their operations were told: a limit, and a sibling that failed.
+void try_scopes() {
+  concur::runtime rt(two_workers());
+  rt.block_on([] {
+    concur::event never;
+    code told;
+    const std::optional<int> parked = concur::move_on_after(milliseconds(1), [&] {
+      never.wait(told);
+      return 1;
+    });
+    expect(!parked && told == std::errc::operation_canceled, "move_on_after", "passed in a wait");
+    const std::optional<int> looked = concur::move_on_after(milliseconds(0), [&] {
+      concur::this_fiber::checkpoint(told);
+      return 1;
+    });
+    expect(!looked && told == std::errc::operation_canceled, "move_on_after", "passed at a checkpoint");
+    const std::optional<int> in_time = concur::move_on_after(hours(1), [&] {
+      concur::this_fiber::sleep_for(milliseconds(1), told);
+      return 1;
+    });
+    expect(in_time == 1 && !told, "move_on_after", "in time");
+    code result;
+    code sibling;
+    const auto body = [&](concur::nursery& n) {
+      n.go([&] { never.wait(sibling); });
+      n.go([] { return std::make_error_code(std::errc::io_error); });
+    };
+    concur::with_nursery(body, result);
+    expect(result == std::errc::io_error, "with_nursery", "the failing child's code");
+    expect(sibling == std::errc::operation_canceled, "with_nursery", "the sibling was told");
+  });
+}
+
 // In a child: what a cancelled fiber does that has no code to write to. What need not wait goes on.
 void try_without_code() {
   const pid_t child = ::fork();
@@ -291,5 +325,6 @@ int main() {
   }
   try_io();
   try_closed();
+  try_scopes();
   return failures.load() == 0 ? 0 : 1;
 }

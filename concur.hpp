@@ -14014,7 +14014,7 @@ class nursery_core : public nursery_part {
     return w != nullptr && w->sched == home_ && w->current != nullptr ? w : nullptr;
   }
   void wait_for_children() noexcept;
-  void fail_ended();
+  [[noreturn]] void fail_ended();
 
   scheduler* home_;
   fiber* host_;
@@ -14965,7 +14965,7 @@ void try_for(nursery& n, decision& winner, result_room<R>& result, failure& own,
 
 // One of race's.
 template <class R, class F>
-void race_for(nursery& n, decision& winner, result_room<R>& result, std::exception_ptr& error, F& f) {
+void race_for(nursery& n, decision& winner, result_room<R>& result, [[maybe_unused]] std::exception_ptr& error, F& f) {
   result_room<R> mine;
 #if CONCUR_EXCEPTIONS
   try {

@@ -118,7 +118,8 @@
 #endif
 
 #define CONCUR_NOINLINE __attribute__((noinline))
-#define CONCUR_FORCE_INLINE inline __attribute__((always_inline))
+#define CONCUR_ALWAYS_INLINED __attribute__((always_inline))  // for a lambda, before its body
+#define CONCUR_FORCE_INLINE inline CONCUR_ALWAYS_INLINED
 #define CONCUR_LIKELY(condition) (__builtin_expect((condition) ? 1 : 0, 1))
 #define CONCUR_UNLIKELY(condition) (__builtin_expect((condition) ? 1 : 0, 0))
 
@@ -6575,6 +6576,19 @@ CONCUR_FORCE_INLINE worker* checkpoint() {
   return w;
 }
 
+// The same without throwing. False: the caller is cancelled. Else w is what checkpoint() returns.
+worker* checkpoint_slow_quietly(worker* w) noexcept;  // null: cancelled
+CONCUR_FORCE_INLINE bool checkpoint_quietly(worker*& w) noexcept {
+  w = this_worker();
+  if (CONCUR_UNLIKELY(w == nullptr || w->current == nullptr)) {
+    w = nullptr;
+    return true;
+  }
+  const bool is_spent = --w->budget == 0 && !CONCUR_MUTANT_IS(77);
+  if (CONCUR_UNLIKELY(is_spent) || CONCUR_UNLIKELY(w->current->should_cancel())) w = checkpoint_slow_quietly(w);
+  return w != nullptr;
+}
+
 // How a site reports an end that is none of its own.
 [[noreturn]] inline void fail_outcome(outcome result, const char* what) {
   if (result == outcome::cancelled) fail_cancelled();
@@ -6717,19 +6731,29 @@ CONCUR_NOINLINE CONCUR_INLINE outcome park_selected(worker*& w, lock_chain* lock
   return park_fiber(w, nullptr, deadline_ns, wait_reason::select, departure::selected);
 }
 
-CONCUR_NOINLINE CONCUR_INLINE worker* checkpoint_slow(worker* w) {
+CONCUR_NOINLINE CONCUR_INLINE worker* checkpoint_slow_quietly(worker* w) noexcept {
   if (w->current->should_cancel()) {
     w->budget = worker::operations_per_slice;
 #  if CONCUR_EXCEPTIONS
-    if (std::uncaught_exceptions() <= w->current->unwind_base || CONCUR_MUTANT_IS(209)) {
-      note_raised(*w->current->innermost());
-      fail_cancelled();
-    }
+    if (std::uncaught_exceptions() > w->current->unwind_base && !CONCUR_MUTANT_IS(209)) return w;
 #  endif
-    return w;
+    note_raised(*w->current->innermost());
+    return CONCUR_MUTANT_IS(190) ? w : nullptr;
   }
   w->picks_to_upkeep = 1;  // a whole slice without a wait is long enough to have missed timers and events
   return yield_fiber(w);
+}
+
+CONCUR_NOINLINE CONCUR_INLINE worker* checkpoint_slow(worker* w) {
+#  if !CONCUR_EXCEPTIONS
+  if (w->current->should_cancel()) {  // only a wait has to fail
+    w->budget = worker::operations_per_slice;
+    return w;
+  }
+#  endif
+  worker* const next = checkpoint_slow_quietly(w);
+  if (next == nullptr) fail_cancelled();
+  return next;
 }
 
 }  // namespace detail
@@ -6827,6 +6851,53 @@ CONCUR_INLINE void resume_thread(party* who) noexcept {
 CONCUR_NAMESPACE_END
 #endif  // CONCUR_BODIES
 
+// runtime/forms.hpp - a blocking call in its two forms: one throws `cancelled`, the other says so in a std::error_code.
+//
+// What may park is written once, as a function of the worker that its checkpoint gave, and returns an outcome. perform()
+// is all that the forms add: the checkpoint before, and what becomes of a cancellation after.
+//
+//     form                      cancelled before, or while it waits     else
+//     op(args...)               throws `cancelled`                      -
+//     op(args..., error)        errc::operation_canceled                the code is cleared
+//
+// Where a call ends in a pack of the caller's own, the code comes before it: select(error, cases...). Built without
+// exceptions, the first form has no way out but on_fatal. So there a cancellation alone does not end it: only having to
+// wait does.
+
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+// The end of the first form. `granted` is asked for first: what need not wait pays for one comparison, which is the
+// caller's own.
+CONCUR_FORCE_INLINE outcome or_throw(outcome result) {
+  if (CONCUR_LIKELY(result == outcome::granted)) return outcome::granted;
+  if (result == outcome::cancelled) fail_cancelled();
+  return result;
+}
+
+// The end of the second.
+inline outcome or_tell(outcome result, std::error_code& error) noexcept {
+  if (result == outcome::cancelled && !CONCUR_MUTANT_IS(191))
+    error = std::make_error_code(std::errc::operation_canceled);
+  else if (!CONCUR_MUTANT_IS(192))
+    error.clear();
+  return result;
+}
+
+// operation(worker*), from the caller's checkpoint on; null on a plain thread. Misuse passes through as it is thrown.
+template <class Operation>
+CONCUR_FORCE_INLINE outcome perform(Operation&& operation) {
+  return or_throw(operation(checkpoint()));
+}
+template <class Operation>
+CONCUR_FORCE_INLINE outcome perform(Operation&& operation, std::error_code& error) {
+  worker* w = nullptr;
+  return or_tell(CONCUR_LIKELY(checkpoint_quietly(w)) ? operation(w) : outcome::cancelled, error);
+}
+
+}  // namespace detail
+CONCUR_NAMESPACE_END
+
 // runtime/wait_queue.hpp - a lock, and the parties that wait for what it guards.
 //
 // Most primitives are the same thing with different arithmetic: a few words under a small lock, and a queue of those
@@ -6851,8 +6922,9 @@ struct wait_queue {
   // Under the lock, which it drops (Q2). A deadline that has passed ends the wait before it began. `value` is for who
   // claims the note. Returns what ended the wait; unless that is granted or closed, nothing was given.
   outcome wait(caller& me, void* value, nanoseconds_t deadline_ns, wait_reason reason) noexcept;
-  // For what is over once the lock is retired: waits for that. False: the deadline passed first. Throws `cancelled`.
-  bool wait_until_retired(nanoseconds_t deadline_ns, wait_reason reason);
+  // For what is over once the lock is retired: waits for that, from the caller's checkpoint on. granted, timed_out or
+  // cancelled.
+  outcome wait_until_retired(worker* w, nanoseconds_t deadline_ns, wait_reason reason) noexcept;
 };
 
 }  // namespace detail
@@ -6881,14 +6953,12 @@ CONCUR_INLINE outcome wait_queue::wait(caller& me, void* value, nanoseconds_t de
   return result;
 }
 
-CONCUR_INLINE bool wait_queue::wait_until_retired(nanoseconds_t deadline_ns, wait_reason reason) {
-  worker* const w = checkpoint();
-  if (lock.peek() > 1) return true;
+CONCUR_INLINE outcome wait_queue::wait_until_retired(worker* w, nanoseconds_t deadline_ns,
+                                                     wait_reason reason) noexcept {
+  if (lock.peek() > 1) return outcome::granted;
   caller me(w);
-  if (lock.lock_unless_retired() != 0) return true;
-  const outcome result = wait(me, nullptr, deadline_ns, reason);
-  if (result == outcome::cancelled) fail_cancelled();
-  return result == outcome::granted;
+  if (lock.lock_unless_retired() != 0) return outcome::granted;
+  return wait(me, nullptr, deadline_ns, reason);
 }
 
 }  // namespace detail
@@ -8451,8 +8521,16 @@ class mutex_core {
     return owner_.load(std::memory_order_relaxed) == self;  // relaxed: a holder sees its own write (M4)
   }
 
-  // Waits for the mutex. True: taken. False: the deadline passed. Throws as mutex::lock does.
-  bool lock_deadline(nanoseconds_t deadline_ns, const char* name);
+  // Takes the mutex, or waits for it. False: the deadline passed, or the caller was cancelled. Throws as mutex::lock does.
+  template <class... Code>
+  CONCUR_FORCE_INLINE bool lock(nanoseconds_t deadline_ns, const char* name, Code&... code) {
+    const auto lock_from = [&](worker* w) {
+      return CONCUR_LIKELY(take(identity_of(w))) ? outcome::granted : lock_slow(deadline_ns, name);
+    };
+    return perform(lock_from, code...) == outcome::granted;
+  }
+  // The same, after the checkpoint. granted, timed_out or cancelled.
+  outcome lock_slow(nanoseconds_t deadline_ns, const char* name);
 
   CONCUR_FORCE_INLINE void unlock(const char* name) {
     if (CONCUR_UNLIKELY(!is_held_by(identity_of(this_worker()))) && !CONCUR_MUTANT_IS(68)) fail_stranger(name);
@@ -8509,7 +8587,7 @@ CONCUR_INLINE void mutex_core::leave_queue(waiter& note) noexcept {
   if (queue_.is_empty()) word_.fetch_and(~waiting, std::memory_order_relaxed);  // relaxed: under the queue's lock (M1)
 }
 
-CONCUR_INLINE bool mutex_core::lock_deadline(nanoseconds_t deadline_ns, const char* name) {
+CONCUR_INLINE outcome mutex_core::lock_slow(nanoseconds_t deadline_ns, const char* name) {
   constexpr nanoseconds_t patience_ns = 1'000'000;
   caller me(this_worker());
   const void* const self = identity_of(this_worker());
@@ -8520,8 +8598,8 @@ CONCUR_INLINE bool mutex_core::lock_deadline(nanoseconds_t deadline_ns, const ch
   nanoseconds_t since = 0;
   bool wants_handover = false;
   for (;;) {
-    if (try_take(self)) return true;
-    if (deadline_ns != never && deadline_ns <= seam_now()) return false;  // M6
+    if (try_take(self)) return outcome::granted;
+    if (deadline_ns != never && deadline_ns <= seam_now()) return outcome::timed_out;  // M6
     queue_lock_.lock();
     if (!announce_waiting()) {
       queue_lock_.unlock();
@@ -8535,12 +8613,11 @@ CONCUR_INLINE bool mutex_core::lock_deadline(nanoseconds_t deadline_ns, const ch
     const outcome result = me.park(&queue_lock_, deadline_ns, wait_reason::mutex_lock);
     if (result == outcome::granted) {  // handed over: it is ours already (M3)
       set_owner(self);
-      return true;
+      return result;
     }
     if (result != outcome::retry) {
       leave_queue(note);
-      if (result == outcome::cancelled) fail_cancelled();
-      return false;
+      return result;
     }
     const nanoseconds_t now = seam_now();
     if (since == 0)
@@ -8602,11 +8679,9 @@ class mutex {
   mutex& operator=(const mutex&) = delete;
 
   // Waits until the mutex is free, and takes it. Throws `cancelled` without taking it, std::logic_error when the
-  // caller holds it.
-  void lock() {
-    if (CONCUR_UNLIKELY(!core_.take(detail::identity_of(detail::checkpoint()))))
-      core_.lock_deadline(detail::never, "mutex");
-  }
+  // caller holds it. The form with a code says there that it was cancelled, and returns false: nothing is to be unlocked.
+  void lock() { core_.lock(detail::never, "mutex"); }
+  bool lock(std::error_code& error) { return core_.lock(detail::never, "mutex", error); }
 
   // Takes the mutex if that needs no waiting.
   bool try_lock() noexcept { return core_.try_take(detail::identity_of(detail::this_worker())); }
@@ -8626,10 +8701,8 @@ class timed_mutex {
   timed_mutex& operator=(const timed_mutex&) = delete;
 
   // As those of mutex.
-  void lock() {
-    if (CONCUR_UNLIKELY(!core_.take(detail::identity_of(detail::checkpoint()))))
-      core_.lock_deadline(detail::never, "timed_mutex");
-  }
+  void lock() { core_.lock(detail::never, "timed_mutex"); }
+  bool lock(std::error_code& error) { return core_.lock(detail::never, "timed_mutex", error); }
   bool try_lock() noexcept { return core_.try_take(detail::identity_of(detail::this_worker())); }
   void unlock() { core_.unlock("timed_mutex"); }
 
@@ -8637,18 +8710,22 @@ class timed_mutex {
   // lock does.
   template <class Rep, class Period>
   bool try_lock_for(std::chrono::duration<Rep, Period> d) {
-    return lock_deadline(detail::deadline_after(d));
+    return core_.lock(detail::deadline_after(d), "timed_mutex");
   }
   template <class Clock, class Duration>
   bool try_lock_until(const std::chrono::time_point<Clock, Duration>& tp) {
-    return lock_deadline(detail::deadline_at(tp));
+    return core_.lock(detail::deadline_at(tp), "timed_mutex");
+  }
+  template <class Rep, class Period>
+  bool try_lock_for(std::chrono::duration<Rep, Period> d, std::error_code& error) {
+    return core_.lock(detail::deadline_after(d), "timed_mutex", error);
+  }
+  template <class Clock, class Duration>
+  bool try_lock_until(const std::chrono::time_point<Clock, Duration>& tp, std::error_code& error) {
+    return core_.lock(detail::deadline_at(tp), "timed_mutex", error);
   }
 
  private:
-  bool lock_deadline(detail::nanoseconds_t deadline_ns) {
-    return core_.take(detail::identity_of(detail::checkpoint())) || core_.lock_deadline(deadline_ns, "timed_mutex");
-  }
-
   detail::mutex_core core_;
 };
 
@@ -8661,8 +8738,9 @@ class recursive_mutex {
   recursive_mutex& operator=(const recursive_mutex&) = delete;
 
   // Takes the mutex, or counts one more. Throws `cancelled` without doing so, std::logic_error when the count would
-  // overflow.
+  // overflow. The form with a code as that of mutex.
   void lock() { lock_deadline(detail::never); }
+  bool lock(std::error_code& error) { return lock_deadline(detail::never, error); }
   // The same if that needs no waiting. False also when the count would overflow.
   bool try_lock() noexcept;
   // Counts one less, and lets go at zero. Throws std::logic_error when the caller does not hold the mutex.
@@ -8677,6 +8755,14 @@ class recursive_mutex {
   bool try_lock_until(const std::chrono::time_point<Clock, Duration>& tp) {
     return lock_deadline(detail::deadline_at(tp));
   }
+  template <class Rep, class Period>
+  bool try_lock_for(std::chrono::duration<Rep, Period> d, std::error_code& error) {
+    return lock_deadline(detail::deadline_after(d), error);
+  }
+  template <class Clock, class Duration>
+  bool try_lock_until(const std::chrono::time_point<Clock, Duration>& tp, std::error_code& error) {
+    return lock_deadline(detail::deadline_at(tp), error);
+  }
 
  private:
 #if defined(CONCUR_TEST_DEPTH)
@@ -8685,7 +8771,12 @@ class recursive_mutex {
   static constexpr std::uint32_t deepest = 0xFFFFFFFFU;
 #endif
 
-  bool lock_deadline(detail::nanoseconds_t deadline_ns);
+  template <class... Code>
+  bool lock_deadline(detail::nanoseconds_t deadline_ns, Code&... code) {
+    return detail::perform([&](detail::worker* w) { return lock_from(w, deadline_ns); }, code...) ==
+           detail::outcome::granted;
+  }
+  detail::outcome lock_from(detail::worker* w, detail::nanoseconds_t deadline_ns);
 
   detail::mutex_core core_;
   std::uint32_t depth_ = 0;  // M7
@@ -8696,19 +8787,20 @@ CONCUR_NAMESPACE_END
 #if CONCUR_BODIES
 CONCUR_NAMESPACE_BEGIN
 
-CONCUR_INLINE bool recursive_mutex::lock_deadline(detail::nanoseconds_t deadline_ns) {
-  const void* const self = detail::identity_of(detail::checkpoint());
+CONCUR_INLINE detail::outcome recursive_mutex::lock_from(detail::worker* w, detail::nanoseconds_t deadline_ns) {
+  const void* const self = detail::identity_of(w);
   if (core_.is_held_by(self)) {
     if (depth_ == deepest) {
       detail::fail_logic(
           "concur::recursive_mutex::lock: the holder has locked it too many times; look for a lock without its unlock");
     }
     ++depth_;
-    return true;
+    return detail::outcome::granted;
   }
-  if (!core_.take(self) && !core_.lock_deadline(deadline_ns, "recursive_mutex")) return false;
-  depth_ = 1;
-  return true;
+  const detail::outcome result =
+      core_.take(self) ? detail::outcome::granted : core_.lock_slow(deadline_ns, "recursive_mutex");
+  if (result == detail::outcome::granted) depth_ = 1;
+  return result;
 }
 
 CONCUR_INLINE bool recursive_mutex::try_lock() noexcept {
@@ -8768,7 +8860,9 @@ class shared_mutex {
   shared_mutex& operator=(const shared_mutex&) = delete;
 
   // Waits until nobody holds. Throws `cancelled` without taking it, std::logic_error when the caller holds it as writer.
+  // The forms with a code, here and below, say there that the caller was cancelled, and return false.
   void lock() { lock_deadline(detail::never); }
+  bool lock(std::error_code& error) { return lock_deadline(detail::never, error); }
   bool try_lock() noexcept { return take(detail::identity_of(detail::this_worker())); }
   template <class Rep, class Period>
   bool try_lock_for(std::chrono::duration<Rep, Period> d) {
@@ -8778,11 +8872,20 @@ class shared_mutex {
   bool try_lock_until(const std::chrono::time_point<Clock, Duration>& tp) {
     return lock_deadline(detail::deadline_at(tp));
   }
+  template <class Rep, class Period>
+  bool try_lock_for(std::chrono::duration<Rep, Period> d, std::error_code& error) {
+    return lock_deadline(detail::deadline_after(d), error);
+  }
+  template <class Clock, class Duration>
+  bool try_lock_until(const std::chrono::time_point<Clock, Duration>& tp, std::error_code& error) {
+    return lock_deadline(detail::deadline_at(tp), error);
+  }
   // Throws std::logic_error when the caller does not hold it as writer.
   void unlock();
 
   // Waits until no writer holds or waits. Throws as lock.
   void lock_shared() { lock_shared_deadline(detail::never); }
+  bool lock_shared(std::error_code& error) { return lock_shared_deadline(detail::never, error); }
   bool try_lock_shared() noexcept;
   template <class Rep, class Period>
   bool try_lock_shared_for(std::chrono::duration<Rep, Period> d) {
@@ -8791,6 +8894,14 @@ class shared_mutex {
   template <class Clock, class Duration>
   bool try_lock_shared_until(const std::chrono::time_point<Clock, Duration>& tp) {
     return lock_shared_deadline(detail::deadline_at(tp));
+  }
+  template <class Rep, class Period>
+  bool try_lock_shared_for(std::chrono::duration<Rep, Period> d, std::error_code& error) {
+    return lock_shared_deadline(detail::deadline_after(d), error);
+  }
+  template <class Clock, class Duration>
+  bool try_lock_shared_until(const std::chrono::time_point<Clock, Duration>& tp, std::error_code& error) {
+    return lock_shared_deadline(detail::deadline_at(tp), error);
   }
   // Throws std::logic_error when no reader holds it. Which readers do is not known.
   void unlock_shared();
@@ -8815,18 +8926,26 @@ class shared_mutex {
   bool is_held_by(const void* self) const noexcept {
     return owner_.load(std::memory_order_relaxed) == self;  // relaxed: as above
   }
-  bool lock_deadline(detail::nanoseconds_t deadline_ns) {
-    const void* const self = detail::identity_of(detail::checkpoint());
-    return CONCUR_LIKELY(take(self)) || lock_slow(self, deadline_ns);
+  template <class... Code>
+  bool lock_deadline(detail::nanoseconds_t deadline_ns, Code&... code) {
+    const auto lock_from = [&](detail::worker* w) {
+      const void* const self = detail::identity_of(w);
+      return CONCUR_LIKELY(take(self)) ? detail::outcome::granted : lock_slow(self, deadline_ns);
+    };
+    return detail::perform(lock_from, code...) == detail::outcome::granted;
   }
-  bool lock_shared_deadline(detail::nanoseconds_t deadline_ns) {
-    detail::checkpoint();
-    return CONCUR_LIKELY(try_lock_shared()) || lock_shared_slow(deadline_ns);
+  template <class... Code>
+  bool lock_shared_deadline(detail::nanoseconds_t deadline_ns, Code&... code) {
+    const auto lock_from = [&](detail::worker*) {
+      return CONCUR_LIKELY(try_lock_shared()) ? detail::outcome::granted : lock_shared_slow(deadline_ns);
+    };
+    return detail::perform(lock_from, code...) == detail::outcome::granted;
   }
-  bool lock_slow(const void* self, detail::nanoseconds_t deadline_ns);
-  bool lock_shared_slow(detail::nanoseconds_t deadline_ns);
-  bool wait(detail::caller& me, detail::intrusive_list<detail::waiter>& queue, detail::nanoseconds_t deadline_ns,
-            detail::wait_reason reason);
+  // granted, timed_out or cancelled.
+  detail::outcome lock_slow(const void* self, detail::nanoseconds_t deadline_ns);
+  detail::outcome lock_shared_slow(detail::nanoseconds_t deadline_ns);
+  detail::outcome wait(detail::caller& me, detail::intrusive_list<detail::waiter>& queue,
+                       detail::nanoseconds_t deadline_ns, detail::wait_reason reason) noexcept;
   void unlock_slow(std::uint32_t share) noexcept;
   void serve(bool readers_first, detail::ended_waits& woken) noexcept;
   static void refuse_relock(bool is_holder);
@@ -8860,9 +8979,9 @@ CONCUR_INLINE bool shared_mutex::try_lock_shared() noexcept {
   return false;
 }
 
-CONCUR_INLINE bool shared_mutex::lock_slow(const void* self, detail::nanoseconds_t deadline_ns) {
+CONCUR_INLINE detail::outcome shared_mutex::lock_slow(const void* self, detail::nanoseconds_t deadline_ns) {
   refuse_relock(is_held_by(self));
-  if (deadline_ns != detail::never && deadline_ns <= detail::seam_now()) return false;
+  if (deadline_ns != detail::never && deadline_ns <= detail::seam_now()) return detail::outcome::timed_out;
   detail::caller me(detail::this_worker());
   queue_lock_.lock();
   std::uint32_t word = word_.load(std::memory_order_relaxed);  // relaxed: the exchange decides
@@ -8875,16 +8994,16 @@ CONCUR_INLINE bool shared_mutex::lock_slow(const void* self, detail::nanoseconds
     if (!is_free) break;
     queue_lock_.unlock();
     set_owner(self);
-    return true;
+    return detail::outcome::granted;
   }
-  if (!wait(me, writers_, deadline_ns, detail::wait_reason::mutex_lock)) return false;
-  set_owner(self);
-  return true;
+  const detail::outcome result = wait(me, writers_, deadline_ns, detail::wait_reason::mutex_lock);
+  if (result == detail::outcome::granted) set_owner(self);
+  return result;
 }
 
-CONCUR_INLINE bool shared_mutex::lock_shared_slow(detail::nanoseconds_t deadline_ns) {
+CONCUR_INLINE detail::outcome shared_mutex::lock_shared_slow(detail::nanoseconds_t deadline_ns) {
   refuse_relock(is_held_by(detail::identity_of(detail::this_worker())));
-  if (deadline_ns != detail::never && deadline_ns <= detail::seam_now()) return false;
+  if (deadline_ns != detail::never && deadline_ns <= detail::seam_now()) return detail::outcome::timed_out;
   detail::caller me(detail::this_worker());
   queue_lock_.lock();
   std::uint32_t word = word_.load(std::memory_order_relaxed);  // relaxed: the exchange decides
@@ -8896,18 +9015,19 @@ CONCUR_INLINE bool shared_mutex::lock_shared_slow(detail::nanoseconds_t deadline
       continue;
     if (!is_open) break;
     queue_lock_.unlock();
-    return true;
+    return detail::outcome::granted;
   }
   return wait(me, readers_, deadline_ns, detail::wait_reason::shared_lock);
 }
 
-// Under the queue's lock, which it drops, and with `waiting` set. True: let in (R3).
-CONCUR_INLINE bool shared_mutex::wait(detail::caller& me, detail::intrusive_list<detail::waiter>& queue,
-                                      detail::nanoseconds_t deadline_ns, detail::wait_reason reason) {
+// Under the queue's lock, which it drops, and with `waiting` set. granted: let in (R3).
+CONCUR_INLINE detail::outcome shared_mutex::wait(detail::caller& me, detail::intrusive_list<detail::waiter>& queue,
+                                                 detail::nanoseconds_t deadline_ns,
+                                                 detail::wait_reason reason) noexcept {
   detail::waiter note(me.who(), nullptr);
   queue.push_back(&note);
   const detail::outcome result = me.park(&queue_lock_, deadline_ns, reason);
-  if (result == detail::outcome::granted) return true;
+  if (result == detail::outcome::granted) return result;
   detail::ended_waits woken;
   {
     detail::lock_scope<detail::spin_lock> held(queue_lock_);
@@ -8915,8 +9035,7 @@ CONCUR_INLINE bool shared_mutex::wait(detail::caller& me, detail::intrusive_list
     if (!CONCUR_MUTANT_IS(110)) serve(false, woken);  // R4
   }
   woken.resume_all();
-  if (result == detail::outcome::cancelled) detail::fail_cancelled();
-  return false;
+  return result;
 }
 
 // Under the queue's lock: lets in whom the table says. `readers_first`: a writer has just let go.
@@ -9032,29 +9151,58 @@ class condition_variable {
   void wait(Lock& lock) {
     wait_deadline(lock, detail::never);
   }
-  // Parks until the condition holds. It is called with the lock held.
+  // Parks until the condition holds, which is called with the lock held. Throws `cancelled` also if it would hold.
   template <class Lock, class Predicate>
   void wait(Lock& lock, Predicate condition) {
-    while (!condition()) wait(lock);
+    wait_condition(lock, detail::never, condition);
   }
 
   // The same with a limit. `timeout` when that passed before a notification.
   template <class Lock, class Rep, class Period>
   cv_status wait_for(Lock& lock, std::chrono::duration<Rep, Period> d) {
-    return wait_deadline(lock, detail::deadline_after(d));
+    return to_status(wait_deadline(lock, detail::deadline_after(d)));
   }
   template <class Lock, class Clock, class Duration>
   cv_status wait_until(Lock& lock, const std::chrono::time_point<Clock, Duration>& tp) {
-    return wait_deadline(lock, detail::deadline_at(tp));
+    return to_status(wait_deadline(lock, detail::deadline_at(tp)));
   }
   // Whether the condition held in time.
   template <class Lock, class Rep, class Period, class Predicate>
   bool wait_for(Lock& lock, std::chrono::duration<Rep, Period> d, Predicate condition) {
-    return wait_deadline(lock, detail::deadline_after(d), condition);
+    return wait_condition(lock, detail::deadline_after(d), condition);
   }
   template <class Lock, class Clock, class Duration, class Predicate>
   bool wait_until(Lock& lock, const std::chrono::time_point<Clock, Duration>& tp, Predicate condition) {
-    return wait_deadline(lock, detail::deadline_at(tp), condition);
+    return wait_condition(lock, detail::deadline_at(tp), condition);
+  }
+
+  // The same, but a cancellation is said in the code, and the lock is held then as always. Without a condition: whether
+  // there was a notification, or `timeout` for none in time, also because it was cancelled. With one: whether it was seen
+  // to hold; false when cancelled.
+  template <class Lock>
+  bool wait(Lock& lock, std::error_code& error) {
+    return wait_deadline(lock, detail::never, error) == detail::outcome::granted;
+  }
+  template <class Lock, class Predicate>
+  bool wait(Lock& lock, Predicate condition, std::error_code& error) {
+    return wait_condition(lock, detail::never, condition, error);
+  }
+  template <class Lock, class Rep, class Period>
+  cv_status wait_for(Lock& lock, std::chrono::duration<Rep, Period> d, std::error_code& error) {
+    return to_status(wait_deadline(lock, detail::deadline_after(d), error));
+  }
+  template <class Lock, class Clock, class Duration>
+  cv_status wait_until(Lock& lock, const std::chrono::time_point<Clock, Duration>& tp, std::error_code& error) {
+    return to_status(wait_deadline(lock, detail::deadline_at(tp), error));
+  }
+  template <class Lock, class Rep, class Period, class Predicate>
+  bool wait_for(Lock& lock, std::chrono::duration<Rep, Period> d, Predicate condition, std::error_code& error) {
+    return wait_condition(lock, detail::deadline_after(d), condition, error);
+  }
+  template <class Lock, class Clock, class Duration, class Predicate>
+  bool wait_until(Lock& lock, const std::chrono::time_point<Clock, Duration>& tp, Predicate condition,
+                  std::error_code& error) {
+    return wait_condition(lock, detail::deadline_at(tp), condition, error);
   }
 
  private:
@@ -9092,9 +9240,9 @@ class condition_variable {
     lock.lock();
   }
 
+  // After the checkpoint. granted, timed_out or cancelled.
   template <class Lock>
-  cv_status wait_deadline(Lock& lock, detail::nanoseconds_t deadline_ns) {
-    detail::checkpoint();
+  detail::outcome wait_once(Lock& lock, detail::nanoseconds_t deadline_ns) {
     detail::outcome result = detail::outcome::granted;
     {
       entry here(*this);  // V1
@@ -9102,15 +9250,27 @@ class condition_variable {
       result = here.park(deadline_ns);
     }
     lock_again(lock);
-    if (result == detail::outcome::cancelled) detail::fail_cancelled();
-    return result == detail::outcome::timed_out ? cv_status::timeout : cv_status::no_timeout;
+    return result;
   }
-  template <class Lock, class Predicate>
-  bool wait_deadline(Lock& lock, detail::nanoseconds_t deadline_ns, Predicate& condition) {
-    while (!condition()) {
-      if (wait_deadline(lock, deadline_ns) == cv_status::timeout) return condition();
-    }
-    return true;
+  template <class Lock, class... Code>
+  detail::outcome wait_deadline(Lock& lock, detail::nanoseconds_t deadline_ns, Code&... code) {
+    return detail::perform([&](detail::worker*) { return wait_once(lock, deadline_ns); }, code...);
+  }
+  template <class Lock, class Predicate, class... Code>
+  bool wait_condition(Lock& lock, detail::nanoseconds_t deadline_ns, Predicate& condition, Code&... code) {
+    const auto wait_from = [&](detail::worker*) {
+      while (!condition()) {
+        const detail::outcome result = wait_once(lock, deadline_ns);
+        if (result == detail::outcome::granted) continue;
+        const bool holds = result == detail::outcome::timed_out && condition();
+        return holds ? detail::outcome::granted : result;
+      }
+      return detail::outcome::granted;
+    };
+    return detail::perform(wait_from, code...) == detail::outcome::granted;
+  }
+  static cv_status to_status(detail::outcome result) noexcept {
+    return result == detail::outcome::granted ? cv_status::no_timeout : cv_status::timeout;
   }
   bool notify_next(detail::ended_waits& woken) noexcept;
 
@@ -9242,10 +9402,12 @@ class semaphore_core {
   semaphore_core(const semaphore_core&) = delete;
   semaphore_core& operator=(const semaphore_core&) = delete;
 
-  bool acquire(std::ptrdiff_t n, nanoseconds_t deadline_ns, std::ptrdiff_t limit) {
-    checkpoint();
-    if (CONCUR_LIKELY(take(n))) return true;
-    return acquire_slow(n, deadline_ns, limit);
+  template <class... Code>
+  bool acquire(std::ptrdiff_t n, nanoseconds_t deadline_ns, std::ptrdiff_t limit, Code&... code) {
+    const auto acquire_from = [&](worker*) {
+      return CONCUR_LIKELY(take(n)) ? outcome::granted : acquire_slow(n, deadline_ns, limit);
+    };
+    return perform(acquire_from, code...) == outcome::granted;
   }
   bool try_acquire(std::ptrdiff_t n, std::ptrdiff_t limit) {
     if (CONCUR_LIKELY(take(n))) return true;
@@ -9274,7 +9436,8 @@ class semaphore_core {
   }
   [[noreturn]] static std::ptrdiff_t fail_permits(std::ptrdiff_t permits, std::ptrdiff_t limit);
   static void check_request(std::ptrdiff_t n, std::ptrdiff_t limit);
-  bool acquire_slow(std::ptrdiff_t n, nanoseconds_t deadline_ns, std::ptrdiff_t limit);
+  // granted, timed_out or cancelled.
+  outcome acquire_slow(std::ptrdiff_t n, nanoseconds_t deadline_ns, std::ptrdiff_t limit);
   void release_slow(std::ptrdiff_t n, std::ptrdiff_t limit);
   void serve(std::ptrdiff_t permits, ended_waits& woken) noexcept;
 
@@ -9296,8 +9459,11 @@ class counting_semaphore {
   static constexpr std::ptrdiff_t(max)() noexcept { return Max; }
 
   // Parks until n permits can be taken, after everybody who asked before. Throws `cancelled` and has taken none then, or
-  // std::invalid_argument when n is negative or above Max: that could never be.
+  // std::invalid_argument when n is negative or above Max: that could never be. The forms with a code, here and below, say
+  // there that the caller was cancelled, and return false: none were taken.
   void acquire(std::ptrdiff_t n = 1) { core_.acquire(n, detail::never, Max); }
+  bool acquire(std::error_code& error) { return acquire(1, error); }
+  bool acquire(std::ptrdiff_t n, std::error_code& error) { return core_.acquire(n, detail::never, Max, error); }
   // Takes n permits if they are there and nobody waits.
   bool try_acquire(std::ptrdiff_t n = 1) { return core_.try_acquire(n, Max); }
   // As acquire, with a limit; false, and none taken, when that passed first.
@@ -9308,6 +9474,22 @@ class counting_semaphore {
   template <class Clock, class Duration>
   bool try_acquire_until(const std::chrono::time_point<Clock, Duration>& tp, std::ptrdiff_t n = 1) {
     return core_.acquire(n, detail::deadline_at(tp), Max);
+  }
+  template <class Rep, class Period>
+  bool try_acquire_for(std::chrono::duration<Rep, Period> d, std::error_code& error) {
+    return try_acquire_for(d, 1, error);
+  }
+  template <class Rep, class Period>
+  bool try_acquire_for(std::chrono::duration<Rep, Period> d, std::ptrdiff_t n, std::error_code& error) {
+    return core_.acquire(n, detail::deadline_after(d), Max, error);
+  }
+  template <class Clock, class Duration>
+  bool try_acquire_until(const std::chrono::time_point<Clock, Duration>& tp, std::error_code& error) {
+    return try_acquire_until(tp, 1, error);
+  }
+  template <class Clock, class Duration>
+  bool try_acquire_until(const std::chrono::time_point<Clock, Duration>& tp, std::ptrdiff_t n, std::error_code& error) {
+    return core_.acquire(n, detail::deadline_at(tp), Max, error);
   }
   // Gives n permits, which need not have been taken, and lets go of those they suffice for, in their order. Throws
   // std::invalid_argument when n is negative, std::logic_error when there would be more than Max; gives none then.
@@ -9337,9 +9519,9 @@ CONCUR_INLINE void semaphore_core::check_request(std::ptrdiff_t n, std::ptrdiff_
   }
 }
 
-CONCUR_INLINE bool semaphore_core::acquire_slow(std::ptrdiff_t n, nanoseconds_t deadline_ns, std::ptrdiff_t limit) {
+CONCUR_INLINE outcome semaphore_core::acquire_slow(std::ptrdiff_t n, nanoseconds_t deadline_ns, std::ptrdiff_t limit) {
   check_request(n, limit);
-  if (n == 0) return true;
+  if (n == 0) return outcome::granted;
   caller me(this_worker());
   waiting_.lock.lock();
   std::ptrdiff_t word = word_.load(std::memory_order_relaxed);  // relaxed: the exchange decides
@@ -9347,7 +9529,7 @@ CONCUR_INLINE bool semaphore_core::acquire_slow(std::ptrdiff_t n, nanoseconds_t 
     const bool is_enough = word >= n;
     if (!is_enough && deadline_ns != never && deadline_ns <= seam_now()) {
       waiting_.lock.unlock();
-      return false;
+      return outcome::timed_out;
     }
     // acquire: as in take. relaxed on failure: the loop looks again.
     if (!word_.compare_exchange_weak(word, is_enough ? word - n : ~word, std::memory_order_acquire,
@@ -9355,10 +9537,10 @@ CONCUR_INLINE bool semaphore_core::acquire_slow(std::ptrdiff_t n, nanoseconds_t 
       continue;
     if (!is_enough) break;
     waiting_.lock.unlock();
-    return true;
+    return outcome::granted;
   }
   const outcome result = waiting_.wait(me, &n, deadline_ns, wait_reason::semaphore_acquire);
-  if (result == outcome::granted) return true;
+  if (result == outcome::granted) return result;
   ended_waits woken;
   if (!CONCUR_MUTANT_IS(106)) {
     lock_scope<spin_lock> held(waiting_.lock);
@@ -9366,8 +9548,7 @@ CONCUR_INLINE bool semaphore_core::acquire_slow(std::ptrdiff_t n, nanoseconds_t 
     if (word < 0) serve(~word, woken);             // P3
   }
   woken.resume_all();
-  if (result == outcome::cancelled) fail_cancelled();
-  return false;
+  return result;
 }
 
 // Under the queue's lock, with a negative word: gives the permits out, and writes what is left.
@@ -9441,9 +9622,10 @@ class wait_group {
   void add(std::ptrdiff_t n = 1);
   void done() { add(-1); }
 
-  // Parks until the count is zero. Throws `cancelled`.
-  void wait();
-  // The same with a limit; false when that passed first.
+  // Parks until the count is zero. Throws `cancelled`; the form with a code says so there, and returns false.
+  void wait() { wait_deadline(detail::never); }
+  bool wait(std::error_code& error) { return wait_deadline(detail::never, error); }
+  // The same with a limit; false also when that passed first.
   template <class Rep, class Period>
   bool wait_for(std::chrono::duration<Rep, Period> d) {
     return wait_deadline(detail::deadline_after(d));
@@ -9452,11 +9634,24 @@ class wait_group {
   bool wait_until(const std::chrono::time_point<Clock, Duration>& tp) {
     return wait_deadline(detail::deadline_at(tp));
   }
+  template <class Rep, class Period>
+  bool wait_for(std::chrono::duration<Rep, Period> d, std::error_code& error) {
+    return wait_deadline(detail::deadline_after(d), error);
+  }
+  template <class Clock, class Duration>
+  bool wait_until(const std::chrono::time_point<Clock, Duration>& tp, std::error_code& error) {
+    return wait_deadline(detail::deadline_at(tp), error);
+  }
   // Whether the count is zero now.
   bool try_wait() noexcept;
 
  private:
-  bool wait_deadline(detail::nanoseconds_t deadline_ns);
+  template <class... Code>
+  bool wait_deadline(detail::nanoseconds_t deadline_ns, Code&... code) {
+    return detail::perform([&](detail::worker* w) { return wait_from(w, deadline_ns); }, code...) ==
+           detail::outcome::granted;
+  }
+  detail::outcome wait_from(detail::worker* w, detail::nanoseconds_t deadline_ns) noexcept;
 
   std::ptrdiff_t count_ = 0;
   std::ptrdiff_t leaving_ = 0;  // waiters that were let go and have not returned yet
@@ -9494,22 +9689,19 @@ CONCUR_INLINE bool wait_group::try_wait() noexcept {
   return count_ == 0;
 }
 
-CONCUR_INLINE void wait_group::wait() { wait_deadline(detail::never); }
-
-CONCUR_INLINE bool wait_group::wait_deadline(detail::nanoseconds_t deadline_ns) {
-  detail::caller me(detail::checkpoint());
+CONCUR_INLINE detail::outcome wait_group::wait_from(detail::worker* w, detail::nanoseconds_t deadline_ns) noexcept {
+  detail::caller me(w);
   waiting_.lock.lock();
   if (count_ == 0) {
     waiting_.lock.unlock();
-    return true;
+    return detail::outcome::granted;
   }
   const detail::outcome result = waiting_.wait(me, nullptr, deadline_ns, detail::wait_reason::wait_group_wait);
   if (result == detail::outcome::granted) {
     detail::lock_scope<detail::spin_lock> held(waiting_.lock);
     --leaving_;
   }
-  if (result == detail::outcome::cancelled) detail::fail_cancelled();
-  return result == detail::outcome::granted;
+  return result;
 }
 
 CONCUR_NAMESPACE_END
@@ -9553,9 +9745,10 @@ class latch {
   // Whether the count is zero. One load.
   bool try_wait() const noexcept { return waiting_.lock.peek() == open; }
 
-  // Parks until the count is zero. Throws `cancelled`.
+  // Parks until the count is zero. Throws `cancelled`; the form with a code says so there, and returns false.
   void wait() { wait_deadline(detail::never); }
-  // The same with a limit; false when that passed first.
+  bool wait(std::error_code& error) { return wait_deadline(detail::never, error); }
+  // The same with a limit; false also when that passed first.
   template <class Rep, class Period>
   bool wait_for(std::chrono::duration<Rep, Period> d) {
     return wait_deadline(detail::deadline_after(d));
@@ -9564,17 +9757,36 @@ class latch {
   bool wait_until(const std::chrono::time_point<Clock, Duration>& tp) {
     return wait_deadline(detail::deadline_at(tp));
   }
+  template <class Rep, class Period>
+  bool wait_for(std::chrono::duration<Rep, Period> d, std::error_code& error) {
+    return wait_deadline(detail::deadline_after(d), error);
+  }
+  template <class Clock, class Duration>
+  bool wait_until(const std::chrono::time_point<Clock, Duration>& tp, std::error_code& error) {
+    return wait_deadline(detail::deadline_at(tp), error);
+  }
 
-  // count_down(n), then wait(). Throws as these do; when it throws `cancelled`, the arrival has been counted.
+  // count_down(n), then wait(). Throws as these do; when it is cancelled, the arrival has been counted.
   void arrive_and_wait(std::ptrdiff_t n = 1) {
     count_down(n);
     wait_deadline(detail::never);
+  }
+  bool arrive_and_wait(std::error_code& error) { return arrive_and_wait(1, error); }
+  bool arrive_and_wait(std::ptrdiff_t n, std::error_code& error) {
+    count_down(n);
+    return wait_deadline(detail::never, error);
   }
 
  private:
   static constexpr std::uint32_t open = 2;
 
-  bool wait_deadline(detail::nanoseconds_t deadline_ns);
+  template <class... Code>
+  bool wait_deadline(detail::nanoseconds_t deadline_ns, Code&... code) {
+    const auto wait_from = [&](detail::worker* w) {
+      return waiting_.wait_until_retired(w, deadline_ns, detail::wait_reason::latch_wait);
+    };
+    return detail::perform(wait_from, code...) == detail::outcome::granted;
+  }
   [[noreturn]] static void fail_negative(const char* what, const char* argument, std::ptrdiff_t value);
 
   std::ptrdiff_t count_;  // means nothing once the lock is retired
@@ -9613,10 +9825,6 @@ CONCUR_INLINE void latch::count_down(std::ptrdiff_t n) {
   woken.resume_all();
 }
 
-CONCUR_INLINE bool latch::wait_deadline(detail::nanoseconds_t deadline_ns) {
-  return waiting_.wait_until_retired(deadline_ns, detail::wait_reason::latch_wait);
-}
-
 CONCUR_NAMESPACE_END
 #endif  // CONCUR_BODIES
 
@@ -9648,8 +9856,8 @@ class barrier_core {
   bool arrive(std::ptrdiff_t n, bool are_dropped, std::uint64_t& phase);
   void next_phase() noexcept;
   bool is_over(std::uint64_t phase) noexcept;
-  // False: the deadline passed while the phase was still `phase`. Throws `cancelled`.
-  bool wait(std::uint64_t phase, nanoseconds_t deadline_ns);
+  // granted; or timed_out or cancelled while the phase was still `phase`. From the caller's checkpoint on.
+  outcome wait_from(worker* w, std::uint64_t phase, nanoseconds_t deadline_ns) noexcept;
 
  private:
   wait_queue waiting_;
@@ -9713,9 +9921,12 @@ class barrier {
   // unless n is above zero, and std::logic_error when more arrive than this phase still expects; then nobody has arrived.
   [[nodiscard]] arrival_token arrive(std::ptrdiff_t n = 1) { return enter(n, false); }
 
-  // Parks until the phase of the token is over. Throws `cancelled`, and std::logic_error for another barrier's token.
+  // Parks until the phase of the token is over. Throws `cancelled`, and std::logic_error for another barrier's token. The
+  // form with a code says there that it was cancelled, and returns false.
   void wait(const arrival_token& token) { wait_deadline(token, detail::never); }
-  // The same with a limit: false when that passed first. The arrival still counts, and the token can be waited for again.
+  bool wait(const arrival_token& token, std::error_code& error) { return wait_deadline(token, detail::never, error); }
+  // The same with a limit: false also when that passed first. The arrival still counts, and the token can be waited for
+  // again.
   template <class Rep, class Period>
   bool wait_for(const arrival_token& token, std::chrono::duration<Rep, Period> d) {
     return wait_deadline(token, detail::deadline_after(d));
@@ -9724,14 +9935,24 @@ class barrier {
   bool wait_until(const arrival_token& token, const std::chrono::time_point<Clock, Duration>& tp) {
     return wait_deadline(token, detail::deadline_at(tp));
   }
+  template <class Rep, class Period>
+  bool wait_for(const arrival_token& token, std::chrono::duration<Rep, Period> d, std::error_code& error) {
+    return wait_deadline(token, detail::deadline_after(d), error);
+  }
+  template <class Clock, class Duration>
+  bool wait_until(const arrival_token& token, const std::chrono::time_point<Clock, Duration>& tp,
+                  std::error_code& error) {
+    return wait_deadline(token, detail::deadline_at(tp), error);
+  }
   // Whether the phase of the token is over. Never parks.
   bool try_wait(const arrival_token& token) {
     if (token.whose_ != this) detail::fail_token();
     return core_.is_over(token.phase_);
   }
 
-  // wait(arrive()). When it throws `cancelled`, the arrival counts all the same (Y2).
+  // wait(arrive()). When it is cancelled, the arrival counts all the same (Y2).
   void arrive_and_wait() { wait_deadline(enter(1, false), detail::never); }
+  bool arrive_and_wait(std::error_code& error) { return wait_deadline(enter(1, false), detail::never, error); }
   // Arrives, and is not expected in later phases. Throws as arrive() does.
   void arrive_and_drop() { enter(1, true); }
 
@@ -9749,9 +9970,11 @@ class barrier {
     }
     if (!CONCUR_MUTANT_IS(136)) core_.next_phase();
   }
-  bool wait_deadline(const arrival_token& token, detail::nanoseconds_t deadline_ns) {
+  template <class... Code>
+  bool wait_deadline(const arrival_token& token, detail::nanoseconds_t deadline_ns, Code&... code) {
     if (token.whose_ != this) detail::fail_token();
-    return core_.wait(token.phase_, deadline_ns);
+    const auto wait_from = [&](detail::worker* w) { return core_.wait_from(w, token.phase_, deadline_ns); };
+    return detail::perform(wait_from, code...) == detail::outcome::granted;
   }
 
   detail::barrier_core core_;
@@ -9808,16 +10031,14 @@ CONCUR_INLINE bool barrier_core::is_over(std::uint64_t phase) noexcept {
   return phase_ != phase;
 }
 
-CONCUR_INLINE bool barrier_core::wait(std::uint64_t phase, nanoseconds_t deadline_ns) {
-  caller me(checkpoint());
+CONCUR_INLINE outcome barrier_core::wait_from(worker* w, std::uint64_t phase, nanoseconds_t deadline_ns) noexcept {
+  caller me(w);
   waiting_.lock.lock();
   if (phase_ != phase && !CONCUR_MUTANT_IS(126)) {
     waiting_.lock.unlock();
-    return true;
+    return outcome::granted;
   }
-  const outcome result = waiting_.wait(me, nullptr, deadline_ns, wait_reason::barrier_wait);
-  if (result == outcome::cancelled) fail_cancelled();
-  return result == outcome::granted;
+  return waiting_.wait(me, nullptr, deadline_ns, wait_reason::barrier_wait);
 }
 
 }  // namespace detail
@@ -9860,9 +10081,10 @@ class event {
   bool is_set() const noexcept { return waiting_.lock.peek() == is_set_now; }
   bool try_wait() const noexcept { return is_set(); }
 
-  // Parks until it is set. Throws `cancelled`.
+  // Parks until it is set. Throws `cancelled`; the form with a code says so there, and returns false.
   void wait() { wait_deadline(detail::never); }
-  // The same with a limit; false when that passed first.
+  bool wait(std::error_code& error) { return wait_deadline(detail::never, error); }
+  // The same with a limit; false also when that passed first.
   template <class Rep, class Period>
   bool wait_for(std::chrono::duration<Rep, Period> d) {
     return wait_deadline(detail::deadline_after(d));
@@ -9871,11 +10093,24 @@ class event {
   bool wait_until(const std::chrono::time_point<Clock, Duration>& tp) {
     return wait_deadline(detail::deadline_at(tp));
   }
+  template <class Rep, class Period>
+  bool wait_for(std::chrono::duration<Rep, Period> d, std::error_code& error) {
+    return wait_deadline(detail::deadline_after(d), error);
+  }
+  template <class Clock, class Duration>
+  bool wait_until(const std::chrono::time_point<Clock, Duration>& tp, std::error_code& error) {
+    return wait_deadline(detail::deadline_at(tp), error);
+  }
 
  private:
   static constexpr std::uint32_t is_set_now = 2;
 
-  bool wait_deadline(detail::nanoseconds_t deadline_ns);
+  template <class... Code>
+  bool wait_deadline(detail::nanoseconds_t deadline_ns, Code&... code) {
+    return detail::perform([&](detail::worker* w) { return wait_from(w, deadline_ns); }, code...) ==
+           detail::outcome::granted;
+  }
+  detail::outcome wait_from(detail::worker* w, detail::nanoseconds_t deadline_ns) noexcept;
 
   detail::wait_queue waiting_;
 };
@@ -9905,10 +10140,11 @@ CONCUR_INLINE void event::set() noexcept {
   woken.resume_all();
 }
 
-CONCUR_INLINE bool event::wait_deadline(detail::nanoseconds_t deadline_ns) {
-  const bool is_let_go = waiting_.wait_until_retired(deadline_ns, detail::wait_reason::event_wait);
-  if (CONCUR_MUTANT_IS(122) && is_let_go && !is_set()) return wait_deadline(deadline_ns);
-  return is_let_go;
+CONCUR_INLINE detail::outcome event::wait_from(detail::worker* w, detail::nanoseconds_t deadline_ns) noexcept {
+  const detail::outcome result = waiting_.wait_until_retired(w, deadline_ns, detail::wait_reason::event_wait);
+  if (CONCUR_MUTANT_IS(122) && result == detail::outcome::granted && !is_set())
+    return wait_from(detail::this_worker(), deadline_ns);
+  return result;
 }
 
 CONCUR_NAMESPACE_END
@@ -9943,6 +10179,8 @@ class once_flag {
  private:
   template <class F, class... Args>
   friend void call_once(once_flag& flag, F&& f, Args&&... args);
+  template <class F, class... Args>
+  friend bool call_once(once_flag& flag, std::error_code& error, F&& f, Args&&... args);
 
   static constexpr std::uint32_t is_done_now = 2;
 
@@ -9966,8 +10204,14 @@ class once_flag {
   };
 
   bool is_done() const noexcept { return waiting_.lock.peek() == is_done_now; }
-  // True: the caller runs its function. False: it was done.
-  bool begin();
+  // granted: it was done. retry: the caller runs its function. Or cancelled. From the caller's checkpoint on.
+  detail::outcome begin(detail::worker* w);
+  template <class F, class... Args>
+  void run(F&& f, Args&&... args) {
+    turn mine(*this);
+    std::apply(std::forward<F>(f), std::forward_as_tuple(std::forward<Args>(args)...));
+    mine.end();
+  }
   void finish() noexcept;
   void pass_on() noexcept;
 
@@ -9981,10 +10225,19 @@ class once_flag {
 // function that was done happens before the return of every call. A call that finds it done is one load, and no checkpoint.
 template <class F, class... Args>
 void call_once(once_flag& flag, F&& f, Args&&... args) {
-  if (CONCUR_LIKELY(flag.is_done()) || !flag.begin()) return;
-  once_flag::turn mine(flag);
-  std::apply(std::forward<F>(f), std::forward_as_tuple(std::forward<Args>(args)...));
-  mine.end();
+  if (CONCUR_LIKELY(flag.is_done())) return;
+  const detail::outcome result = detail::perform([&](detail::worker* w) { return flag.begin(w); });
+  if (result == detail::outcome::retry) flag.run(std::forward<F>(f), std::forward<Args>(args)...);
+}
+// The same, but a cancellation is said in the code. False then: nothing was called, and it is not known to be done. The
+// code stands before the function, whose arguments come last, and is set before that is called.
+template <class F, class... Args>
+bool call_once(once_flag& flag, std::error_code& error, F&& f, Args&&... args) {
+  error.clear();
+  if (CONCUR_LIKELY(flag.is_done())) return true;
+  const detail::outcome result = detail::perform([&](detail::worker* w) { return flag.begin(w); }, error);
+  if (result == detail::outcome::retry) flag.run(std::forward<F>(f), std::forward<Args>(args)...);
+  return result != detail::outcome::cancelled;
 }
 
 CONCUR_NAMESPACE_END
@@ -9992,24 +10245,20 @@ CONCUR_NAMESPACE_END
 #if CONCUR_BODIES
 CONCUR_NAMESPACE_BEGIN
 
-CONCUR_INLINE bool once_flag::begin() {
-  detail::worker* w = detail::checkpoint();
+CONCUR_INLINE detail::outcome once_flag::begin(detail::worker* w) {
   detail::caller me(w);
   const void* self = w != nullptr ? static_cast<const void*>(w->current) : detail::this_worker_cell();
-  if (waiting_.lock.lock_unless_retired() != 0) return false;
+  if (waiting_.lock.lock_unless_retired() != 0) return detail::outcome::granted;
   if (runner_ == nullptr) {
     runner_ = self;
     waiting_.lock.unlock();
-    return true;
+    return detail::outcome::retry;
   }
   if (runner_ == self && !CONCUR_MUTANT_IS(128)) {
     waiting_.lock.unlock();
     detail::fail_logic("concur::call_once: the function calls call_once with its own flag, and would wait for itself");
   }
-  const detail::outcome result =
-      waiting_.wait(me, const_cast<void*>(self), detail::never, detail::wait_reason::once_wait);
-  if (result == detail::outcome::cancelled) detail::fail_cancelled();
-  return result == detail::outcome::retry;
+  return waiting_.wait(me, const_cast<void*>(self), detail::never, detail::wait_reason::once_wait);
 }
 
 CONCUR_INLINE void once_flag::finish() noexcept {
@@ -10072,8 +10321,9 @@ class pool_core {
  public:
   pool_core(std::size_t capacity, bool can_make);
 
-  // Parks until there is something. granted: an item, or null for a place. Else closed or timed_out. Throws `cancelled`.
-  outcome take(pool_item*& item, nanoseconds_t deadline_ns);
+  // Parks until there is something. granted: an item, or null for a place. Else closed, timed_out or cancelled. From the
+  // caller's checkpoint on.
+  outcome take(worker* w, pool_item*& item, nanoseconds_t deadline_ns) noexcept;
   // The same without parking; false when there is nothing.
   bool try_take(pool_item*& item) noexcept;
   // False: the pool is closed, the place is gone, and the caller destroys the item.
@@ -10193,8 +10443,10 @@ class resource_pool {
   }
 
   // Parks until there is a thing, or a place to make one. Throws `cancelled`, std::logic_error when the pool is closed, and
-  // what the factory throws.
+  // what the factory throws. The forms with a code, here and below, give an empty lease when they are cancelled, which the
+  // code says, and also when the pool is closed, with the code clear.
   [[nodiscard]] lease acquire() { return acquire_deadline(detail::never); }
+  [[nodiscard]] lease acquire(std::error_code& error) { return acquire_deadline(detail::never, error); }
   // The same with a limit to the wait, not to the factory: an empty lease when that passed first.
   template <class Rep, class Period>
   [[nodiscard]] lease acquire_for(std::chrono::duration<Rep, Period> d) {
@@ -10203,6 +10455,14 @@ class resource_pool {
   template <class Clock, class Duration>
   [[nodiscard]] lease acquire_until(const std::chrono::time_point<Clock, Duration>& tp) {
     return acquire_deadline(detail::deadline_at(tp));
+  }
+  template <class Rep, class Period>
+  [[nodiscard]] lease acquire_for(std::chrono::duration<Rep, Period> d, std::error_code& error) {
+    return acquire_deadline(detail::deadline_after(d), error);
+  }
+  template <class Clock, class Duration>
+  [[nodiscard]] lease acquire_until(const std::chrono::time_point<Clock, Duration>& tp, std::error_code& error) {
+    return acquire_deadline(detail::deadline_at(tp), error);
   }
   // An empty lease when there is nothing now, or the pool is closed. Does not wait, but may call the factory.
   [[nodiscard]] lease try_acquire() {
@@ -10247,11 +10507,13 @@ class resource_pool {
     return lease(std::move(s), fresh);
   }
 
-  lease acquire_deadline(detail::nanoseconds_t deadline_ns) {
+  template <class... Code>
+  lease acquire_deadline(detail::nanoseconds_t deadline_ns, Code&... code) {
     std::shared_ptr<state> s = state_;  // the pool may go while we wait (C3)
     detail::pool_item* got = nullptr;
-    const detail::outcome result = s->core.take(got, deadline_ns);
-    if (result == detail::outcome::closed) detail::fail_pool_closed();
+    const auto take_from = [&](detail::worker* w) { return s->core.take(w, got, deadline_ns); };
+    const detail::outcome result = detail::perform(take_from, code...);
+    if (sizeof...(code) == 0 && result == detail::outcome::closed) detail::fail_pool_closed();
     if (result != detail::outcome::granted) return lease();
     return lease_of(std::move(s), got);
   }
@@ -10286,17 +10548,15 @@ CONCUR_INLINE bool pool_core::take_free(pool_item*& item) noexcept {
   return true;
 }
 
-CONCUR_INLINE outcome pool_core::take(pool_item*& item, nanoseconds_t deadline_ns) {
-  caller me(checkpoint());
+CONCUR_INLINE outcome pool_core::take(worker* w, pool_item*& item, nanoseconds_t deadline_ns) noexcept {
+  caller me(w);
   waiting_.lock.lock();
   if (is_closed_ || take_free(item)) {
     const outcome result = is_closed_ ? outcome::closed : outcome::granted;
     waiting_.lock.unlock();
     return result;
   }
-  const outcome result = waiting_.wait(me, &item, deadline_ns, wait_reason::pool_acquire);
-  if (result == outcome::cancelled) fail_cancelled();
-  return result;
+  return waiting_.wait(me, &item, deadline_ns, wait_reason::pool_acquire);
 }
 
 CONCUR_INLINE bool pool_core::try_take(pool_item*& item) noexcept {
@@ -10464,7 +10724,7 @@ CONCUR_NAMESPACE_END
 CONCUR_NAMESPACE_BEGIN
 namespace detail {
 
-// As a deadline: do not park, and be no checkpoint.
+// As a deadline: do not park.
 inline constexpr nanoseconds_t without_parking = long_ago;
 
 // What one step of an operation came to.
@@ -10499,43 +10759,21 @@ class channel_core {
     if (handles_.fetch_sub(1, std::memory_order_acq_rel) == 1) delete this;
   }
 
-  // Moves from `value` exactly when it returns granted. closed, timed_out or cancelled otherwise.
-  outcome send(T& value, nanoseconds_t deadline_ns) {
-    for (;;) {
-      worker* const w = deadline_ns == without_parking ? this_worker() : checkpoint();
-      {
-        moment now(lock_, w);
-        const attempt result = send_step(value, now.served);
-        if (CONCUR_LIKELY(result == attempt::done)) return outcome::granted;
-        if (result == attempt::closed) return outcome::closed;
-        if (has_no_time(deadline_ns)) return outcome::timed_out;
-        now.keep_lock();
-      }
-      const outcome result = wait<wait_reason::channel_send>(w, &value, deadline_ns);
-      if (CONCUR_LIKELY(result != outcome::retry)) return result;
-    }
+  // Moves from `value` exactly when it returns granted. closed, timed_out or cancelled otherwise; without a code, throws
+  // when it is cancelled.
+  template <class... Code>
+  outcome send(T& value, nanoseconds_t deadline_ns, Code&... code) {
+    return perform([&](worker* w) CONCUR_ALWAYS_INLINED { return send_from(w, value, deadline_ns); }, code...);
   }
+  // Without parking.
+  outcome try_send(T& value) { return send_from(this_worker(), value, without_parking); }
 
-  // Fills the slot exactly when it returns granted. closed (and drained), timed_out or cancelled otherwise.
-  outcome receive(std::optional<T>& slot, nanoseconds_t deadline_ns) {
-    for (;;) {
-      worker* const w = deadline_ns == without_parking ? this_worker() : checkpoint();
-      {
-        moment now(lock_, w);
-        const attempt result = receive_step(slot, now.served);
-        if (CONCUR_LIKELY(result == attempt::done)) return outcome::granted;
-        if (result == attempt::again) continue;
-        if (result == attempt::closed) return outcome::closed;
-        if (has_no_time(deadline_ns)) return outcome::timed_out;
-        now.keep_lock();
-      }
-      const nanoseconds_t soonest_ns = earlier(deadline_ns, ticks_.next_ns());
-      const outcome result = wait<wait_reason::channel_recv>(w, &slot, soonest_ns);
-      if (CONCUR_LIKELY(result == outcome::granted)) return result;
-      if (result == outcome::retry || (tick_source<T>::is_possible && result == outcome::timed_out)) continue;
-      return result;
-    }
+  // Fills the slot exactly when it returns granted. closed (and drained), timed_out or cancelled otherwise, as send.
+  template <class... Code>
+  outcome receive(std::optional<T>& slot, nanoseconds_t deadline_ns, Code&... code) {
+    return perform([&](worker* w) CONCUR_ALWAYS_INLINED { return receive_from(w, slot, deadline_ns); }, code...);
   }
+  outcome try_receive(std::optional<T>& slot) { return receive_from(this_worker(), slot, without_parking); }
 
   // False: it was closed before.
   bool close() noexcept {
@@ -10620,6 +10858,41 @@ class channel_core {
 
  private:
   static constexpr bool moves_quietly = std::is_nothrow_move_constructible<T>::value;
+
+  // From the caller's checkpoint on.
+  CONCUR_FORCE_INLINE outcome send_from(worker* w, T& value, nanoseconds_t deadline_ns) {
+    for (;; w = this_worker()) {
+      {
+        moment now(lock_, w);
+        const attempt result = send_step(value, now.served);
+        if (CONCUR_LIKELY(result == attempt::done)) return outcome::granted;
+        if (result == attempt::closed) return outcome::closed;
+        if (has_no_time(deadline_ns)) return outcome::timed_out;
+        now.keep_lock();
+      }
+      const outcome result = wait<wait_reason::channel_send>(w, &value, deadline_ns);
+      if (CONCUR_LIKELY(result != outcome::retry)) return result;
+    }
+  }
+
+  CONCUR_FORCE_INLINE outcome receive_from(worker* w, std::optional<T>& slot, nanoseconds_t deadline_ns) {
+    for (;; w = this_worker()) {
+      {
+        moment now(lock_, w);
+        const attempt result = receive_step(slot, now.served);
+        if (CONCUR_LIKELY(result == attempt::done)) return outcome::granted;
+        if (result == attempt::again) continue;
+        if (result == attempt::closed) return outcome::closed;
+        if (has_no_time(deadline_ns)) return outcome::timed_out;
+        now.keep_lock();
+      }
+      const nanoseconds_t soonest_ns = earlier(deadline_ns, ticks_.next_ns());
+      const outcome result = wait<wait_reason::channel_recv>(w, &slot, soonest_ns);
+      if (CONCUR_LIKELY(result == outcome::granted)) return result;
+      if (result == outcome::retry || (tick_source<T>::is_possible && result == outcome::timed_out)) continue;
+      return result;
+    }
+  }
 
   // The lock for one moment of an operation. Who was served goes on when it is dropped.
   struct moment {
@@ -10780,8 +11053,8 @@ CONCUR_NAMESPACE_END
 
 CONCUR_NAMESPACE_BEGIN
 
-// What a timed operation came to.
-enum class status : unsigned char { ok, closed, timeout };
+// What a timed operation came to. `cancelled` is said only by the forms that have a std::error_code for it.
+enum class status : unsigned char { ok, closed, timeout, cancelled };
 
 template <class T>
 class channel;
@@ -10846,27 +11119,26 @@ class channel_handle {
     if (core_ != nullptr) core_->release();
   }
 
-  outcome send_item(Item& item, nanoseconds_t deadline_ns) const {
-    if (CONCUR_UNLIKELY(core_ == nullptr)) return wait_on_nil(deadline_ns);
-    return core_->send(item, deadline_ns);
+  template <class... Code>
+  outcome send_item(Item& item, nanoseconds_t deadline_ns, Code&... code) const {
+    if (CONCUR_UNLIKELY(core_ == nullptr)) return wait_on_nil(deadline_ns, code...);
+    return core_->send(item, deadline_ns, code...);
   }
-  outcome receive_item(std::optional<Item>& slot, nanoseconds_t deadline_ns) const {
-    if (CONCUR_UNLIKELY(core_ == nullptr)) return wait_on_nil(deadline_ns);
-    return core_->receive(slot, deadline_ns);
+  template <class... Code>
+  outcome receive_item(std::optional<Item>& slot, nanoseconds_t deadline_ns, Code&... code) const {
+    if (CONCUR_UNLIKELY(core_ == nullptr)) return wait_on_nil(deadline_ns, code...);
+    return core_->receive(slot, deadline_ns, code...);
   }
   void must_send(Item& item) const {
-    const outcome result = send_item(item, never);
-    if (CONCUR_LIKELY(result == outcome::granted)) return;
-    if (result == outcome::closed) fail_closed("concur::channel::send: the channel is closed");
-    fail_cancelled();
+    if (CONCUR_LIKELY(send_item(item, never) == outcome::granted)) return;
+    fail_closed("concur::channel::send: the channel is closed");
   }
-  bool must_receive(std::optional<Item>& slot) const {
-    const outcome result = receive_item(slot, never);
-    if (CONCUR_UNLIKELY(result == outcome::cancelled)) fail_cancelled();
-    return result == outcome::granted;
+  bool try_send_item(Item& item) const { return core_ != nullptr && core_->try_send(item) == outcome::granted; }
+  bool try_receive_item(std::optional<Item>& slot) const {
+    return core_ != nullptr && core_->try_receive(slot) == outcome::granted;
   }
-  static status to_status(outcome result) {
-    if (result == outcome::cancelled) fail_cancelled();
+  static status to_status(outcome result) noexcept {
+    if (result == outcome::cancelled) return status::cancelled;
     if (result == outcome::closed) return status::closed;
     return result == outcome::granted ? status::ok : status::timeout;
   }
@@ -10874,10 +11146,9 @@ class channel_handle {
  private:
   friend struct channel_access;
 
-  static outcome wait_on_nil(nanoseconds_t deadline_ns) {
-    if (deadline_ns == without_parking) return outcome::timed_out;
-    caller me(checkpoint());
-    return me.park(nullptr, deadline_ns, wait_reason::channel_recv);
+  template <class... Code>
+  static outcome wait_on_nil(nanoseconds_t deadline_ns, Code&... code) {
+    return perform([=](worker* w) { return caller(w).park(nullptr, deadline_ns, wait_reason::channel_recv); }, code...);
   }
 
   channel_core<Item>* core_ = nullptr;
@@ -10907,7 +11178,8 @@ struct channel_access {
 // All members may be called from any fiber and any thread at once (the handle itself, like any variable, is not to be
 // assigned while another uses it). A send happens before the receive that gets its value; the k-th receive on a
 // channel of capacity C happens before the (k+C)-th send completes; a close happens before the receive that sees it.
-// T is moved under a lock: its move constructor must not park.
+// T is moved under a lock: its move constructor must not park. The forms with a std::error_code say there that the caller
+// was cancelled, and do not throw for it, nor for a closed channel.
 template <class T>
 class channel : public detail::channel_handle<T> {
   using base = detail::channel_handle<T>;
@@ -10925,8 +11197,16 @@ class channel : public detail::channel_handle<T> {
     T copy(value);
     this->must_send(copy);
   }
+  // False: cancelled, which the code says, or closed. The value has not been moved from then.
+  bool send(T&& value, std::error_code& error) {
+    return this->send_item(value, detail::never, error) == detail::outcome::granted;
+  }
+  bool send(const T& value, std::error_code& error) {
+    T copy(value);
+    return send(std::move(copy), error);
+  }
   // Never parks. False: full, closed or nil, and the value is untouched.
-  bool try_send(T& value) { return this->send_item(value, detail::without_parking) == detail::outcome::granted; }
+  bool try_send(T& value) { return this->try_send_item(value); }
   bool try_send(T&& value) { return try_send(value); }
   // Parks until the deadline at most; the value is untouched unless it says ok. Throws `cancelled`.
   template <class Rep, class Period>
@@ -10937,18 +11217,31 @@ class channel : public detail::channel_handle<T> {
   status send_until(T& value, const std::chrono::time_point<Clock, Duration>& tp) {
     return base::to_status(this->send_item(value, detail::deadline_at(tp)));
   }
+  template <class Rep, class Period>
+  status send_for(T& value, std::chrono::duration<Rep, Period> d, std::error_code& error) {
+    return base::to_status(this->send_item(value, detail::deadline_after(d), error));
+  }
+  template <class Clock, class Duration>
+  status send_until(T& value, const std::chrono::time_point<Clock, Duration>& tp, std::error_code& error) {
+    return base::to_status(this->send_item(value, detail::deadline_at(tp), error));
+  }
 
   // Parks while the channel is empty. Nothing, once it is closed and drained. Throws `cancelled`, and then has taken
   // no value.
   std::optional<T> recv() {
     std::optional<T> slot;
-    this->must_receive(slot);
+    this->receive_item(slot, detail::never);
+    return slot;
+  }
+  std::optional<T> recv(std::error_code& error) {
+    std::optional<T> slot;
+    this->receive_item(slot, detail::never, error);
     return slot;
   }
   // Never parks. Nothing: it is empty, closed or not.
   std::optional<T> try_recv() {
     std::optional<T> slot;
-    this->receive_item(slot, detail::without_parking);
+    this->try_receive_item(slot);
     return slot;
   }
   // Parks until the deadline at most, and assigns to `value` when it says ok. Throws `cancelled`.
@@ -10959,6 +11252,14 @@ class channel : public detail::channel_handle<T> {
   template <class Clock, class Duration>
   status recv_until(T& value, const std::chrono::time_point<Clock, Duration>& tp) {
     return recv_deadline(value, detail::deadline_at(tp));
+  }
+  template <class Rep, class Period>
+  status recv_for(T& value, std::chrono::duration<Rep, Period> d, std::error_code& error) {
+    return recv_deadline(value, detail::deadline_after(d), error);
+  }
+  template <class Clock, class Duration>
+  status recv_until(T& value, const std::chrono::time_point<Clock, Duration>& tp, std::error_code& error) {
+    return recv_deadline(value, detail::deadline_at(tp), error);
   }
 
   // For `for (T v : ch)`: receives until the channel is closed and drained. Dereferencing moves the value out.
@@ -10976,7 +11277,7 @@ class channel : public detail::channel_handle<T> {
     T* operator->() { return &*slot_; }
     iterator& operator++() {
       slot_.reset();
-      if (!source_->must_receive(slot_)) source_ = nullptr;
+      if (source_->receive_item(slot_, detail::never) != detail::outcome::granted) source_ = nullptr;
       return *this;
     }
     void operator++(int) { ++*this; }
@@ -10991,9 +11292,10 @@ class channel : public detail::channel_handle<T> {
   iterator end() noexcept { return iterator(); }
 
  private:
-  status recv_deadline(T& value, detail::nanoseconds_t deadline_ns) {
+  template <class... Code>
+  status recv_deadline(T& value, detail::nanoseconds_t deadline_ns, Code&... code) {
     std::optional<T> slot;
-    const status result = base::to_status(this->receive_item(slot, deadline_ns));
+    const status result = base::to_status(this->receive_item(slot, deadline_ns, code...));
     if (slot) value = std::move(*slot);
     return result;
   }
@@ -11015,38 +11317,61 @@ class channel<void> : public detail::channel_handle<detail::signal_item> {
     detail::signal_item item;
     this->must_send(item);
   }
+  bool send(std::error_code& error) { return send_deadline(detail::never, error) == status::ok; }
   bool try_send() {
     detail::signal_item item;
-    return this->send_item(item, detail::without_parking) == detail::outcome::granted;
+    return this->try_send_item(item);
   }
   template <class Rep, class Period>
   status send_for(std::chrono::duration<Rep, Period> d) {
-    detail::signal_item item;
-    return base::to_status(this->send_item(item, detail::deadline_after(d)));
+    return send_deadline(detail::deadline_after(d));
   }
   template <class Clock, class Duration>
   status send_until(const std::chrono::time_point<Clock, Duration>& tp) {
-    detail::signal_item item;
-    return base::to_status(this->send_item(item, detail::deadline_at(tp)));
+    return send_deadline(detail::deadline_at(tp));
   }
-  // True: a signal came. False: closed and drained.
-  bool recv() {
-    std::optional<detail::signal_item> slot;
-    return this->must_receive(slot);
+  template <class Rep, class Period>
+  status send_for(std::chrono::duration<Rep, Period> d, std::error_code& error) {
+    return send_deadline(detail::deadline_after(d), error);
   }
+  template <class Clock, class Duration>
+  status send_until(const std::chrono::time_point<Clock, Duration>& tp, std::error_code& error) {
+    return send_deadline(detail::deadline_at(tp), error);
+  }
+  // True: a signal came. False: closed and drained, or cancelled, which the code says.
+  bool recv() { return recv_deadline(detail::never) == status::ok; }
+  bool recv(std::error_code& error) { return recv_deadline(detail::never, error) == status::ok; }
   bool try_recv() {
     std::optional<detail::signal_item> slot;
-    return this->receive_item(slot, detail::without_parking) == detail::outcome::granted;
+    return this->try_receive_item(slot);
   }
   template <class Rep, class Period>
   status recv_for(std::chrono::duration<Rep, Period> d) {
-    std::optional<detail::signal_item> slot;
-    return base::to_status(this->receive_item(slot, detail::deadline_after(d)));
+    return recv_deadline(detail::deadline_after(d));
   }
   template <class Clock, class Duration>
   status recv_until(const std::chrono::time_point<Clock, Duration>& tp) {
+    return recv_deadline(detail::deadline_at(tp));
+  }
+  template <class Rep, class Period>
+  status recv_for(std::chrono::duration<Rep, Period> d, std::error_code& error) {
+    return recv_deadline(detail::deadline_after(d), error);
+  }
+  template <class Clock, class Duration>
+  status recv_until(const std::chrono::time_point<Clock, Duration>& tp, std::error_code& error) {
+    return recv_deadline(detail::deadline_at(tp), error);
+  }
+
+ private:
+  template <class... Code>
+  status send_deadline(detail::nanoseconds_t deadline_ns, Code&... code) {
+    detail::signal_item item;
+    return base::to_status(this->send_item(item, deadline_ns, code...));
+  }
+  template <class... Code>
+  status recv_deadline(detail::nanoseconds_t deadline_ns, Code&... code) {
     std::optional<detail::signal_item> slot;
-    return base::to_status(this->receive_item(slot, detail::deadline_at(tp)));
+    return base::to_status(this->receive_item(slot, deadline_ns, code...));
   }
 };
 
@@ -11347,18 +11672,27 @@ struct select_list {
   select_order order;
   nanoseconds_t deadline_ns;  // of the whole; never
   bool may_park;              // false: as if there was an `otherwise`
+  std::error_code* error;     // where a cancellation is told; null: it is thrown
 };
 
-// The index of the case that went; its function has not run. -1: none could, and the deadline passed or it may not park.
-CONCUR_INLINE int run_select(const select_list& list);
+// granted: `chosen` is the index of the case that went; its function has not run. timed_out: none could, and the deadline
+// passed or it may not park. Or cancelled.
+CONCUR_INLINE outcome run_select(const select_list& list, int& chosen);
+
+// In either form: whether a case went. The checkpoint is run_select's own, which looks first whether it may park at all.
+inline bool perform_select(const select_list& list, int& chosen) {
+  const outcome result = run_select(list, chosen);
+  return (list.error != nullptr ? or_tell(result, *list.error) : or_throw(result)) == outcome::granted;
+}
 
 template <class... Cases>
-int select_now(select_order order, Cases&... cases) {
+int select_now(select_order order, std::error_code* error, Cases&... cases) {
   static_assert((std::is_base_of<select_case, Cases>::value && ...), "select takes cases: recv(channel, f), send(...)");
   constexpr unsigned count = sizeof...(cases);
   select_case* list[count + 1] = {&cases..., nullptr};
   select_case* by_address[count + 1];
-  const int chosen = run_select({list, by_address, count, order, never, true});
+  int chosen = -1;
+  if (!perform_select({list, by_address, count, order, never, true, error}, chosen)) return -1;
   list[chosen]->run();
   return chosen;
 }
@@ -11373,12 +11707,22 @@ int select_now(select_order order, Cases&... cases) {
 // compiler, as for all arguments (a selector with braces fixes it).
 template <class... Cases>
 int select(Cases&&... cases) {
-  return detail::select_now(detail::select_order::random, cases...);
+  return detail::select_now(detail::select_order::random, nullptr, cases...);
 }
 // The same, but of several cases that can go it takes the first.
 template <class... Cases>
 int select_ordered(Cases&&... cases) {
-  return detail::select_now(detail::select_order::first, cases...);
+  return detail::select_now(detail::select_order::first, nullptr, cases...);
+}
+// The same, but a cancellation is said in the code, and the index is -1 then. The code stands before the cases, and is set
+// before the function of the one that went runs.
+template <class... Cases>
+int select(std::error_code& error, Cases&&... cases) {
+  return detail::select_now(detail::select_order::random, &error, cases...);
+}
+template <class... Cases>
+int select_ordered(std::error_code& error, Cases&&... cases) {
+  return detail::select_now(detail::select_order::first, &error, cases...);
 }
 
 // Cases that belong to no channel. A duration counts from here.
@@ -11584,12 +11928,18 @@ inline nanoseconds_t soonest_deadline(const select_list& list, const case_traits
   return soonest_ns;
 }
 
-CONCUR_INLINE int run_select(const select_list& list) {
+CONCUR_INLINE outcome run_select(const select_list& list, int& chosen_index) {
   int otherwise = -1;
   const case_traits all = traits_of(list, otherwise);
   const bool may_park = list.may_park && otherwise < 0;
-  for (;;) {
-    worker* const w = may_park ? checkpoint() : this_worker();
+  worker* w = nullptr;
+  if (!may_park)
+    w = this_worker();
+  else if (list.error == nullptr)
+    w = checkpoint();
+  else if (!checkpoint_quietly(w))
+    return outcome::cancelled;
+  for (;; w = this_worker()) {
     std::optional<poll_room> in_poll;
     if (CONCUR_UNLIKELY(all.prepares)) {
       for (unsigned i = 0; i < list.count; ++i) list.cases[i]->prepare();
@@ -11604,10 +11954,14 @@ CONCUR_INLINE int run_select(const select_list& list) {
       deadline_ns = soonest_deadline(list, all);
       const nanoseconds_t now = deadline_ns != never ? seam_now() : long_ago;
       const answer found = take_one(list, w, now, held.served);
-      if (found.taken != nullptr) return index_of(list, found.taken);
+      if (found.taken != nullptr) {
+        chosen_index = index_of(list, found.taken);
+        return outcome::granted;
+      }
       if (found.must_look_again) continue;
-      if (!may_park) return otherwise;
-      if (list.deadline_ns <= now) return -1;
+      chosen_index = otherwise;
+      if (!may_park) return otherwise < 0 ? outcome::timed_out : outcome::granted;
+      if (list.deadline_ns <= now) return outcome::timed_out;
       enter_sites(list, sites, me.who(), w);
       locks = held.keep();
     }
@@ -11615,8 +11969,11 @@ CONCUR_INLINE int run_select(const select_list& list) {
         in_poll ? in_poll->park(me.thread(), locks, deadline_ns) : me.park_at_all(locks, deadline_ns);
     select_case* const chosen = chosen_of(list.by_address, sites);
     leave_sites(list.by_address, sites, chosen);
-    if (result == outcome::cancelled) fail_cancelled();
-    if (chosen != nullptr && result != outcome::retry && chosen->end(result)) return index_of(list, chosen);
+    if (result == outcome::cancelled) return result;
+    if (chosen != nullptr && result != outcome::retry && chosen->end(result)) {
+      chosen_index = index_of(list, chosen);
+      return outcome::granted;
+    }
   }
 }
 
@@ -11839,25 +12196,42 @@ class selector {
   // How many cases can still happen.
   std::size_t size() const noexcept;
 
-  // As select: the index of the case that went, after its function. Without a case it parks until it is cancelled.
-  int wait() { return wait_in_order(detail::select_order::random, detail::never, true); }
+  // As select: the index of the case that went, after its function. Without a case it parks until it is cancelled. The
+  // forms with a code, here and below, say there that they were cancelled, and return -1; it is set before the function.
+  int wait() { return wait_deadline(detail::never); }
+  int wait(std::error_code& error) { return wait_deadline(detail::never, &error); }
   // Of several that can go the one with the lowest index.
   int wait_ordered() { return wait_in_order(detail::select_order::first, detail::never, true); }
+  int wait_ordered(std::error_code& error) {
+    return wait_in_order(detail::select_order::first, detail::never, true, &error);
+  }
   // -1: the time passed first.
   template <class Rep, class Period>
   int wait_for(std::chrono::duration<Rep, Period> d) {
-    return wait_in_order(detail::select_order::random, detail::deadline_after(d), true);
+    return wait_deadline(detail::deadline_after(d));
   }
   template <class Clock, class Duration>
   int wait_until(const std::chrono::time_point<Clock, Duration>& tp) {
-    return wait_in_order(detail::select_order::random, detail::deadline_at(tp), true);
+    return wait_deadline(detail::deadline_at(tp));
+  }
+  template <class Rep, class Period>
+  int wait_for(std::chrono::duration<Rep, Period> d, std::error_code& error) {
+    return wait_deadline(detail::deadline_after(d), &error);
+  }
+  template <class Clock, class Duration>
+  int wait_until(const std::chrono::time_point<Clock, Duration>& tp, std::error_code& error) {
+    return wait_deadline(detail::deadline_at(tp), &error);
   }
   // -1: none could go. Never parks.
   int try_wait() { return wait_in_order(detail::select_order::random, detail::never, false); }
 
  private:
   int keep(std::unique_ptr<detail::select_case> one);
-  int wait_in_order(detail::select_order order, detail::nanoseconds_t deadline_ns, bool may_park);
+  int wait_deadline(detail::nanoseconds_t deadline_ns, std::error_code* error = nullptr) {
+    return wait_in_order(detail::select_order::random, deadline_ns, true, error);
+  }
+  int wait_in_order(detail::select_order order, detail::nanoseconds_t deadline_ns, bool may_park,
+                    std::error_code* error = nullptr);
 
   std::vector<std::shared_ptr<detail::select_case>> cases_;  // null: removed, or spent; shared with a wait that runs it
   std::vector<detail::select_case*> room_;                   // for the lists of a wait
@@ -11888,15 +12262,16 @@ CONCUR_INLINE std::size_t selector::size() const noexcept {
   return count;
 }
 
-CONCUR_INLINE int selector::wait_in_order(detail::select_order order, detail::nanoseconds_t deadline_ns,
-                                          bool may_park) {
+CONCUR_INLINE int selector::wait_in_order(detail::select_order order, detail::nanoseconds_t deadline_ns, bool may_park,
+                                          std::error_code* error) {
   unsigned count = 0;
   for (const auto& one : cases_) {
     if (one != nullptr) room_[count++] = one.get();
   }
   detail::select_case** const room = room_.data();
-  const int chosen = detail::run_select({room, room + cases_.size(), count, order, deadline_ns, may_park});
-  if (chosen < 0) return -1;
+  int chosen = -1;
+  if (!detail::perform_select({room, room + cases_.size(), count, order, deadline_ns, may_park, error}, chosen))
+    return -1;
   std::size_t index = 0;
   while (cases_[index].get() != room[chosen]) ++index;
   const std::shared_ptr<detail::select_case> running = cases_[index];  // its function may remove it
@@ -12035,8 +12410,8 @@ class future_state {
   }
 
   // Parks until there is a result or the deadline has passed. granted, timed_out or cancelled. A deadline that has
-  // passed already only looks.
-  outcome wait(nanoseconds_t deadline_ns);
+  // passed already only looks. From the caller's checkpoint on.
+  outcome wait_from(worker* w, nanoseconds_t deadline_ns) noexcept;
 
   // The result, or error, is in place. What comes due by that is put behind what is in `due`. False: nobody will ask,
   // and the caller releases the memory (U1).
@@ -12147,8 +12522,8 @@ CONCUR_INLINE void run_due(due_list& due) noexcept {
   while (continuation* one = due.pop()) one->run(one, due);
 }
 
-CONCUR_INLINE outcome future_state::wait(nanoseconds_t deadline_ns) {
-  caller me(checkpoint());
+CONCUR_INLINE outcome future_state::wait_from(worker* w, nanoseconds_t deadline_ns) noexcept {
+  caller me(w);
   if (lock_.lock_unless_retired() == ready) return outcome::granted;
   if (deadline_ns != never && deadline_ns <= seam_now() && !CONCUR_MUTANT_IS(149)) {
     lock_.unlock();
@@ -12349,9 +12724,11 @@ class future {
   // The result for many takers. This future is empty afterwards.
   shared_future<R> share();
 
-  // Parks until the result is there. Throws `cancelled`.
+  // Parks until the result is there. Throws `cancelled`; the form with a code says so there, and returns false. After true,
+  // get() does not wait.
   void wait() const { wait_deadline(detail::never); }
-  // The same with a limit: false when that passed first.
+  bool wait(std::error_code& error) const { return wait_deadline(detail::never, error); }
+  // The same with a limit: false also when that passed first.
   template <class Rep, class Period>
   bool wait_for(std::chrono::duration<Rep, Period> d) const {
     return wait_deadline(detail::deadline_after(d));
@@ -12360,6 +12737,14 @@ class future {
   bool wait_until(const std::chrono::time_point<Clock, Duration>& tp) const {
     return wait_deadline(detail::deadline_at(tp));
   }
+  template <class Rep, class Period>
+  bool wait_for(std::chrono::duration<Rep, Period> d, std::error_code& error) const {
+    return wait_deadline(detail::deadline_after(d), error);
+  }
+  template <class Clock, class Duration>
+  bool wait_until(const std::chrono::time_point<Clock, Duration>& tp, std::error_code& error) const {
+    return wait_deadline(detail::deadline_at(tp), error);
+  }
 
  private:
   friend struct detail::future_access;
@@ -12367,11 +12752,11 @@ class future {
     void operator()(detail::result_state<R>* state) const noexcept { state->release(state); }
   };
 
-  bool wait_deadline(detail::nanoseconds_t deadline_ns) const {
+  template <class... Code>
+  bool wait_deadline(detail::nanoseconds_t deadline_ns, Code&... code) const {
     if (state_ == nullptr) detail::fail_no_state();
-    const detail::outcome result = state_->wait(deadline_ns);
-    if (result == detail::outcome::cancelled) detail::fail_cancelled();
-    return result == detail::outcome::granted;
+    return detail::perform([&](detail::worker* w) { return state_->wait_from(w, deadline_ns); }, code...) ==
+           detail::outcome::granted;
   }
 
   // Without waiting; the result is there.
@@ -13629,7 +14014,7 @@ class nursery_core : public nursery_part {
     return w != nullptr && w->sched == home_ && w->current != nullptr ? w : nullptr;
   }
   void wait_for_children() noexcept;
-  void fail_ended();
+  [[noreturn]] void fail_ended();
 
   scheduler* home_;
   fiber* host_;
@@ -14580,7 +14965,7 @@ void try_for(nursery& n, decision& winner, result_room<R>& result, failure& own,
 
 // One of race's.
 template <class R, class F>
-void race_for(nursery& n, decision& winner, result_room<R>& result, std::exception_ptr& error, F& f) {
+void race_for(nursery& n, decision& winner, result_room<R>& result, [[maybe_unused]] std::exception_ptr& error, F& f) {
   result_room<R> mine;
 #if CONCUR_EXCEPTIONS
   try {
@@ -15410,8 +15795,9 @@ class shared_future {
     wait();
     return view();
   }
+  // As those of future, and so are the forms with a code.
   void wait() const { must_be_valid().end.wait(); }
-  // With a limit: false when that passed first.
+  bool wait(std::error_code& error) const { return must_be_valid().end.wait(error); }
   template <class Rep, class Period>
   bool wait_for(std::chrono::duration<Rep, Period> d) const {
     return must_be_valid().end.wait_for(d);
@@ -15419,6 +15805,14 @@ class shared_future {
   template <class Clock, class Duration>
   bool wait_until(const std::chrono::time_point<Clock, Duration>& tp) const {
     return must_be_valid().end.wait_until(tp);
+  }
+  template <class Rep, class Period>
+  bool wait_for(std::chrono::duration<Rep, Period> d, std::error_code& error) const {
+    return must_be_valid().end.wait_for(d, error);
+  }
+  template <class Clock, class Duration>
+  bool wait_until(const std::chrono::time_point<Clock, Duration>& tp, std::error_code& error) const {
+    return must_be_valid().end.wait_until(tp, error);
   }
 
   // As future::then, with f(const R&), f(R&) or f(). This shared_future stays as it is, and so may many go on with one
@@ -15805,7 +16199,12 @@ class fiber_id {
 };
 
 namespace detail {
-CONCUR_INLINE void sleep_until_ns(nanoseconds_t deadline_ns);
+// After the checkpoint. timed_out or cancelled.
+CONCUR_INLINE outcome sleep_from(worker* w, nanoseconds_t deadline_ns) noexcept;
+template <class... Code>
+bool sleep_until_ns(nanoseconds_t deadline_ns, Code&... code) {
+  return perform([&](worker* w) { return sleep_from(w, deadline_ns); }, code...) != outcome::cancelled;
+}
 CONCUR_INLINE void yield_thread() noexcept;
 CONCUR_INLINE void fire_own_timers(worker* w, nanoseconds_t now) noexcept;
 
@@ -15833,7 +16232,7 @@ inline void(yield)() noexcept {
 }
 
 // Parks until the time has come, never less; a time that has passed only lets others run. duration::max() sleeps
-// until cancelled. Throws `cancelled`.
+// until cancelled. Throws `cancelled`; the form with a code says so there, and returns false.
 template <class Rep, class Period>
 void sleep_for(std::chrono::duration<Rep, Period> d) {
   detail::sleep_until_ns(detail::deadline_after(d));
@@ -15841,6 +16240,14 @@ void sleep_for(std::chrono::duration<Rep, Period> d) {
 template <class Clock, class Duration>
 void sleep_until(const std::chrono::time_point<Clock, Duration>& tp) {
   detail::sleep_until_ns(detail::deadline_at(tp));
+}
+template <class Rep, class Period>
+bool sleep_for(std::chrono::duration<Rep, Period> d, std::error_code& error) {
+  return detail::sleep_until_ns(detail::deadline_after(d), error);
+}
+template <class Clock, class Duration>
+bool sleep_until(const std::chrono::time_point<Clock, Duration>& tp, std::error_code& error) {
+  return detail::sleep_until_ns(detail::deadline_at(tp), error);
 }
 
 CONCUR_INLINE fiber_id get_id() noexcept;
@@ -15851,10 +16258,15 @@ CONCUR_INLINE void name(std::string_view new_name);
 // Whether the next parking operation will throw `cancelled`.
 CONCUR_INLINE bool cancelled() noexcept;
 // For loops that compute: throws `cancelled` if the fiber is, also if a limit has just passed, and lets others run when its
-// slice is used up. While timers are set it looks at the clock, which costs some 20 ns.
+// slice is used up. While timers are set it looks at the clock, which costs some 20 ns. The form with a code says it there,
+// and returns false.
 inline void checkpoint() {
   detail::fire_overdue();
   detail::checkpoint();
+}
+inline bool checkpoint(std::error_code& error) {
+  detail::fire_overdue();
+  return detail::perform([](detail::worker*) { return detail::outcome::granted; }, error) == detail::outcome::granted;
 }
 
 }  // namespace this_fiber
@@ -15869,17 +16281,16 @@ CONCUR_INLINE void yield_thread() noexcept { sched_yield(); }
 
 CONCUR_INLINE void fire_own_timers(worker* w, nanoseconds_t now) noexcept { w->timers.fire(now); }
 
-CONCUR_INLINE void sleep_until_ns(nanoseconds_t deadline_ns) {
-  worker* w = checkpoint();
+CONCUR_INLINE outcome sleep_from(worker* w, nanoseconds_t deadline_ns) noexcept {
   if (deadline_ns != never && deadline_ns <= seam_now()) {
     if (w != nullptr)
       yield_fiber(w);
     else
       yield_thread();
-    return;
+    return outcome::timed_out;
   }
   caller me(w);
-  if (me.park(nullptr, deadline_ns, wait_reason::sleep) == outcome::cancelled) fail_cancelled();
+  return me.park(nullptr, deadline_ns, wait_reason::sleep);
 }
 
 inline fiber* this_fiber_block() noexcept {
@@ -16228,6 +16639,8 @@ namespace detail {
 
 // What read and write return; the same type as ssize_t.
 using io_result = std::make_signed_t<std::size_t>;
+// What run_io returns to a caller that was cancelled: no errno, and so not taken for that of a descriptor that was closed.
+inline constexpr int io_cancelled = -0x10000;
 
 // The system calls, by name; minus errno for a failure. MSG_DONTWAIT or O_NONBLOCK is the caller's affair, SIGPIPE is
 // not raised.
@@ -16272,23 +16685,22 @@ struct turn_scope {
   bool is_mine = false;
 };
 
-// What an ended wait means for the call: 0 to try again, else minus errno. Throws `cancelled`.
-inline io_result after_wait(outcome result, int error) {
+// What an ended wait means for the call: 0 to try again, else minus errno, or io_cancelled.
+inline io_result after_wait(outcome result, int error) noexcept {
   if (error != 0) return -error;
   if (CONCUR_LIKELY(result == outcome::granted)) return 0;
-#if CONCUR_EXCEPTIONS
-  if (result == outcome::cancelled) fail_cancelled();
-#endif
+  if (result == outcome::cancelled) return io_cancelled;
   return result == outcome::timed_out ? -ETIMEDOUT : -ECANCELED;
 }
 
 // Calls op() until it gives anything but "not now", waiting in between. op returns a count, or minus errno; so does
-// run_io, with ETIMEDOUT for a deadline that passed and ECANCELED for a descriptor that was closed meanwhile. Throws
-// `cancelled`.
+// run_io, with ETIMEDOUT for a deadline that passed and ECANCELED for a descriptor that was closed meanwhile. io_cancelled
+// when the caller was cancelled, which the layers above throw, or tell.
 // stream_bytes: for reads of a stream, how many bytes op asks for; see G5 of reactor.hpp. 0 for all else.
 template <class Op>
 io_result run_io(int fd, direction d, nanoseconds_t deadline_ns, Op op, std::size_t stream_bytes = 0) {
-  worker* w = checkpoint();
+  worker* w = nullptr;
+  if (CONCUR_UNLIKELY(!checkpoint_quietly(w))) return io_cancelled;
   if (CONCUR_UNLIKELY(deadline_ns != never) && deadline_ns <= seam_now()) return -ETIMEDOUT;
   if (CONCUR_UNLIKELY(w == nullptr)) return run_io_blocking(fd, d, deadline_ns, op);
   descriptor_slot* slot = slot_of(fd);
@@ -16646,7 +17058,7 @@ class pin_scope {
 
 }  // namespace detail
 
-// Each throws `cancelled` besides what POSIX says.
+// Each throws `cancelled` besides what POSIX says. Built without exceptions they fail with ECANCELED instead.
 namespace io {
 
 using ssize_type = detail::io_result;  // ssize_t
@@ -16667,10 +17079,16 @@ CONCUR_NAMESPACE_END
 CONCUR_NAMESPACE_BEGIN
 namespace detail {
 
-// The result as POSIX gives it: minus one and errno.
+// The result as POSIX gives it: minus one and errno. Throws `cancelled`; without exceptions that is ECANCELED.
 template <class Result>
-Result posix_result(Result result) noexcept {
+Result posix_result(Result result) {
   if (result >= 0) return result;
+  if (CONCUR_UNLIKELY(result == io_cancelled)) {
+#  if CONCUR_EXCEPTIONS
+    fail_cancelled();
+#  endif
+    result = -ECANCELED;
+  }
   sys::set_errno(static_cast<int>(-result));
   return -1;
 }
@@ -16804,8 +17222,20 @@ endpoint ask_endpoint(int fd, Ask ask) noexcept {
 CONCUR_INLINE endpoint local_endpoint_of(int fd) noexcept { return ask_endpoint(fd, &::getsockname); }
 CONCUR_INLINE endpoint peer_endpoint_of(int fd) noexcept { return ask_endpoint(fd, &::getpeername); }
 
+// A cancelled caller has the portable code, a descriptor that was closed under it the system's.
 inline std::error_code to_code(io_result result) noexcept {
+  if (CONCUR_UNLIKELY(result == io_cancelled)) return std::make_error_code(std::errc::operation_canceled);
   return result < 0 ? std::error_code(static_cast<int>(-result), std::system_category()) : std::error_code();
+}
+// For what needs no system call, and is a checkpoint all the same.
+inline bool has_passed_checkpoint(std::error_code& error) noexcept {
+  worker* w = nullptr;
+  return or_tell(checkpoint_quietly(w) ? outcome::granted : outcome::cancelled, error) == outcome::granted;
+}
+// Throws what the form with a code has told.
+[[noreturn]] inline void fail_io(std::error_code code, const std::string& what) {
+  if (code == to_code(io_cancelled)) fail_cancelled();
+  fail_code(code, what);
 }
 
 // A new TCP socket for the endpoint's family; minus errno on failure.
@@ -16842,12 +17272,13 @@ CONCUR_NAMESPACE_END
 // itself.
 //
 // Every function has two forms. One throws std::system_error, whose text says what was done and with whom; the other
-// takes a std::error_code as its last argument and does not throw for failures of I/O. Both throw `cancelled`.
+// takes a std::error_code as its last argument and does not throw. The first throws `cancelled`, the second says
+// std::errc::operation_canceled for that.
 //
 // One fiber may read while another writes. Deadlines are moments, not lengths of time: set once, they hold for every
 // call until changed, and a call after the deadline fails with std::errc::timed_out before it does anything. A
 // default-constructed moment means that there is none. Closing a stream that another fiber waits on wakes that fiber
-// with std::errc::operation_canceled.
+// with std::errc::operation_canceled, too; this_fiber::cancelled() tells the two apart.
 
 CONCUR_NAMESPACE_BEGIN
 
@@ -16951,8 +17382,8 @@ CONCUR_NAMESPACE_BEGIN
 
 CONCUR_INLINE void tcp_stream::fail(const char* what, std::error_code error) const {
   const endpoint peer = peer_endpoint();
-  detail::fail_code(error, std::string("concur::tcp_stream::") + what +
-                               (peer.is_empty() ? std::string() : " with " + peer.to_string()));
+  detail::fail_io(error, std::string("concur::tcp_stream::") + what +
+                             (peer.is_empty() ? std::string() : " with " + peer.to_string()));
 }
 
 CONCUR_INLINE tcp_stream tcp_stream::connect(const endpoint& to, std::error_code& error) {
@@ -16961,6 +17392,7 @@ CONCUR_INLINE tcp_stream tcp_stream::connect(const endpoint& to, std::error_code
     error = std::make_error_code(std::errc::invalid_argument);
     return tcp_stream();
   }
+  if (!detail::has_passed_checkpoint(error)) return tcp_stream();
   const int fd = detail::open_socket(to);
   tcp_stream stream(fd < 0 ? -1 : fd);
   const int result = fd < 0 ? fd : detail::connect_descriptor(fd, to.data(), to.size(), detail::never);
@@ -16972,7 +17404,7 @@ CONCUR_INLINE tcp_stream tcp_stream::connect(const endpoint& to, std::error_code
 CONCUR_INLINE tcp_stream tcp_stream::connect(const endpoint& to) {
   std::error_code error;
   tcp_stream stream = connect(to, error);
-  if (error) detail::fail_code(error, "concur::tcp_stream::connect to " + to.to_string());
+  if (error) detail::fail_io(error, "concur::tcp_stream::connect to " + to.to_string());
   return stream;
 }
 
@@ -16991,9 +17423,11 @@ CONCUR_INLINE detail::io_result tcp_stream::receive(void* data, std::size_t size
 }
 
 CONCUR_INLINE std::size_t tcp_stream::read_some(void* data, std::size_t size, std::error_code& error) {
+  if (CONCUR_UNLIKELY(size == 0 || rest_ != nullptr)) {
+    if (!detail::has_passed_checkpoint(error)) return 0;
+    return rest_ != nullptr ? take_rest(data, size) : 0;
+  }
   error.clear();
-  if (size == 0) return 0;
-  if (CONCUR_UNLIKELY(rest_ != nullptr)) return take_rest(data, size);
   const detail::io_result count = receive(data, size);
   if (CONCUR_LIKELY(count >= 0)) return static_cast<std::size_t>(count);
   error = detail::to_code(count);
@@ -17030,8 +17464,7 @@ CONCUR_INLINE std::size_t tcp_stream::read_exactly(void* data, std::size_t size)
 CONCUR_INLINE std::string tcp_stream::read_until(std::string_view delimiter, std::size_t limit,
                                                  std::error_code& error) {
   constexpr std::size_t chunk = 4096;
-  error.clear();
-  if (delimiter.empty()) return std::string();
+  if (!detail::has_passed_checkpoint(error) || delimiter.empty()) return std::string();
   if (rest_ == nullptr) rest_ = std::make_unique<std::string>();
   std::size_t searched = 0;
   for (;;) {
@@ -17201,8 +17634,7 @@ CONCUR_INLINE tcp_stream tcp_listener::accept() {
   tcp_stream stream = accept(error);
   if (error) {
     const endpoint at = local_endpoint();
-    detail::fail_code(error,
-                      "concur::tcp_listener::accept" + (at.is_empty() ? std::string() : " on " + at.to_string()));
+    detail::fail_io(error, "concur::tcp_listener::accept" + (at.is_empty() ? std::string() : " on " + at.to_string()));
   }
   return stream;
 }

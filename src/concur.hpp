@@ -45,6 +45,7 @@
 #include "runtime/scheduler.hpp"
 #include "runtime/suspend.hpp"
 #include "runtime/caller.hpp"
+#include "runtime/forms.hpp"
 #include "runtime/wait_queue.hpp"
 #include "runtime/cancel.hpp"
 #include "runtime/idle_sleep.hpp"

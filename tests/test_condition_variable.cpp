@@ -370,6 +370,23 @@ TEST_CASE("cancelled: the lock is held again, also when it has to be waited for"
   }
 }
 
+TEST_CASE("cancelled before it waits: it does not matter that the condition holds") {
+  const nothing_left_over guard;
+  mutex m;
+  condition_variable changed;
+  m.lock();
+  int asked = 0;
+  const auto condition = [&] { return ++asked > 0; };
+  changed.wait(m, condition);
+  CHECK(asked == 1);
+  concur::runtime rt(with_workers(1));
+  rt.cancel_all();
+  CHECK_THROWS_AS(rt.block_on([&] { changed.wait(m, condition); }), concur::cancelled);
+  CHECK_THROWS_AS(rt.block_on([&] { changed.wait_for(m, 1h, condition); }), concur::cancelled);
+  CHECK(asked == 1);
+  m.unlock();
+}
+
 TEST_CASE("cancelled before it waits: the lock was never let go") {
   const nothing_left_over guard;
   mutex m;

@@ -92,7 +92,8 @@
 #endif
 
 #define CONCUR_NOINLINE __attribute__((noinline))
-#define CONCUR_FORCE_INLINE inline __attribute__((always_inline))
+#define CONCUR_ALWAYS_INLINED __attribute__((always_inline))  // for a lambda, before its body
+#define CONCUR_FORCE_INLINE inline CONCUR_ALWAYS_INLINED
 #define CONCUR_LIKELY(condition) (__builtin_expect((condition) ? 1 : 0, 1))
 #define CONCUR_UNLIKELY(condition) (__builtin_expect((condition) ? 1 : 0, 0))
 

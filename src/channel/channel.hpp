@@ -12,14 +12,16 @@
 #define CONCUR_CHANNEL_CHANNEL_HPP
 
 #include <iterator>
+#include <system_error>
 
 #include "base/config.hpp"
 #include "channel/channel_core.hpp"
+#include "runtime/forms.hpp"
 
 CONCUR_NAMESPACE_BEGIN
 
-// What a timed operation came to.
-enum class status : unsigned char { ok, closed, timeout };
+// What a timed operation came to. `cancelled` is said only by the forms that have a std::error_code for it.
+enum class status : unsigned char { ok, closed, timeout, cancelled };
 
 template <class T>
 class channel;
@@ -84,27 +86,26 @@ class channel_handle {
     if (core_ != nullptr) core_->release();
   }
 
-  outcome send_item(Item& item, nanoseconds_t deadline_ns) const {
-    if (CONCUR_UNLIKELY(core_ == nullptr)) return wait_on_nil(deadline_ns);
-    return core_->send(item, deadline_ns);
+  template <class... Code>
+  outcome send_item(Item& item, nanoseconds_t deadline_ns, Code&... code) const {
+    if (CONCUR_UNLIKELY(core_ == nullptr)) return wait_on_nil(deadline_ns, code...);
+    return core_->send(item, deadline_ns, code...);
   }
-  outcome receive_item(std::optional<Item>& slot, nanoseconds_t deadline_ns) const {
-    if (CONCUR_UNLIKELY(core_ == nullptr)) return wait_on_nil(deadline_ns);
-    return core_->receive(slot, deadline_ns);
+  template <class... Code>
+  outcome receive_item(std::optional<Item>& slot, nanoseconds_t deadline_ns, Code&... code) const {
+    if (CONCUR_UNLIKELY(core_ == nullptr)) return wait_on_nil(deadline_ns, code...);
+    return core_->receive(slot, deadline_ns, code...);
   }
   void must_send(Item& item) const {
-    const outcome result = send_item(item, never);
-    if (CONCUR_LIKELY(result == outcome::granted)) return;
-    if (result == outcome::closed) fail_closed("concur::channel::send: the channel is closed");
-    fail_cancelled();
+    if (CONCUR_LIKELY(send_item(item, never) == outcome::granted)) return;
+    fail_closed("concur::channel::send: the channel is closed");
   }
-  bool must_receive(std::optional<Item>& slot) const {
-    const outcome result = receive_item(slot, never);
-    if (CONCUR_UNLIKELY(result == outcome::cancelled)) fail_cancelled();
-    return result == outcome::granted;
+  bool try_send_item(Item& item) const { return core_ != nullptr && core_->try_send(item) == outcome::granted; }
+  bool try_receive_item(std::optional<Item>& slot) const {
+    return core_ != nullptr && core_->try_receive(slot) == outcome::granted;
   }
-  static status to_status(outcome result) {
-    if (result == outcome::cancelled) fail_cancelled();
+  static status to_status(outcome result) noexcept {
+    if (result == outcome::cancelled) return status::cancelled;
     if (result == outcome::closed) return status::closed;
     return result == outcome::granted ? status::ok : status::timeout;
   }
@@ -112,10 +113,9 @@ class channel_handle {
  private:
   friend struct channel_access;
 
-  static outcome wait_on_nil(nanoseconds_t deadline_ns) {
-    if (deadline_ns == without_parking) return outcome::timed_out;
-    caller me(checkpoint());
-    return me.park(nullptr, deadline_ns, wait_reason::channel_recv);
+  template <class... Code>
+  static outcome wait_on_nil(nanoseconds_t deadline_ns, Code&... code) {
+    return perform([=](worker* w) { return caller(w).park(nullptr, deadline_ns, wait_reason::channel_recv); }, code...);
   }
 
   channel_core<Item>* core_ = nullptr;
@@ -145,7 +145,8 @@ struct channel_access {
 // All members may be called from any fiber and any thread at once (the handle itself, like any variable, is not to be
 // assigned while another uses it). A send happens before the receive that gets its value; the k-th receive on a
 // channel of capacity C happens before the (k+C)-th send completes; a close happens before the receive that sees it.
-// T is moved under a lock: its move constructor must not park.
+// T is moved under a lock: its move constructor must not park. The forms with a std::error_code say there that the caller
+// was cancelled, and do not throw for it, nor for a closed channel.
 template <class T>
 class channel : public detail::channel_handle<T> {
   using base = detail::channel_handle<T>;
@@ -163,8 +164,16 @@ class channel : public detail::channel_handle<T> {
     T copy(value);
     this->must_send(copy);
   }
+  // False: cancelled, which the code says, or closed. The value has not been moved from then.
+  bool send(T&& value, std::error_code& error) {
+    return this->send_item(value, detail::never, error) == detail::outcome::granted;
+  }
+  bool send(const T& value, std::error_code& error) {
+    T copy(value);
+    return send(std::move(copy), error);
+  }
   // Never parks. False: full, closed or nil, and the value is untouched.
-  bool try_send(T& value) { return this->send_item(value, detail::without_parking) == detail::outcome::granted; }
+  bool try_send(T& value) { return this->try_send_item(value); }
   bool try_send(T&& value) { return try_send(value); }
   // Parks until the deadline at most; the value is untouched unless it says ok. Throws `cancelled`.
   template <class Rep, class Period>
@@ -175,18 +184,31 @@ class channel : public detail::channel_handle<T> {
   status send_until(T& value, const std::chrono::time_point<Clock, Duration>& tp) {
     return base::to_status(this->send_item(value, detail::deadline_at(tp)));
   }
+  template <class Rep, class Period>
+  status send_for(T& value, std::chrono::duration<Rep, Period> d, std::error_code& error) {
+    return base::to_status(this->send_item(value, detail::deadline_after(d), error));
+  }
+  template <class Clock, class Duration>
+  status send_until(T& value, const std::chrono::time_point<Clock, Duration>& tp, std::error_code& error) {
+    return base::to_status(this->send_item(value, detail::deadline_at(tp), error));
+  }
 
   // Parks while the channel is empty. Nothing, once it is closed and drained. Throws `cancelled`, and then has taken
   // no value.
   std::optional<T> recv() {
     std::optional<T> slot;
-    this->must_receive(slot);
+    this->receive_item(slot, detail::never);
+    return slot;
+  }
+  std::optional<T> recv(std::error_code& error) {
+    std::optional<T> slot;
+    this->receive_item(slot, detail::never, error);
     return slot;
   }
   // Never parks. Nothing: it is empty, closed or not.
   std::optional<T> try_recv() {
     std::optional<T> slot;
-    this->receive_item(slot, detail::without_parking);
+    this->try_receive_item(slot);
     return slot;
   }
   // Parks until the deadline at most, and assigns to `value` when it says ok. Throws `cancelled`.
@@ -197,6 +219,14 @@ class channel : public detail::channel_handle<T> {
   template <class Clock, class Duration>
   status recv_until(T& value, const std::chrono::time_point<Clock, Duration>& tp) {
     return recv_deadline(value, detail::deadline_at(tp));
+  }
+  template <class Rep, class Period>
+  status recv_for(T& value, std::chrono::duration<Rep, Period> d, std::error_code& error) {
+    return recv_deadline(value, detail::deadline_after(d), error);
+  }
+  template <class Clock, class Duration>
+  status recv_until(T& value, const std::chrono::time_point<Clock, Duration>& tp, std::error_code& error) {
+    return recv_deadline(value, detail::deadline_at(tp), error);
   }
 
   // For `for (T v : ch)`: receives until the channel is closed and drained. Dereferencing moves the value out.
@@ -214,7 +244,7 @@ class channel : public detail::channel_handle<T> {
     T* operator->() { return &*slot_; }
     iterator& operator++() {
       slot_.reset();
-      if (!source_->must_receive(slot_)) source_ = nullptr;
+      if (source_->receive_item(slot_, detail::never) != detail::outcome::granted) source_ = nullptr;
       return *this;
     }
     void operator++(int) { ++*this; }
@@ -229,9 +259,10 @@ class channel : public detail::channel_handle<T> {
   iterator end() noexcept { return iterator(); }
 
  private:
-  status recv_deadline(T& value, detail::nanoseconds_t deadline_ns) {
+  template <class... Code>
+  status recv_deadline(T& value, detail::nanoseconds_t deadline_ns, Code&... code) {
     std::optional<T> slot;
-    const status result = base::to_status(this->receive_item(slot, deadline_ns));
+    const status result = base::to_status(this->receive_item(slot, deadline_ns, code...));
     if (slot) value = std::move(*slot);
     return result;
   }
@@ -253,38 +284,61 @@ class channel<void> : public detail::channel_handle<detail::signal_item> {
     detail::signal_item item;
     this->must_send(item);
   }
+  bool send(std::error_code& error) { return send_deadline(detail::never, error) == status::ok; }
   bool try_send() {
     detail::signal_item item;
-    return this->send_item(item, detail::without_parking) == detail::outcome::granted;
+    return this->try_send_item(item);
   }
   template <class Rep, class Period>
   status send_for(std::chrono::duration<Rep, Period> d) {
-    detail::signal_item item;
-    return base::to_status(this->send_item(item, detail::deadline_after(d)));
+    return send_deadline(detail::deadline_after(d));
   }
   template <class Clock, class Duration>
   status send_until(const std::chrono::time_point<Clock, Duration>& tp) {
-    detail::signal_item item;
-    return base::to_status(this->send_item(item, detail::deadline_at(tp)));
+    return send_deadline(detail::deadline_at(tp));
   }
-  // True: a signal came. False: closed and drained.
-  bool recv() {
-    std::optional<detail::signal_item> slot;
-    return this->must_receive(slot);
+  template <class Rep, class Period>
+  status send_for(std::chrono::duration<Rep, Period> d, std::error_code& error) {
+    return send_deadline(detail::deadline_after(d), error);
   }
+  template <class Clock, class Duration>
+  status send_until(const std::chrono::time_point<Clock, Duration>& tp, std::error_code& error) {
+    return send_deadline(detail::deadline_at(tp), error);
+  }
+  // True: a signal came. False: closed and drained, or cancelled, which the code says.
+  bool recv() { return recv_deadline(detail::never) == status::ok; }
+  bool recv(std::error_code& error) { return recv_deadline(detail::never, error) == status::ok; }
   bool try_recv() {
     std::optional<detail::signal_item> slot;
-    return this->receive_item(slot, detail::without_parking) == detail::outcome::granted;
+    return this->try_receive_item(slot);
   }
   template <class Rep, class Period>
   status recv_for(std::chrono::duration<Rep, Period> d) {
-    std::optional<detail::signal_item> slot;
-    return base::to_status(this->receive_item(slot, detail::deadline_after(d)));
+    return recv_deadline(detail::deadline_after(d));
   }
   template <class Clock, class Duration>
   status recv_until(const std::chrono::time_point<Clock, Duration>& tp) {
+    return recv_deadline(detail::deadline_at(tp));
+  }
+  template <class Rep, class Period>
+  status recv_for(std::chrono::duration<Rep, Period> d, std::error_code& error) {
+    return recv_deadline(detail::deadline_after(d), error);
+  }
+  template <class Clock, class Duration>
+  status recv_until(const std::chrono::time_point<Clock, Duration>& tp, std::error_code& error) {
+    return recv_deadline(detail::deadline_at(tp), error);
+  }
+
+ private:
+  template <class... Code>
+  status send_deadline(detail::nanoseconds_t deadline_ns, Code&... code) {
+    detail::signal_item item;
+    return base::to_status(this->send_item(item, deadline_ns, code...));
+  }
+  template <class... Code>
+  status recv_deadline(detail::nanoseconds_t deadline_ns, Code&... code) {
     std::optional<detail::signal_item> slot;
-    return base::to_status(this->receive_item(slot, detail::deadline_at(tp)));
+    return base::to_status(this->receive_item(slot, deadline_ns, code...));
   }
 };
 

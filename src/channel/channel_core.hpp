@@ -34,11 +34,12 @@
 #include "base/time.hpp"
 #include "channel/tick_source.hpp"
 #include "runtime/caller.hpp"
+#include "runtime/forms.hpp"
 
 CONCUR_NAMESPACE_BEGIN
 namespace detail {
 
-// As a deadline: do not park, and be no checkpoint.
+// As a deadline: do not park.
 inline constexpr nanoseconds_t without_parking = long_ago;
 
 // What one step of an operation came to.
@@ -73,43 +74,21 @@ class channel_core {
     if (handles_.fetch_sub(1, std::memory_order_acq_rel) == 1) delete this;
   }
 
-  // Moves from `value` exactly when it returns granted. closed, timed_out or cancelled otherwise.
-  outcome send(T& value, nanoseconds_t deadline_ns) {
-    for (;;) {
-      worker* const w = deadline_ns == without_parking ? this_worker() : checkpoint();
-      {
-        moment now(lock_, w);
-        const attempt result = send_step(value, now.served);
-        if (CONCUR_LIKELY(result == attempt::done)) return outcome::granted;
-        if (result == attempt::closed) return outcome::closed;
-        if (has_no_time(deadline_ns)) return outcome::timed_out;
-        now.keep_lock();
-      }
-      const outcome result = wait<wait_reason::channel_send>(w, &value, deadline_ns);
-      if (CONCUR_LIKELY(result != outcome::retry)) return result;
-    }
+  // Moves from `value` exactly when it returns granted. closed, timed_out or cancelled otherwise; without a code, throws
+  // when it is cancelled.
+  template <class... Code>
+  outcome send(T& value, nanoseconds_t deadline_ns, Code&... code) {
+    return perform([&](worker* w) CONCUR_ALWAYS_INLINED { return send_from(w, value, deadline_ns); }, code...);
   }
+  // Without parking.
+  outcome try_send(T& value) { return send_from(this_worker(), value, without_parking); }
 
-  // Fills the slot exactly when it returns granted. closed (and drained), timed_out or cancelled otherwise.
-  outcome receive(std::optional<T>& slot, nanoseconds_t deadline_ns) {
-    for (;;) {
-      worker* const w = deadline_ns == without_parking ? this_worker() : checkpoint();
-      {
-        moment now(lock_, w);
-        const attempt result = receive_step(slot, now.served);
-        if (CONCUR_LIKELY(result == attempt::done)) return outcome::granted;
-        if (result == attempt::again) continue;
-        if (result == attempt::closed) return outcome::closed;
-        if (has_no_time(deadline_ns)) return outcome::timed_out;
-        now.keep_lock();
-      }
-      const nanoseconds_t soonest_ns = earlier(deadline_ns, ticks_.next_ns());
-      const outcome result = wait<wait_reason::channel_recv>(w, &slot, soonest_ns);
-      if (CONCUR_LIKELY(result == outcome::granted)) return result;
-      if (result == outcome::retry || (tick_source<T>::is_possible && result == outcome::timed_out)) continue;
-      return result;
-    }
+  // Fills the slot exactly when it returns granted. closed (and drained), timed_out or cancelled otherwise, as send.
+  template <class... Code>
+  outcome receive(std::optional<T>& slot, nanoseconds_t deadline_ns, Code&... code) {
+    return perform([&](worker* w) CONCUR_ALWAYS_INLINED { return receive_from(w, slot, deadline_ns); }, code...);
   }
+  outcome try_receive(std::optional<T>& slot) { return receive_from(this_worker(), slot, without_parking); }
 
   // False: it was closed before.
   bool close() noexcept {
@@ -194,6 +173,41 @@ class channel_core {
 
  private:
   static constexpr bool moves_quietly = std::is_nothrow_move_constructible<T>::value;
+
+  // From the caller's checkpoint on.
+  CONCUR_FORCE_INLINE outcome send_from(worker* w, T& value, nanoseconds_t deadline_ns) {
+    for (;; w = this_worker()) {
+      {
+        moment now(lock_, w);
+        const attempt result = send_step(value, now.served);
+        if (CONCUR_LIKELY(result == attempt::done)) return outcome::granted;
+        if (result == attempt::closed) return outcome::closed;
+        if (has_no_time(deadline_ns)) return outcome::timed_out;
+        now.keep_lock();
+      }
+      const outcome result = wait<wait_reason::channel_send>(w, &value, deadline_ns);
+      if (CONCUR_LIKELY(result != outcome::retry)) return result;
+    }
+  }
+
+  CONCUR_FORCE_INLINE outcome receive_from(worker* w, std::optional<T>& slot, nanoseconds_t deadline_ns) {
+    for (;; w = this_worker()) {
+      {
+        moment now(lock_, w);
+        const attempt result = receive_step(slot, now.served);
+        if (CONCUR_LIKELY(result == attempt::done)) return outcome::granted;
+        if (result == attempt::again) continue;
+        if (result == attempt::closed) return outcome::closed;
+        if (has_no_time(deadline_ns)) return outcome::timed_out;
+        now.keep_lock();
+      }
+      const nanoseconds_t soonest_ns = earlier(deadline_ns, ticks_.next_ns());
+      const outcome result = wait<wait_reason::channel_recv>(w, &slot, soonest_ns);
+      if (CONCUR_LIKELY(result == outcome::granted)) return result;
+      if (result == outcome::retry || (tick_source<T>::is_possible && result == outcome::timed_out)) continue;
+      return result;
+    }
+  }
 
   // The lock for one moment of an operation. Who was served goes on when it is dropped.
   struct moment {

@@ -27,6 +27,7 @@
 #define CONCUR_CHANNEL_SELECT_HPP
 
 #include <optional>
+#include <system_error>
 #include <type_traits>
 #include <utility>
 
@@ -34,6 +35,7 @@
 #include "base/error.hpp"
 #include "channel/select_case.hpp"
 #include "channel/select_poll.hpp"
+#include "runtime/forms.hpp"
 
 CONCUR_NAMESPACE_BEGIN
 namespace detail {
@@ -48,18 +50,27 @@ struct select_list {
   select_order order;
   nanoseconds_t deadline_ns;  // of the whole; never
   bool may_park;              // false: as if there was an `otherwise`
+  std::error_code* error;     // where a cancellation is told; null: it is thrown
 };
 
-// The index of the case that went; its function has not run. -1: none could, and the deadline passed or it may not park.
-CONCUR_INLINE int run_select(const select_list& list);
+// granted: `chosen` is the index of the case that went; its function has not run. timed_out: none could, and the deadline
+// passed or it may not park. Or cancelled.
+CONCUR_INLINE outcome run_select(const select_list& list, int& chosen);
+
+// In either form: whether a case went. The checkpoint is run_select's own, which looks first whether it may park at all.
+inline bool perform_select(const select_list& list, int& chosen) {
+  const outcome result = run_select(list, chosen);
+  return (list.error != nullptr ? or_tell(result, *list.error) : or_throw(result)) == outcome::granted;
+}
 
 template <class... Cases>
-int select_now(select_order order, Cases&... cases) {
+int select_now(select_order order, std::error_code* error, Cases&... cases) {
   static_assert((std::is_base_of<select_case, Cases>::value && ...), "select takes cases: recv(channel, f), send(...)");
   constexpr unsigned count = sizeof...(cases);
   select_case* list[count + 1] = {&cases..., nullptr};
   select_case* by_address[count + 1];
-  const int chosen = run_select({list, by_address, count, order, never, true});
+  int chosen = -1;
+  if (!perform_select({list, by_address, count, order, never, true, error}, chosen)) return -1;
   list[chosen]->run();
   return chosen;
 }
@@ -74,12 +85,22 @@ int select_now(select_order order, Cases&... cases) {
 // compiler, as for all arguments (a selector with braces fixes it).
 template <class... Cases>
 int select(Cases&&... cases) {
-  return detail::select_now(detail::select_order::random, cases...);
+  return detail::select_now(detail::select_order::random, nullptr, cases...);
 }
 // The same, but of several cases that can go it takes the first.
 template <class... Cases>
 int select_ordered(Cases&&... cases) {
-  return detail::select_now(detail::select_order::first, cases...);
+  return detail::select_now(detail::select_order::first, nullptr, cases...);
+}
+// The same, but a cancellation is said in the code, and the index is -1 then. The code stands before the cases, and is set
+// before the function of the one that went runs.
+template <class... Cases>
+int select(std::error_code& error, Cases&&... cases) {
+  return detail::select_now(detail::select_order::random, &error, cases...);
+}
+template <class... Cases>
+int select_ordered(std::error_code& error, Cases&&... cases) {
+  return detail::select_now(detail::select_order::first, &error, cases...);
 }
 
 // Cases that belong to no channel. A duration counts from here.
@@ -285,12 +306,18 @@ inline nanoseconds_t soonest_deadline(const select_list& list, const case_traits
   return soonest_ns;
 }
 
-CONCUR_INLINE int run_select(const select_list& list) {
+CONCUR_INLINE outcome run_select(const select_list& list, int& chosen_index) {
   int otherwise = -1;
   const case_traits all = traits_of(list, otherwise);
   const bool may_park = list.may_park && otherwise < 0;
-  for (;;) {
-    worker* const w = may_park ? checkpoint() : this_worker();
+  worker* w = nullptr;
+  if (!may_park)
+    w = this_worker();
+  else if (list.error == nullptr)
+    w = checkpoint();
+  else if (!checkpoint_quietly(w))
+    return outcome::cancelled;
+  for (;; w = this_worker()) {
     std::optional<poll_room> in_poll;
     if (CONCUR_UNLIKELY(all.prepares)) {
       for (unsigned i = 0; i < list.count; ++i) list.cases[i]->prepare();
@@ -305,10 +332,14 @@ CONCUR_INLINE int run_select(const select_list& list) {
       deadline_ns = soonest_deadline(list, all);
       const nanoseconds_t now = deadline_ns != never ? seam_now() : long_ago;
       const answer found = take_one(list, w, now, held.served);
-      if (found.taken != nullptr) return index_of(list, found.taken);
+      if (found.taken != nullptr) {
+        chosen_index = index_of(list, found.taken);
+        return outcome::granted;
+      }
       if (found.must_look_again) continue;
-      if (!may_park) return otherwise;
-      if (list.deadline_ns <= now) return -1;
+      chosen_index = otherwise;
+      if (!may_park) return otherwise < 0 ? outcome::timed_out : outcome::granted;
+      if (list.deadline_ns <= now) return outcome::timed_out;
       enter_sites(list, sites, me.who(), w);
       locks = held.keep();
     }
@@ -316,8 +347,11 @@ CONCUR_INLINE int run_select(const select_list& list) {
         in_poll ? in_poll->park(me.thread(), locks, deadline_ns) : me.park_at_all(locks, deadline_ns);
     select_case* const chosen = chosen_of(list.by_address, sites);
     leave_sites(list.by_address, sites, chosen);
-    if (result == outcome::cancelled) fail_cancelled();
-    if (chosen != nullptr && result != outcome::retry && chosen->end(result)) return index_of(list, chosen);
+    if (result == outcome::cancelled) return result;
+    if (chosen != nullptr && result != outcome::retry && chosen->end(result)) {
+      chosen_index = index_of(list, chosen);
+      return outcome::granted;
+    }
   }
 }
 

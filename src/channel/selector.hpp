@@ -43,25 +43,42 @@ class selector {
   // How many cases can still happen.
   std::size_t size() const noexcept;
 
-  // As select: the index of the case that went, after its function. Without a case it parks until it is cancelled.
-  int wait() { return wait_in_order(detail::select_order::random, detail::never, true); }
+  // As select: the index of the case that went, after its function. Without a case it parks until it is cancelled. The
+  // forms with a code, here and below, say there that they were cancelled, and return -1; it is set before the function.
+  int wait() { return wait_deadline(detail::never); }
+  int wait(std::error_code& error) { return wait_deadline(detail::never, &error); }
   // Of several that can go the one with the lowest index.
   int wait_ordered() { return wait_in_order(detail::select_order::first, detail::never, true); }
+  int wait_ordered(std::error_code& error) {
+    return wait_in_order(detail::select_order::first, detail::never, true, &error);
+  }
   // -1: the time passed first.
   template <class Rep, class Period>
   int wait_for(std::chrono::duration<Rep, Period> d) {
-    return wait_in_order(detail::select_order::random, detail::deadline_after(d), true);
+    return wait_deadline(detail::deadline_after(d));
   }
   template <class Clock, class Duration>
   int wait_until(const std::chrono::time_point<Clock, Duration>& tp) {
-    return wait_in_order(detail::select_order::random, detail::deadline_at(tp), true);
+    return wait_deadline(detail::deadline_at(tp));
+  }
+  template <class Rep, class Period>
+  int wait_for(std::chrono::duration<Rep, Period> d, std::error_code& error) {
+    return wait_deadline(detail::deadline_after(d), &error);
+  }
+  template <class Clock, class Duration>
+  int wait_until(const std::chrono::time_point<Clock, Duration>& tp, std::error_code& error) {
+    return wait_deadline(detail::deadline_at(tp), &error);
   }
   // -1: none could go. Never parks.
   int try_wait() { return wait_in_order(detail::select_order::random, detail::never, false); }
 
  private:
   int keep(std::unique_ptr<detail::select_case> one);
-  int wait_in_order(detail::select_order order, detail::nanoseconds_t deadline_ns, bool may_park);
+  int wait_deadline(detail::nanoseconds_t deadline_ns, std::error_code* error = nullptr) {
+    return wait_in_order(detail::select_order::random, deadline_ns, true, error);
+  }
+  int wait_in_order(detail::select_order order, detail::nanoseconds_t deadline_ns, bool may_park,
+                    std::error_code* error = nullptr);
 
   std::vector<std::shared_ptr<detail::select_case>> cases_;  // null: removed, or spent; shared with a wait that runs it
   std::vector<detail::select_case*> room_;                   // for the lists of a wait
@@ -92,15 +109,16 @@ CONCUR_INLINE std::size_t selector::size() const noexcept {
   return count;
 }
 
-CONCUR_INLINE int selector::wait_in_order(detail::select_order order, detail::nanoseconds_t deadline_ns,
-                                          bool may_park) {
+CONCUR_INLINE int selector::wait_in_order(detail::select_order order, detail::nanoseconds_t deadline_ns, bool may_park,
+                                          std::error_code* error) {
   unsigned count = 0;
   for (const auto& one : cases_) {
     if (one != nullptr) room_[count++] = one.get();
   }
   detail::select_case** const room = room_.data();
-  const int chosen = detail::run_select({room, room + cases_.size(), count, order, deadline_ns, may_park});
-  if (chosen < 0) return -1;
+  int chosen = -1;
+  if (!detail::perform_select({room, room + cases_.size(), count, order, deadline_ns, may_park, error}, chosen))
+    return -1;
   std::size_t index = 0;
   while (cases_[index].get() != room[chosen]) ++index;
   const std::shared_ptr<detail::select_case> running = cases_[index];  // its function may remove it

@@ -27,6 +27,8 @@ namespace detail {
 
 // What read and write return; the same type as ssize_t.
 using io_result = std::make_signed_t<std::size_t>;
+// What run_io returns to a caller that was cancelled: no errno, and so not taken for that of a descriptor that was closed.
+inline constexpr int io_cancelled = -0x10000;
 
 // The system calls, by name; minus errno for a failure. MSG_DONTWAIT or O_NONBLOCK is the caller's affair, SIGPIPE is
 // not raised.
@@ -71,23 +73,22 @@ struct turn_scope {
   bool is_mine = false;
 };
 
-// What an ended wait means for the call: 0 to try again, else minus errno. Throws `cancelled`.
-inline io_result after_wait(outcome result, int error) {
+// What an ended wait means for the call: 0 to try again, else minus errno, or io_cancelled.
+inline io_result after_wait(outcome result, int error) noexcept {
   if (error != 0) return -error;
   if (CONCUR_LIKELY(result == outcome::granted)) return 0;
-#if CONCUR_EXCEPTIONS
-  if (result == outcome::cancelled) fail_cancelled();
-#endif
+  if (result == outcome::cancelled) return io_cancelled;
   return result == outcome::timed_out ? -ETIMEDOUT : -ECANCELED;
 }
 
 // Calls op() until it gives anything but "not now", waiting in between. op returns a count, or minus errno; so does
-// run_io, with ETIMEDOUT for a deadline that passed and ECANCELED for a descriptor that was closed meanwhile. Throws
-// `cancelled`.
+// run_io, with ETIMEDOUT for a deadline that passed and ECANCELED for a descriptor that was closed meanwhile. io_cancelled
+// when the caller was cancelled, which the layers above throw, or tell.
 // stream_bytes: for reads of a stream, how many bytes op asks for; see G5 of reactor.hpp. 0 for all else.
 template <class Op>
 io_result run_io(int fd, direction d, nanoseconds_t deadline_ns, Op op, std::size_t stream_bytes = 0) {
-  worker* w = checkpoint();
+  worker* w = nullptr;
+  if (CONCUR_UNLIKELY(!checkpoint_quietly(w))) return io_cancelled;
   if (CONCUR_UNLIKELY(deadline_ns != never) && deadline_ns <= seam_now()) return -ETIMEDOUT;
   if (CONCUR_UNLIKELY(w == nullptr)) return run_io_blocking(fd, d, deadline_ns, op);
   descriptor_slot* slot = slot_of(fd);

@@ -45,7 +45,7 @@ class pin_scope {
 
 }  // namespace detail
 
-// Each throws `cancelled` besides what POSIX says.
+// Each throws `cancelled` besides what POSIX says. Built without exceptions they fail with ECANCELED instead.
 namespace io {
 
 using ssize_type = detail::io_result;  // ssize_t
@@ -68,10 +68,16 @@ CONCUR_NAMESPACE_END
 CONCUR_NAMESPACE_BEGIN
 namespace detail {
 
-// The result as POSIX gives it: minus one and errno.
+// The result as POSIX gives it: minus one and errno. Throws `cancelled`; without exceptions that is ECANCELED.
 template <class Result>
-Result posix_result(Result result) noexcept {
+Result posix_result(Result result) {
   if (result >= 0) return result;
+  if (CONCUR_UNLIKELY(result == io_cancelled)) {
+#  if CONCUR_EXCEPTIONS
+    fail_cancelled();
+#  endif
+    result = -ECANCELED;
+  }
   sys::set_errno(static_cast<int>(-result));
   return -1;
 }

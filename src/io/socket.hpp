@@ -9,6 +9,7 @@
 #include "base/config.hpp"
 #include "io/address.hpp"
 #include "io/descriptor.hpp"
+#include "runtime/forms.hpp"
 
 CONCUR_NAMESPACE_BEGIN
 namespace detail {
@@ -68,8 +69,20 @@ endpoint ask_endpoint(int fd, Ask ask) noexcept {
 CONCUR_INLINE endpoint local_endpoint_of(int fd) noexcept { return ask_endpoint(fd, &::getsockname); }
 CONCUR_INLINE endpoint peer_endpoint_of(int fd) noexcept { return ask_endpoint(fd, &::getpeername); }
 
+// A cancelled caller has the portable code, a descriptor that was closed under it the system's.
 inline std::error_code to_code(io_result result) noexcept {
+  if (CONCUR_UNLIKELY(result == io_cancelled)) return std::make_error_code(std::errc::operation_canceled);
   return result < 0 ? std::error_code(static_cast<int>(-result), std::system_category()) : std::error_code();
+}
+// For what needs no system call, and is a checkpoint all the same.
+inline bool has_passed_checkpoint(std::error_code& error) noexcept {
+  worker* w = nullptr;
+  return or_tell(checkpoint_quietly(w) ? outcome::granted : outcome::cancelled, error) == outcome::granted;
+}
+// Throws what the form with a code has told.
+[[noreturn]] inline void fail_io(std::error_code code, const std::string& what) {
+  if (code == to_code(io_cancelled)) fail_cancelled();
+  fail_code(code, what);
 }
 
 // A new TCP socket for the endpoint's family; minus errno on failure.

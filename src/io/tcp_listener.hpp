@@ -86,8 +86,7 @@ CONCUR_INLINE tcp_stream tcp_listener::accept() {
   tcp_stream stream = accept(error);
   if (error) {
     const endpoint at = local_endpoint();
-    detail::fail_code(error,
-                      "concur::tcp_listener::accept" + (at.is_empty() ? std::string() : " on " + at.to_string()));
+    detail::fail_io(error, "concur::tcp_listener::accept" + (at.is_empty() ? std::string() : " on " + at.to_string()));
   }
   return stream;
 }

@@ -2,12 +2,13 @@
 // itself.
 //
 // Every function has two forms. One throws std::system_error, whose text says what was done and with whom; the other
-// takes a std::error_code as its last argument and does not throw for failures of I/O. Both throw `cancelled`.
+// takes a std::error_code as its last argument and does not throw. The first throws `cancelled`, the second says
+// std::errc::operation_canceled for that.
 //
 // One fiber may read while another writes. Deadlines are moments, not lengths of time: set once, they hold for every
 // call until changed, and a call after the deadline fails with std::errc::timed_out before it does anything. A
 // default-constructed moment means that there is none. Closing a stream that another fiber waits on wakes that fiber
-// with std::errc::operation_canceled.
+// with std::errc::operation_canceled, too; this_fiber::cancelled() tells the two apart.
 #ifndef CONCUR_IO_TCP_STREAM_HPP
 #define CONCUR_IO_TCP_STREAM_HPP
 
@@ -126,8 +127,8 @@ CONCUR_NAMESPACE_BEGIN
 
 CONCUR_INLINE void tcp_stream::fail(const char* what, std::error_code error) const {
   const endpoint peer = peer_endpoint();
-  detail::fail_code(error, std::string("concur::tcp_stream::") + what +
-                               (peer.is_empty() ? std::string() : " with " + peer.to_string()));
+  detail::fail_io(error, std::string("concur::tcp_stream::") + what +
+                             (peer.is_empty() ? std::string() : " with " + peer.to_string()));
 }
 
 CONCUR_INLINE tcp_stream tcp_stream::connect(const endpoint& to, std::error_code& error) {
@@ -136,6 +137,7 @@ CONCUR_INLINE tcp_stream tcp_stream::connect(const endpoint& to, std::error_code
     error = std::make_error_code(std::errc::invalid_argument);
     return tcp_stream();
   }
+  if (!detail::has_passed_checkpoint(error)) return tcp_stream();
   const int fd = detail::open_socket(to);
   tcp_stream stream(fd < 0 ? -1 : fd);
   const int result = fd < 0 ? fd : detail::connect_descriptor(fd, to.data(), to.size(), detail::never);
@@ -147,7 +149,7 @@ CONCUR_INLINE tcp_stream tcp_stream::connect(const endpoint& to, std::error_code
 CONCUR_INLINE tcp_stream tcp_stream::connect(const endpoint& to) {
   std::error_code error;
   tcp_stream stream = connect(to, error);
-  if (error) detail::fail_code(error, "concur::tcp_stream::connect to " + to.to_string());
+  if (error) detail::fail_io(error, "concur::tcp_stream::connect to " + to.to_string());
   return stream;
 }
 
@@ -166,9 +168,11 @@ CONCUR_INLINE detail::io_result tcp_stream::receive(void* data, std::size_t size
 }
 
 CONCUR_INLINE std::size_t tcp_stream::read_some(void* data, std::size_t size, std::error_code& error) {
+  if (CONCUR_UNLIKELY(size == 0 || rest_ != nullptr)) {
+    if (!detail::has_passed_checkpoint(error)) return 0;
+    return rest_ != nullptr ? take_rest(data, size) : 0;
+  }
   error.clear();
-  if (size == 0) return 0;
-  if (CONCUR_UNLIKELY(rest_ != nullptr)) return take_rest(data, size);
   const detail::io_result count = receive(data, size);
   if (CONCUR_LIKELY(count >= 0)) return static_cast<std::size_t>(count);
   error = detail::to_code(count);
@@ -205,8 +209,7 @@ CONCUR_INLINE std::size_t tcp_stream::read_exactly(void* data, std::size_t size)
 CONCUR_INLINE std::string tcp_stream::read_until(std::string_view delimiter, std::size_t limit,
                                                  std::error_code& error) {
   constexpr std::size_t chunk = 4096;
-  error.clear();
-  if (delimiter.empty()) return std::string();
+  if (!detail::has_passed_checkpoint(error) || delimiter.empty()) return std::string();
   if (rest_ == nullptr) rest_ = std::make_unique<std::string>();
   std::size_t searched = 0;
   for (;;) {

@@ -193,6 +193,19 @@ CONCUR_FORCE_INLINE worker* checkpoint() {
   return w;
 }
 
+// The same without throwing. False: the caller is cancelled. Else w is what checkpoint() returns.
+worker* checkpoint_slow_quietly(worker* w) noexcept;  // null: cancelled
+CONCUR_FORCE_INLINE bool checkpoint_quietly(worker*& w) noexcept {
+  w = this_worker();
+  if (CONCUR_UNLIKELY(w == nullptr || w->current == nullptr)) {
+    w = nullptr;
+    return true;
+  }
+  const bool is_spent = --w->budget == 0 && !CONCUR_MUTANT_IS(77);
+  if (CONCUR_UNLIKELY(is_spent) || CONCUR_UNLIKELY(w->current->should_cancel())) w = checkpoint_slow_quietly(w);
+  return w != nullptr;
+}
+
 // How a site reports an end that is none of its own.
 [[noreturn]] inline void fail_outcome(outcome result, const char* what) {
   if (result == outcome::cancelled) fail_cancelled();
@@ -335,19 +348,29 @@ CONCUR_NOINLINE CONCUR_INLINE outcome park_selected(worker*& w, lock_chain* lock
   return park_fiber(w, nullptr, deadline_ns, wait_reason::select, departure::selected);
 }
 
-CONCUR_NOINLINE CONCUR_INLINE worker* checkpoint_slow(worker* w) {
+CONCUR_NOINLINE CONCUR_INLINE worker* checkpoint_slow_quietly(worker* w) noexcept {
   if (w->current->should_cancel()) {
     w->budget = worker::operations_per_slice;
 #  if CONCUR_EXCEPTIONS
-    if (std::uncaught_exceptions() <= w->current->unwind_base || CONCUR_MUTANT_IS(209)) {
-      note_raised(*w->current->innermost());
-      fail_cancelled();
-    }
+    if (std::uncaught_exceptions() > w->current->unwind_base && !CONCUR_MUTANT_IS(209)) return w;
 #  endif
-    return w;
+    note_raised(*w->current->innermost());
+    return CONCUR_MUTANT_IS(190) ? w : nullptr;
   }
   w->picks_to_upkeep = 1;  // a whole slice without a wait is long enough to have missed timers and events
   return yield_fiber(w);
+}
+
+CONCUR_NOINLINE CONCUR_INLINE worker* checkpoint_slow(worker* w) {
+#  if !CONCUR_EXCEPTIONS
+  if (w->current->should_cancel()) {  // only a wait has to fail
+    w->budget = worker::operations_per_slice;
+    return w;
+  }
+#  endif
+  worker* const next = checkpoint_slow_quietly(w);
+  if (next == nullptr) fail_cancelled();
+  return next;
 }
 
 }  // namespace detail

@@ -18,6 +18,7 @@
 #include "base/config.hpp"
 #include "base/intrusive.hpp"
 #include "runtime/caller.hpp"
+#include "runtime/forms.hpp"
 
 CONCUR_NAMESPACE_BEGIN
 namespace detail {
@@ -29,8 +30,9 @@ struct wait_queue {
   // Under the lock, which it drops (Q2). A deadline that has passed ends the wait before it began. `value` is for who
   // claims the note. Returns what ended the wait; unless that is granted or closed, nothing was given.
   outcome wait(caller& me, void* value, nanoseconds_t deadline_ns, wait_reason reason) noexcept;
-  // For what is over once the lock is retired: waits for that. False: the deadline passed first. Throws `cancelled`.
-  bool wait_until_retired(nanoseconds_t deadline_ns, wait_reason reason);
+  // For what is over once the lock is retired: waits for that, from the caller's checkpoint on. granted, timed_out or
+  // cancelled.
+  outcome wait_until_retired(worker* w, nanoseconds_t deadline_ns, wait_reason reason) noexcept;
 };
 
 }  // namespace detail
@@ -59,14 +61,12 @@ CONCUR_INLINE outcome wait_queue::wait(caller& me, void* value, nanoseconds_t de
   return result;
 }
 
-CONCUR_INLINE bool wait_queue::wait_until_retired(nanoseconds_t deadline_ns, wait_reason reason) {
-  worker* const w = checkpoint();
-  if (lock.peek() > 1) return true;
+CONCUR_INLINE outcome wait_queue::wait_until_retired(worker* w, nanoseconds_t deadline_ns,
+                                                     wait_reason reason) noexcept {
+  if (lock.peek() > 1) return outcome::granted;
   caller me(w);
-  if (lock.lock_unless_retired() != 0) return true;
-  const outcome result = wait(me, nullptr, deadline_ns, reason);
-  if (result == outcome::cancelled) fail_cancelled();
-  return result == outcome::granted;
+  if (lock.lock_unless_retired() != 0) return outcome::granted;
+  return wait(me, nullptr, deadline_ns, reason);
 }
 
 }  // namespace detail

@@ -120,7 +120,7 @@ void try_for(nursery& n, decision& winner, result_room<R>& result, failure& own,
 
 // One of race's.
 template <class R, class F>
-void race_for(nursery& n, decision& winner, result_room<R>& result, std::exception_ptr& error, F& f) {
+void race_for(nursery& n, decision& winner, result_room<R>& result, [[maybe_unused]] std::exception_ptr& error, F& f) {
   result_room<R> mine;
 #if CONCUR_EXCEPTIONS
   try {

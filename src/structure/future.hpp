@@ -120,9 +120,11 @@ class future {
   // The result for many takers. This future is empty afterwards.
   shared_future<R> share();
 
-  // Parks until the result is there. Throws `cancelled`.
+  // Parks until the result is there. Throws `cancelled`; the form with a code says so there, and returns false. After true,
+  // get() does not wait.
   void wait() const { wait_deadline(detail::never); }
-  // The same with a limit: false when that passed first.
+  bool wait(std::error_code& error) const { return wait_deadline(detail::never, error); }
+  // The same with a limit: false also when that passed first.
   template <class Rep, class Period>
   bool wait_for(std::chrono::duration<Rep, Period> d) const {
     return wait_deadline(detail::deadline_after(d));
@@ -131,6 +133,14 @@ class future {
   bool wait_until(const std::chrono::time_point<Clock, Duration>& tp) const {
     return wait_deadline(detail::deadline_at(tp));
   }
+  template <class Rep, class Period>
+  bool wait_for(std::chrono::duration<Rep, Period> d, std::error_code& error) const {
+    return wait_deadline(detail::deadline_after(d), error);
+  }
+  template <class Clock, class Duration>
+  bool wait_until(const std::chrono::time_point<Clock, Duration>& tp, std::error_code& error) const {
+    return wait_deadline(detail::deadline_at(tp), error);
+  }
 
  private:
   friend struct detail::future_access;
@@ -138,11 +148,11 @@ class future {
     void operator()(detail::result_state<R>* state) const noexcept { state->release(state); }
   };
 
-  bool wait_deadline(detail::nanoseconds_t deadline_ns) const {
+  template <class... Code>
+  bool wait_deadline(detail::nanoseconds_t deadline_ns, Code&... code) const {
     if (state_ == nullptr) detail::fail_no_state();
-    const detail::outcome result = state_->wait(deadline_ns);
-    if (result == detail::outcome::cancelled) detail::fail_cancelled();
-    return result == detail::outcome::granted;
+    return detail::perform([&](detail::worker* w) { return state_->wait_from(w, deadline_ns); }, code...) ==
+           detail::outcome::granted;
   }
 
   // Without waiting; the result is there.

@@ -32,6 +32,7 @@
 #include "base/intrusive.hpp"
 #include "base/time.hpp"
 #include "runtime/caller.hpp"
+#include "runtime/forms.hpp"
 
 CONCUR_NAMESPACE_BEGIN
 namespace detail {
@@ -73,8 +74,8 @@ class future_state {
   }
 
   // Parks until there is a result or the deadline has passed. granted, timed_out or cancelled. A deadline that has
-  // passed already only looks.
-  outcome wait(nanoseconds_t deadline_ns);
+  // passed already only looks. From the caller's checkpoint on.
+  outcome wait_from(worker* w, nanoseconds_t deadline_ns) noexcept;
 
   // The result, or error, is in place. What comes due by that is put behind what is in `due`. False: nobody will ask,
   // and the caller releases the memory (U1).
@@ -185,8 +186,8 @@ CONCUR_INLINE void run_due(due_list& due) noexcept {
   while (continuation* one = due.pop()) one->run(one, due);
 }
 
-CONCUR_INLINE outcome future_state::wait(nanoseconds_t deadline_ns) {
-  caller me(checkpoint());
+CONCUR_INLINE outcome future_state::wait_from(worker* w, nanoseconds_t deadline_ns) noexcept {
+  caller me(w);
   if (lock_.lock_unless_retired() == ready) return outcome::granted;
   if (deadline_ns != never && deadline_ns <= seam_now() && !CONCUR_MUTANT_IS(149)) {
     lock_.unlock();

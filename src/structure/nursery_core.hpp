@@ -122,7 +122,7 @@ class nursery_core : public nursery_part {
     return w != nullptr && w->sched == home_ && w->current != nullptr ? w : nullptr;
   }
   void wait_for_children() noexcept;
-  void fail_ended();
+  [[noreturn]] void fail_ended();
 
   scheduler* home_;
   fiber* host_;

@@ -63,8 +63,9 @@ class shared_future {
     wait();
     return view();
   }
+  // As those of future, and so are the forms with a code.
   void wait() const { must_be_valid().end.wait(); }
-  // With a limit: false when that passed first.
+  bool wait(std::error_code& error) const { return must_be_valid().end.wait(error); }
   template <class Rep, class Period>
   bool wait_for(std::chrono::duration<Rep, Period> d) const {
     return must_be_valid().end.wait_for(d);
@@ -72,6 +73,14 @@ class shared_future {
   template <class Clock, class Duration>
   bool wait_until(const std::chrono::time_point<Clock, Duration>& tp) const {
     return must_be_valid().end.wait_until(tp);
+  }
+  template <class Rep, class Period>
+  bool wait_for(std::chrono::duration<Rep, Period> d, std::error_code& error) const {
+    return must_be_valid().end.wait_for(d, error);
+  }
+  template <class Clock, class Duration>
+  bool wait_until(const std::chrono::time_point<Clock, Duration>& tp, std::error_code& error) const {
+    return must_be_valid().end.wait_until(tp, error);
   }
 
   // As future::then, with f(const R&), f(R&) or f(). This shared_future stays as it is, and so may many go on with one

@@ -5,10 +5,12 @@
 
 #include <chrono>
 #include <string_view>
+#include <system_error>
 
 #include "base/config.hpp"
 #include "base/time.hpp"
 #include "runtime/caller.hpp"
+#include "runtime/forms.hpp"
 
 CONCUR_NAMESPACE_BEGIN
 
@@ -29,7 +31,12 @@ class fiber_id {
 };
 
 namespace detail {
-CONCUR_INLINE void sleep_until_ns(nanoseconds_t deadline_ns);
+// After the checkpoint. timed_out or cancelled.
+CONCUR_INLINE outcome sleep_from(worker* w, nanoseconds_t deadline_ns) noexcept;
+template <class... Code>
+bool sleep_until_ns(nanoseconds_t deadline_ns, Code&... code) {
+  return perform([&](worker* w) { return sleep_from(w, deadline_ns); }, code...) != outcome::cancelled;
+}
 CONCUR_INLINE void yield_thread() noexcept;
 CONCUR_INLINE void fire_own_timers(worker* w, nanoseconds_t now) noexcept;
 
@@ -57,7 +64,7 @@ inline void(yield)() noexcept {
 }
 
 // Parks until the time has come, never less; a time that has passed only lets others run. duration::max() sleeps
-// until cancelled. Throws `cancelled`.
+// until cancelled. Throws `cancelled`; the form with a code says so there, and returns false.
 template <class Rep, class Period>
 void sleep_for(std::chrono::duration<Rep, Period> d) {
   detail::sleep_until_ns(detail::deadline_after(d));
@@ -65,6 +72,14 @@ void sleep_for(std::chrono::duration<Rep, Period> d) {
 template <class Clock, class Duration>
 void sleep_until(const std::chrono::time_point<Clock, Duration>& tp) {
   detail::sleep_until_ns(detail::deadline_at(tp));
+}
+template <class Rep, class Period>
+bool sleep_for(std::chrono::duration<Rep, Period> d, std::error_code& error) {
+  return detail::sleep_until_ns(detail::deadline_after(d), error);
+}
+template <class Clock, class Duration>
+bool sleep_until(const std::chrono::time_point<Clock, Duration>& tp, std::error_code& error) {
+  return detail::sleep_until_ns(detail::deadline_at(tp), error);
 }
 
 CONCUR_INLINE fiber_id get_id() noexcept;
@@ -75,10 +90,15 @@ CONCUR_INLINE void name(std::string_view new_name);
 // Whether the next parking operation will throw `cancelled`.
 CONCUR_INLINE bool cancelled() noexcept;
 // For loops that compute: throws `cancelled` if the fiber is, also if a limit has just passed, and lets others run when its
-// slice is used up. While timers are set it looks at the clock, which costs some 20 ns.
+// slice is used up. While timers are set it looks at the clock, which costs some 20 ns. The form with a code says it there,
+// and returns false.
 inline void checkpoint() {
   detail::fire_overdue();
   detail::checkpoint();
+}
+inline bool checkpoint(std::error_code& error) {
+  detail::fire_overdue();
+  return detail::perform([](detail::worker*) { return detail::outcome::granted; }, error) == detail::outcome::granted;
 }
 
 }  // namespace this_fiber
@@ -96,17 +116,16 @@ CONCUR_INLINE void yield_thread() noexcept { sched_yield(); }
 
 CONCUR_INLINE void fire_own_timers(worker* w, nanoseconds_t now) noexcept { w->timers.fire(now); }
 
-CONCUR_INLINE void sleep_until_ns(nanoseconds_t deadline_ns) {
-  worker* w = checkpoint();
+CONCUR_INLINE outcome sleep_from(worker* w, nanoseconds_t deadline_ns) noexcept {
   if (deadline_ns != never && deadline_ns <= seam_now()) {
     if (w != nullptr)
       yield_fiber(w);
     else
       yield_thread();
-    return;
+    return outcome::timed_out;
   }
   caller me(w);
-  if (me.park(nullptr, deadline_ns, wait_reason::sleep) == outcome::cancelled) fail_cancelled();
+  return me.park(nullptr, deadline_ns, wait_reason::sleep);
 }
 
 inline fiber* this_fiber_block() noexcept {

@@ -37,8 +37,8 @@ class barrier_core {
   bool arrive(std::ptrdiff_t n, bool are_dropped, std::uint64_t& phase);
   void next_phase() noexcept;
   bool is_over(std::uint64_t phase) noexcept;
-  // False: the deadline passed while the phase was still `phase`. Throws `cancelled`.
-  bool wait(std::uint64_t phase, nanoseconds_t deadline_ns);
+  // granted; or timed_out or cancelled while the phase was still `phase`. From the caller's checkpoint on.
+  outcome wait_from(worker* w, std::uint64_t phase, nanoseconds_t deadline_ns) noexcept;
 
  private:
   wait_queue waiting_;
@@ -102,9 +102,12 @@ class barrier {
   // unless n is above zero, and std::logic_error when more arrive than this phase still expects; then nobody has arrived.
   [[nodiscard]] arrival_token arrive(std::ptrdiff_t n = 1) { return enter(n, false); }
 
-  // Parks until the phase of the token is over. Throws `cancelled`, and std::logic_error for another barrier's token.
+  // Parks until the phase of the token is over. Throws `cancelled`, and std::logic_error for another barrier's token. The
+  // form with a code says there that it was cancelled, and returns false.
   void wait(const arrival_token& token) { wait_deadline(token, detail::never); }
-  // The same with a limit: false when that passed first. The arrival still counts, and the token can be waited for again.
+  bool wait(const arrival_token& token, std::error_code& error) { return wait_deadline(token, detail::never, error); }
+  // The same with a limit: false also when that passed first. The arrival still counts, and the token can be waited for
+  // again.
   template <class Rep, class Period>
   bool wait_for(const arrival_token& token, std::chrono::duration<Rep, Period> d) {
     return wait_deadline(token, detail::deadline_after(d));
@@ -113,14 +116,24 @@ class barrier {
   bool wait_until(const arrival_token& token, const std::chrono::time_point<Clock, Duration>& tp) {
     return wait_deadline(token, detail::deadline_at(tp));
   }
+  template <class Rep, class Period>
+  bool wait_for(const arrival_token& token, std::chrono::duration<Rep, Period> d, std::error_code& error) {
+    return wait_deadline(token, detail::deadline_after(d), error);
+  }
+  template <class Clock, class Duration>
+  bool wait_until(const arrival_token& token, const std::chrono::time_point<Clock, Duration>& tp,
+                  std::error_code& error) {
+    return wait_deadline(token, detail::deadline_at(tp), error);
+  }
   // Whether the phase of the token is over. Never parks.
   bool try_wait(const arrival_token& token) {
     if (token.whose_ != this) detail::fail_token();
     return core_.is_over(token.phase_);
   }
 
-  // wait(arrive()). When it throws `cancelled`, the arrival counts all the same (Y2).
+  // wait(arrive()). When it is cancelled, the arrival counts all the same (Y2).
   void arrive_and_wait() { wait_deadline(enter(1, false), detail::never); }
+  bool arrive_and_wait(std::error_code& error) { return wait_deadline(enter(1, false), detail::never, error); }
   // Arrives, and is not expected in later phases. Throws as arrive() does.
   void arrive_and_drop() { enter(1, true); }
 
@@ -138,9 +151,11 @@ class barrier {
     }
     if (!CONCUR_MUTANT_IS(136)) core_.next_phase();
   }
-  bool wait_deadline(const arrival_token& token, detail::nanoseconds_t deadline_ns) {
+  template <class... Code>
+  bool wait_deadline(const arrival_token& token, detail::nanoseconds_t deadline_ns, Code&... code) {
     if (token.whose_ != this) detail::fail_token();
-    return core_.wait(token.phase_, deadline_ns);
+    const auto wait_from = [&](detail::worker* w) { return core_.wait_from(w, token.phase_, deadline_ns); };
+    return detail::perform(wait_from, code...) == detail::outcome::granted;
   }
 
   detail::barrier_core core_;
@@ -197,16 +212,14 @@ CONCUR_INLINE bool barrier_core::is_over(std::uint64_t phase) noexcept {
   return phase_ != phase;
 }
 
-CONCUR_INLINE bool barrier_core::wait(std::uint64_t phase, nanoseconds_t deadline_ns) {
-  caller me(checkpoint());
+CONCUR_INLINE outcome barrier_core::wait_from(worker* w, std::uint64_t phase, nanoseconds_t deadline_ns) noexcept {
+  caller me(w);
   waiting_.lock.lock();
   if (phase_ != phase && !CONCUR_MUTANT_IS(126)) {
     waiting_.lock.unlock();
-    return true;
+    return outcome::granted;
   }
-  const outcome result = waiting_.wait(me, nullptr, deadline_ns, wait_reason::barrier_wait);
-  if (result == outcome::cancelled) fail_cancelled();
-  return result == outcome::granted;
+  return waiting_.wait(me, nullptr, deadline_ns, wait_reason::barrier_wait);
 }
 
 }  // namespace detail

@@ -26,6 +26,7 @@
 #include "base/intrusive.hpp"
 #include "base/time.hpp"
 #include "runtime/caller.hpp"
+#include "runtime/forms.hpp"
 
 CONCUR_NAMESPACE_BEGIN
 
@@ -51,29 +52,58 @@ class condition_variable {
   void wait(Lock& lock) {
     wait_deadline(lock, detail::never);
   }
-  // Parks until the condition holds. It is called with the lock held.
+  // Parks until the condition holds, which is called with the lock held. Throws `cancelled` also if it would hold.
   template <class Lock, class Predicate>
   void wait(Lock& lock, Predicate condition) {
-    while (!condition()) wait(lock);
+    wait_condition(lock, detail::never, condition);
   }
 
   // The same with a limit. `timeout` when that passed before a notification.
   template <class Lock, class Rep, class Period>
   cv_status wait_for(Lock& lock, std::chrono::duration<Rep, Period> d) {
-    return wait_deadline(lock, detail::deadline_after(d));
+    return to_status(wait_deadline(lock, detail::deadline_after(d)));
   }
   template <class Lock, class Clock, class Duration>
   cv_status wait_until(Lock& lock, const std::chrono::time_point<Clock, Duration>& tp) {
-    return wait_deadline(lock, detail::deadline_at(tp));
+    return to_status(wait_deadline(lock, detail::deadline_at(tp)));
   }
   // Whether the condition held in time.
   template <class Lock, class Rep, class Period, class Predicate>
   bool wait_for(Lock& lock, std::chrono::duration<Rep, Period> d, Predicate condition) {
-    return wait_deadline(lock, detail::deadline_after(d), condition);
+    return wait_condition(lock, detail::deadline_after(d), condition);
   }
   template <class Lock, class Clock, class Duration, class Predicate>
   bool wait_until(Lock& lock, const std::chrono::time_point<Clock, Duration>& tp, Predicate condition) {
-    return wait_deadline(lock, detail::deadline_at(tp), condition);
+    return wait_condition(lock, detail::deadline_at(tp), condition);
+  }
+
+  // The same, but a cancellation is said in the code, and the lock is held then as always. Without a condition: whether
+  // there was a notification, or `timeout` for none in time, also because it was cancelled. With one: whether it was seen
+  // to hold; false when cancelled.
+  template <class Lock>
+  bool wait(Lock& lock, std::error_code& error) {
+    return wait_deadline(lock, detail::never, error) == detail::outcome::granted;
+  }
+  template <class Lock, class Predicate>
+  bool wait(Lock& lock, Predicate condition, std::error_code& error) {
+    return wait_condition(lock, detail::never, condition, error);
+  }
+  template <class Lock, class Rep, class Period>
+  cv_status wait_for(Lock& lock, std::chrono::duration<Rep, Period> d, std::error_code& error) {
+    return to_status(wait_deadline(lock, detail::deadline_after(d), error));
+  }
+  template <class Lock, class Clock, class Duration>
+  cv_status wait_until(Lock& lock, const std::chrono::time_point<Clock, Duration>& tp, std::error_code& error) {
+    return to_status(wait_deadline(lock, detail::deadline_at(tp), error));
+  }
+  template <class Lock, class Rep, class Period, class Predicate>
+  bool wait_for(Lock& lock, std::chrono::duration<Rep, Period> d, Predicate condition, std::error_code& error) {
+    return wait_condition(lock, detail::deadline_after(d), condition, error);
+  }
+  template <class Lock, class Clock, class Duration, class Predicate>
+  bool wait_until(Lock& lock, const std::chrono::time_point<Clock, Duration>& tp, Predicate condition,
+                  std::error_code& error) {
+    return wait_condition(lock, detail::deadline_at(tp), condition, error);
   }
 
  private:
@@ -111,9 +141,9 @@ class condition_variable {
     lock.lock();
   }
 
+  // After the checkpoint. granted, timed_out or cancelled.
   template <class Lock>
-  cv_status wait_deadline(Lock& lock, detail::nanoseconds_t deadline_ns) {
-    detail::checkpoint();
+  detail::outcome wait_once(Lock& lock, detail::nanoseconds_t deadline_ns) {
     detail::outcome result = detail::outcome::granted;
     {
       entry here(*this);  // V1
@@ -121,15 +151,27 @@ class condition_variable {
       result = here.park(deadline_ns);
     }
     lock_again(lock);
-    if (result == detail::outcome::cancelled) detail::fail_cancelled();
-    return result == detail::outcome::timed_out ? cv_status::timeout : cv_status::no_timeout;
+    return result;
   }
-  template <class Lock, class Predicate>
-  bool wait_deadline(Lock& lock, detail::nanoseconds_t deadline_ns, Predicate& condition) {
-    while (!condition()) {
-      if (wait_deadline(lock, deadline_ns) == cv_status::timeout) return condition();
-    }
-    return true;
+  template <class Lock, class... Code>
+  detail::outcome wait_deadline(Lock& lock, detail::nanoseconds_t deadline_ns, Code&... code) {
+    return detail::perform([&](detail::worker*) { return wait_once(lock, deadline_ns); }, code...);
+  }
+  template <class Lock, class Predicate, class... Code>
+  bool wait_condition(Lock& lock, detail::nanoseconds_t deadline_ns, Predicate& condition, Code&... code) {
+    const auto wait_from = [&](detail::worker*) {
+      while (!condition()) {
+        const detail::outcome result = wait_once(lock, deadline_ns);
+        if (result == detail::outcome::granted) continue;
+        const bool holds = result == detail::outcome::timed_out && condition();
+        return holds ? detail::outcome::granted : result;
+      }
+      return detail::outcome::granted;
+    };
+    return detail::perform(wait_from, code...) == detail::outcome::granted;
+  }
+  static cv_status to_status(detail::outcome result) noexcept {
+    return result == detail::outcome::granted ? cv_status::no_timeout : cv_status::timeout;
   }
   bool notify_next(detail::ended_waits& woken) noexcept;
 

@@ -42,9 +42,10 @@ class event {
   bool is_set() const noexcept { return waiting_.lock.peek() == is_set_now; }
   bool try_wait() const noexcept { return is_set(); }
 
-  // Parks until it is set. Throws `cancelled`.
+  // Parks until it is set. Throws `cancelled`; the form with a code says so there, and returns false.
   void wait() { wait_deadline(detail::never); }
-  // The same with a limit; false when that passed first.
+  bool wait(std::error_code& error) { return wait_deadline(detail::never, error); }
+  // The same with a limit; false also when that passed first.
   template <class Rep, class Period>
   bool wait_for(std::chrono::duration<Rep, Period> d) {
     return wait_deadline(detail::deadline_after(d));
@@ -53,11 +54,24 @@ class event {
   bool wait_until(const std::chrono::time_point<Clock, Duration>& tp) {
     return wait_deadline(detail::deadline_at(tp));
   }
+  template <class Rep, class Period>
+  bool wait_for(std::chrono::duration<Rep, Period> d, std::error_code& error) {
+    return wait_deadline(detail::deadline_after(d), error);
+  }
+  template <class Clock, class Duration>
+  bool wait_until(const std::chrono::time_point<Clock, Duration>& tp, std::error_code& error) {
+    return wait_deadline(detail::deadline_at(tp), error);
+  }
 
  private:
   static constexpr std::uint32_t is_set_now = 2;
 
-  bool wait_deadline(detail::nanoseconds_t deadline_ns);
+  template <class... Code>
+  bool wait_deadline(detail::nanoseconds_t deadline_ns, Code&... code) {
+    return detail::perform([&](detail::worker* w) { return wait_from(w, deadline_ns); }, code...) ==
+           detail::outcome::granted;
+  }
+  detail::outcome wait_from(detail::worker* w, detail::nanoseconds_t deadline_ns) noexcept;
 
   detail::wait_queue waiting_;
 };
@@ -87,10 +101,11 @@ CONCUR_INLINE void event::set() noexcept {
   woken.resume_all();
 }
 
-CONCUR_INLINE bool event::wait_deadline(detail::nanoseconds_t deadline_ns) {
-  const bool is_let_go = waiting_.wait_until_retired(deadline_ns, detail::wait_reason::event_wait);
-  if (CONCUR_MUTANT_IS(122) && is_let_go && !is_set()) return wait_deadline(deadline_ns);
-  return is_let_go;
+CONCUR_INLINE detail::outcome event::wait_from(detail::worker* w, detail::nanoseconds_t deadline_ns) noexcept {
+  const detail::outcome result = waiting_.wait_until_retired(w, deadline_ns, detail::wait_reason::event_wait);
+  if (CONCUR_MUTANT_IS(122) && result == detail::outcome::granted && !is_set())
+    return wait_from(detail::this_worker(), deadline_ns);
+  return result;
 }
 
 CONCUR_NAMESPACE_END

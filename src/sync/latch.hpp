@@ -46,9 +46,10 @@ class latch {
   // Whether the count is zero. One load.
   bool try_wait() const noexcept { return waiting_.lock.peek() == open; }
 
-  // Parks until the count is zero. Throws `cancelled`.
+  // Parks until the count is zero. Throws `cancelled`; the form with a code says so there, and returns false.
   void wait() { wait_deadline(detail::never); }
-  // The same with a limit; false when that passed first.
+  bool wait(std::error_code& error) { return wait_deadline(detail::never, error); }
+  // The same with a limit; false also when that passed first.
   template <class Rep, class Period>
   bool wait_for(std::chrono::duration<Rep, Period> d) {
     return wait_deadline(detail::deadline_after(d));
@@ -57,17 +58,36 @@ class latch {
   bool wait_until(const std::chrono::time_point<Clock, Duration>& tp) {
     return wait_deadline(detail::deadline_at(tp));
   }
+  template <class Rep, class Period>
+  bool wait_for(std::chrono::duration<Rep, Period> d, std::error_code& error) {
+    return wait_deadline(detail::deadline_after(d), error);
+  }
+  template <class Clock, class Duration>
+  bool wait_until(const std::chrono::time_point<Clock, Duration>& tp, std::error_code& error) {
+    return wait_deadline(detail::deadline_at(tp), error);
+  }
 
-  // count_down(n), then wait(). Throws as these do; when it throws `cancelled`, the arrival has been counted.
+  // count_down(n), then wait(). Throws as these do; when it is cancelled, the arrival has been counted.
   void arrive_and_wait(std::ptrdiff_t n = 1) {
     count_down(n);
     wait_deadline(detail::never);
+  }
+  bool arrive_and_wait(std::error_code& error) { return arrive_and_wait(1, error); }
+  bool arrive_and_wait(std::ptrdiff_t n, std::error_code& error) {
+    count_down(n);
+    return wait_deadline(detail::never, error);
   }
 
  private:
   static constexpr std::uint32_t open = 2;
 
-  bool wait_deadline(detail::nanoseconds_t deadline_ns);
+  template <class... Code>
+  bool wait_deadline(detail::nanoseconds_t deadline_ns, Code&... code) {
+    const auto wait_from = [&](detail::worker* w) {
+      return waiting_.wait_until_retired(w, deadline_ns, detail::wait_reason::latch_wait);
+    };
+    return detail::perform(wait_from, code...) == detail::outcome::granted;
+  }
   [[noreturn]] static void fail_negative(const char* what, const char* argument, std::ptrdiff_t value);
 
   std::ptrdiff_t count_;  // means nothing once the lock is retired
@@ -104,10 +124,6 @@ CONCUR_INLINE void latch::count_down(std::ptrdiff_t n) {
   woken.take_all(waiting_.parties, detail::outcome::granted);
   if (!CONCUR_MUTANT_IS(121)) waiting_.lock.retire(open);  // G1
   woken.resume_all();
-}
-
-CONCUR_INLINE bool latch::wait_deadline(detail::nanoseconds_t deadline_ns) {
-  return waiting_.wait_until_retired(deadline_ns, detail::wait_reason::latch_wait);
 }
 
 CONCUR_NAMESPACE_END

@@ -30,11 +30,9 @@ class mutex {
   mutex& operator=(const mutex&) = delete;
 
   // Waits until the mutex is free, and takes it. Throws `cancelled` without taking it, std::logic_error when the
-  // caller holds it.
-  void lock() {
-    if (CONCUR_UNLIKELY(!core_.take(detail::identity_of(detail::checkpoint()))))
-      core_.lock_deadline(detail::never, "mutex");
-  }
+  // caller holds it. The form with a code says there that it was cancelled, and returns false: nothing is to be unlocked.
+  void lock() { core_.lock(detail::never, "mutex"); }
+  bool lock(std::error_code& error) { return core_.lock(detail::never, "mutex", error); }
 
   // Takes the mutex if that needs no waiting.
   bool try_lock() noexcept { return core_.try_take(detail::identity_of(detail::this_worker())); }
@@ -54,10 +52,8 @@ class timed_mutex {
   timed_mutex& operator=(const timed_mutex&) = delete;
 
   // As those of mutex.
-  void lock() {
-    if (CONCUR_UNLIKELY(!core_.take(detail::identity_of(detail::checkpoint()))))
-      core_.lock_deadline(detail::never, "timed_mutex");
-  }
+  void lock() { core_.lock(detail::never, "timed_mutex"); }
+  bool lock(std::error_code& error) { return core_.lock(detail::never, "timed_mutex", error); }
   bool try_lock() noexcept { return core_.try_take(detail::identity_of(detail::this_worker())); }
   void unlock() { core_.unlock("timed_mutex"); }
 
@@ -65,18 +61,22 @@ class timed_mutex {
   // lock does.
   template <class Rep, class Period>
   bool try_lock_for(std::chrono::duration<Rep, Period> d) {
-    return lock_deadline(detail::deadline_after(d));
+    return core_.lock(detail::deadline_after(d), "timed_mutex");
   }
   template <class Clock, class Duration>
   bool try_lock_until(const std::chrono::time_point<Clock, Duration>& tp) {
-    return lock_deadline(detail::deadline_at(tp));
+    return core_.lock(detail::deadline_at(tp), "timed_mutex");
+  }
+  template <class Rep, class Period>
+  bool try_lock_for(std::chrono::duration<Rep, Period> d, std::error_code& error) {
+    return core_.lock(detail::deadline_after(d), "timed_mutex", error);
+  }
+  template <class Clock, class Duration>
+  bool try_lock_until(const std::chrono::time_point<Clock, Duration>& tp, std::error_code& error) {
+    return core_.lock(detail::deadline_at(tp), "timed_mutex", error);
   }
 
  private:
-  bool lock_deadline(detail::nanoseconds_t deadline_ns) {
-    return core_.take(detail::identity_of(detail::checkpoint())) || core_.lock_deadline(deadline_ns, "timed_mutex");
-  }
-
   detail::mutex_core core_;
 };
 
@@ -89,8 +89,9 @@ class recursive_mutex {
   recursive_mutex& operator=(const recursive_mutex&) = delete;
 
   // Takes the mutex, or counts one more. Throws `cancelled` without doing so, std::logic_error when the count would
-  // overflow.
+  // overflow. The form with a code as that of mutex.
   void lock() { lock_deadline(detail::never); }
+  bool lock(std::error_code& error) { return lock_deadline(detail::never, error); }
   // The same if that needs no waiting. False also when the count would overflow.
   bool try_lock() noexcept;
   // Counts one less, and lets go at zero. Throws std::logic_error when the caller does not hold the mutex.
@@ -105,6 +106,14 @@ class recursive_mutex {
   bool try_lock_until(const std::chrono::time_point<Clock, Duration>& tp) {
     return lock_deadline(detail::deadline_at(tp));
   }
+  template <class Rep, class Period>
+  bool try_lock_for(std::chrono::duration<Rep, Period> d, std::error_code& error) {
+    return lock_deadline(detail::deadline_after(d), error);
+  }
+  template <class Clock, class Duration>
+  bool try_lock_until(const std::chrono::time_point<Clock, Duration>& tp, std::error_code& error) {
+    return lock_deadline(detail::deadline_at(tp), error);
+  }
 
  private:
 #if defined(CONCUR_TEST_DEPTH)
@@ -113,7 +122,12 @@ class recursive_mutex {
   static constexpr std::uint32_t deepest = 0xFFFFFFFFU;
 #endif
 
-  bool lock_deadline(detail::nanoseconds_t deadline_ns);
+  template <class... Code>
+  bool lock_deadline(detail::nanoseconds_t deadline_ns, Code&... code) {
+    return detail::perform([&](detail::worker* w) { return lock_from(w, deadline_ns); }, code...) ==
+           detail::outcome::granted;
+  }
+  detail::outcome lock_from(detail::worker* w, detail::nanoseconds_t deadline_ns);
 
   detail::mutex_core core_;
   std::uint32_t depth_ = 0;  // M7
@@ -124,19 +138,20 @@ CONCUR_NAMESPACE_END
 #if CONCUR_BODIES
 CONCUR_NAMESPACE_BEGIN
 
-CONCUR_INLINE bool recursive_mutex::lock_deadline(detail::nanoseconds_t deadline_ns) {
-  const void* const self = detail::identity_of(detail::checkpoint());
+CONCUR_INLINE detail::outcome recursive_mutex::lock_from(detail::worker* w, detail::nanoseconds_t deadline_ns) {
+  const void* const self = detail::identity_of(w);
   if (core_.is_held_by(self)) {
     if (depth_ == deepest) {
       detail::fail_logic(
           "concur::recursive_mutex::lock: the holder has locked it too many times; look for a lock without its unlock");
     }
     ++depth_;
-    return true;
+    return detail::outcome::granted;
   }
-  if (!core_.take(self) && !core_.lock_deadline(deadline_ns, "recursive_mutex")) return false;
-  depth_ = 1;
-  return true;
+  const detail::outcome result =
+      core_.take(self) ? detail::outcome::granted : core_.lock_slow(deadline_ns, "recursive_mutex");
+  if (result == detail::outcome::granted) depth_ = 1;
+  return result;
 }
 
 CONCUR_INLINE bool recursive_mutex::try_lock() noexcept {

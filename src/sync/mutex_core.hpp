@@ -31,6 +31,7 @@
 #include "base/intrusive.hpp"
 #include "base/time.hpp"
 #include "runtime/caller.hpp"
+#include "runtime/forms.hpp"
 
 CONCUR_NAMESPACE_BEGIN
 namespace detail {
@@ -76,8 +77,16 @@ class mutex_core {
     return owner_.load(std::memory_order_relaxed) == self;  // relaxed: a holder sees its own write (M4)
   }
 
-  // Waits for the mutex. True: taken. False: the deadline passed. Throws as mutex::lock does.
-  bool lock_deadline(nanoseconds_t deadline_ns, const char* name);
+  // Takes the mutex, or waits for it. False: the deadline passed, or the caller was cancelled. Throws as mutex::lock does.
+  template <class... Code>
+  CONCUR_FORCE_INLINE bool lock(nanoseconds_t deadline_ns, const char* name, Code&... code) {
+    const auto lock_from = [&](worker* w) {
+      return CONCUR_LIKELY(take(identity_of(w))) ? outcome::granted : lock_slow(deadline_ns, name);
+    };
+    return perform(lock_from, code...) == outcome::granted;
+  }
+  // The same, after the checkpoint. granted, timed_out or cancelled.
+  outcome lock_slow(nanoseconds_t deadline_ns, const char* name);
 
   CONCUR_FORCE_INLINE void unlock(const char* name) {
     if (CONCUR_UNLIKELY(!is_held_by(identity_of(this_worker()))) && !CONCUR_MUTANT_IS(68)) fail_stranger(name);
@@ -134,7 +143,7 @@ CONCUR_INLINE void mutex_core::leave_queue(waiter& note) noexcept {
   if (queue_.is_empty()) word_.fetch_and(~waiting, std::memory_order_relaxed);  // relaxed: under the queue's lock (M1)
 }
 
-CONCUR_INLINE bool mutex_core::lock_deadline(nanoseconds_t deadline_ns, const char* name) {
+CONCUR_INLINE outcome mutex_core::lock_slow(nanoseconds_t deadline_ns, const char* name) {
   constexpr nanoseconds_t patience_ns = 1'000'000;
   caller me(this_worker());
   const void* const self = identity_of(this_worker());
@@ -145,8 +154,8 @@ CONCUR_INLINE bool mutex_core::lock_deadline(nanoseconds_t deadline_ns, const ch
   nanoseconds_t since = 0;
   bool wants_handover = false;
   for (;;) {
-    if (try_take(self)) return true;
-    if (deadline_ns != never && deadline_ns <= seam_now()) return false;  // M6
+    if (try_take(self)) return outcome::granted;
+    if (deadline_ns != never && deadline_ns <= seam_now()) return outcome::timed_out;  // M6
     queue_lock_.lock();
     if (!announce_waiting()) {
       queue_lock_.unlock();
@@ -160,12 +169,11 @@ CONCUR_INLINE bool mutex_core::lock_deadline(nanoseconds_t deadline_ns, const ch
     const outcome result = me.park(&queue_lock_, deadline_ns, wait_reason::mutex_lock);
     if (result == outcome::granted) {  // handed over: it is ours already (M3)
       set_owner(self);
-      return true;
+      return result;
     }
     if (result != outcome::retry) {
       leave_queue(note);
-      if (result == outcome::cancelled) fail_cancelled();
-      return false;
+      return result;
     }
     const nanoseconds_t now = seam_now();
     if (since == 0)

@@ -35,6 +35,8 @@ class once_flag {
  private:
   template <class F, class... Args>
   friend void call_once(once_flag& flag, F&& f, Args&&... args);
+  template <class F, class... Args>
+  friend bool call_once(once_flag& flag, std::error_code& error, F&& f, Args&&... args);
 
   static constexpr std::uint32_t is_done_now = 2;
 
@@ -58,8 +60,14 @@ class once_flag {
   };
 
   bool is_done() const noexcept { return waiting_.lock.peek() == is_done_now; }
-  // True: the caller runs its function. False: it was done.
-  bool begin();
+  // granted: it was done. retry: the caller runs its function. Or cancelled. From the caller's checkpoint on.
+  detail::outcome begin(detail::worker* w);
+  template <class F, class... Args>
+  void run(F&& f, Args&&... args) {
+    turn mine(*this);
+    std::apply(std::forward<F>(f), std::forward_as_tuple(std::forward<Args>(args)...));
+    mine.end();
+  }
   void finish() noexcept;
   void pass_on() noexcept;
 
@@ -73,10 +81,19 @@ class once_flag {
 // function that was done happens before the return of every call. A call that finds it done is one load, and no checkpoint.
 template <class F, class... Args>
 void call_once(once_flag& flag, F&& f, Args&&... args) {
-  if (CONCUR_LIKELY(flag.is_done()) || !flag.begin()) return;
-  once_flag::turn mine(flag);
-  std::apply(std::forward<F>(f), std::forward_as_tuple(std::forward<Args>(args)...));
-  mine.end();
+  if (CONCUR_LIKELY(flag.is_done())) return;
+  const detail::outcome result = detail::perform([&](detail::worker* w) { return flag.begin(w); });
+  if (result == detail::outcome::retry) flag.run(std::forward<F>(f), std::forward<Args>(args)...);
+}
+// The same, but a cancellation is said in the code. False then: nothing was called, and it is not known to be done. The
+// code stands before the function, whose arguments come last, and is set before that is called.
+template <class F, class... Args>
+bool call_once(once_flag& flag, std::error_code& error, F&& f, Args&&... args) {
+  error.clear();
+  if (CONCUR_LIKELY(flag.is_done())) return true;
+  const detail::outcome result = detail::perform([&](detail::worker* w) { return flag.begin(w); }, error);
+  if (result == detail::outcome::retry) flag.run(std::forward<F>(f), std::forward<Args>(args)...);
+  return result != detail::outcome::cancelled;
 }
 
 CONCUR_NAMESPACE_END
@@ -84,24 +101,20 @@ CONCUR_NAMESPACE_END
 #if CONCUR_BODIES
 CONCUR_NAMESPACE_BEGIN
 
-CONCUR_INLINE bool once_flag::begin() {
-  detail::worker* w = detail::checkpoint();
+CONCUR_INLINE detail::outcome once_flag::begin(detail::worker* w) {
   detail::caller me(w);
   const void* self = w != nullptr ? static_cast<const void*>(w->current) : detail::this_worker_cell();
-  if (waiting_.lock.lock_unless_retired() != 0) return false;
+  if (waiting_.lock.lock_unless_retired() != 0) return detail::outcome::granted;
   if (runner_ == nullptr) {
     runner_ = self;
     waiting_.lock.unlock();
-    return true;
+    return detail::outcome::retry;
   }
   if (runner_ == self && !CONCUR_MUTANT_IS(128)) {
     waiting_.lock.unlock();
     detail::fail_logic("concur::call_once: the function calls call_once with its own flag, and would wait for itself");
   }
-  const detail::outcome result =
-      waiting_.wait(me, const_cast<void*>(self), detail::never, detail::wait_reason::once_wait);
-  if (result == detail::outcome::cancelled) detail::fail_cancelled();
-  return result == detail::outcome::retry;
+  return waiting_.wait(me, const_cast<void*>(self), detail::never, detail::wait_reason::once_wait);
 }
 
 CONCUR_INLINE void once_flag::finish() noexcept {

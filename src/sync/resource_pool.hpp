@@ -45,8 +45,9 @@ class pool_core {
  public:
   pool_core(std::size_t capacity, bool can_make);
 
-  // Parks until there is something. granted: an item, or null for a place. Else closed or timed_out. Throws `cancelled`.
-  outcome take(pool_item*& item, nanoseconds_t deadline_ns);
+  // Parks until there is something. granted: an item, or null for a place. Else closed, timed_out or cancelled. From the
+  // caller's checkpoint on.
+  outcome take(worker* w, pool_item*& item, nanoseconds_t deadline_ns) noexcept;
   // The same without parking; false when there is nothing.
   bool try_take(pool_item*& item) noexcept;
   // False: the pool is closed, the place is gone, and the caller destroys the item.
@@ -166,8 +167,10 @@ class resource_pool {
   }
 
   // Parks until there is a thing, or a place to make one. Throws `cancelled`, std::logic_error when the pool is closed, and
-  // what the factory throws.
+  // what the factory throws. The forms with a code, here and below, give an empty lease when they are cancelled, which the
+  // code says, and also when the pool is closed, with the code clear.
   [[nodiscard]] lease acquire() { return acquire_deadline(detail::never); }
+  [[nodiscard]] lease acquire(std::error_code& error) { return acquire_deadline(detail::never, error); }
   // The same with a limit to the wait, not to the factory: an empty lease when that passed first.
   template <class Rep, class Period>
   [[nodiscard]] lease acquire_for(std::chrono::duration<Rep, Period> d) {
@@ -176,6 +179,14 @@ class resource_pool {
   template <class Clock, class Duration>
   [[nodiscard]] lease acquire_until(const std::chrono::time_point<Clock, Duration>& tp) {
     return acquire_deadline(detail::deadline_at(tp));
+  }
+  template <class Rep, class Period>
+  [[nodiscard]] lease acquire_for(std::chrono::duration<Rep, Period> d, std::error_code& error) {
+    return acquire_deadline(detail::deadline_after(d), error);
+  }
+  template <class Clock, class Duration>
+  [[nodiscard]] lease acquire_until(const std::chrono::time_point<Clock, Duration>& tp, std::error_code& error) {
+    return acquire_deadline(detail::deadline_at(tp), error);
   }
   // An empty lease when there is nothing now, or the pool is closed. Does not wait, but may call the factory.
   [[nodiscard]] lease try_acquire() {
@@ -220,11 +231,13 @@ class resource_pool {
     return lease(std::move(s), fresh);
   }
 
-  lease acquire_deadline(detail::nanoseconds_t deadline_ns) {
+  template <class... Code>
+  lease acquire_deadline(detail::nanoseconds_t deadline_ns, Code&... code) {
     std::shared_ptr<state> s = state_;  // the pool may go while we wait (C3)
     detail::pool_item* got = nullptr;
-    const detail::outcome result = s->core.take(got, deadline_ns);
-    if (result == detail::outcome::closed) detail::fail_pool_closed();
+    const auto take_from = [&](detail::worker* w) { return s->core.take(w, got, deadline_ns); };
+    const detail::outcome result = detail::perform(take_from, code...);
+    if (sizeof...(code) == 0 && result == detail::outcome::closed) detail::fail_pool_closed();
     if (result != detail::outcome::granted) return lease();
     return lease_of(std::move(s), got);
   }
@@ -259,17 +272,15 @@ CONCUR_INLINE bool pool_core::take_free(pool_item*& item) noexcept {
   return true;
 }
 
-CONCUR_INLINE outcome pool_core::take(pool_item*& item, nanoseconds_t deadline_ns) {
-  caller me(checkpoint());
+CONCUR_INLINE outcome pool_core::take(worker* w, pool_item*& item, nanoseconds_t deadline_ns) noexcept {
+  caller me(w);
   waiting_.lock.lock();
   if (is_closed_ || take_free(item)) {
     const outcome result = is_closed_ ? outcome::closed : outcome::granted;
     waiting_.lock.unlock();
     return result;
   }
-  const outcome result = waiting_.wait(me, &item, deadline_ns, wait_reason::pool_acquire);
-  if (result == outcome::cancelled) fail_cancelled();
-  return result;
+  return waiting_.wait(me, &item, deadline_ns, wait_reason::pool_acquire);
 }
 
 CONCUR_INLINE bool pool_core::try_take(pool_item*& item) noexcept {

@@ -39,10 +39,12 @@ class semaphore_core {
   semaphore_core(const semaphore_core&) = delete;
   semaphore_core& operator=(const semaphore_core&) = delete;
 
-  bool acquire(std::ptrdiff_t n, nanoseconds_t deadline_ns, std::ptrdiff_t limit) {
-    checkpoint();
-    if (CONCUR_LIKELY(take(n))) return true;
-    return acquire_slow(n, deadline_ns, limit);
+  template <class... Code>
+  bool acquire(std::ptrdiff_t n, nanoseconds_t deadline_ns, std::ptrdiff_t limit, Code&... code) {
+    const auto acquire_from = [&](worker*) {
+      return CONCUR_LIKELY(take(n)) ? outcome::granted : acquire_slow(n, deadline_ns, limit);
+    };
+    return perform(acquire_from, code...) == outcome::granted;
   }
   bool try_acquire(std::ptrdiff_t n, std::ptrdiff_t limit) {
     if (CONCUR_LIKELY(take(n))) return true;
@@ -71,7 +73,8 @@ class semaphore_core {
   }
   [[noreturn]] static std::ptrdiff_t fail_permits(std::ptrdiff_t permits, std::ptrdiff_t limit);
   static void check_request(std::ptrdiff_t n, std::ptrdiff_t limit);
-  bool acquire_slow(std::ptrdiff_t n, nanoseconds_t deadline_ns, std::ptrdiff_t limit);
+  // granted, timed_out or cancelled.
+  outcome acquire_slow(std::ptrdiff_t n, nanoseconds_t deadline_ns, std::ptrdiff_t limit);
   void release_slow(std::ptrdiff_t n, std::ptrdiff_t limit);
   void serve(std::ptrdiff_t permits, ended_waits& woken) noexcept;
 
@@ -93,8 +96,11 @@ class counting_semaphore {
   static constexpr std::ptrdiff_t(max)() noexcept { return Max; }
 
   // Parks until n permits can be taken, after everybody who asked before. Throws `cancelled` and has taken none then, or
-  // std::invalid_argument when n is negative or above Max: that could never be.
+  // std::invalid_argument when n is negative or above Max: that could never be. The forms with a code, here and below, say
+  // there that the caller was cancelled, and return false: none were taken.
   void acquire(std::ptrdiff_t n = 1) { core_.acquire(n, detail::never, Max); }
+  bool acquire(std::error_code& error) { return acquire(1, error); }
+  bool acquire(std::ptrdiff_t n, std::error_code& error) { return core_.acquire(n, detail::never, Max, error); }
   // Takes n permits if they are there and nobody waits.
   bool try_acquire(std::ptrdiff_t n = 1) { return core_.try_acquire(n, Max); }
   // As acquire, with a limit; false, and none taken, when that passed first.
@@ -105,6 +111,22 @@ class counting_semaphore {
   template <class Clock, class Duration>
   bool try_acquire_until(const std::chrono::time_point<Clock, Duration>& tp, std::ptrdiff_t n = 1) {
     return core_.acquire(n, detail::deadline_at(tp), Max);
+  }
+  template <class Rep, class Period>
+  bool try_acquire_for(std::chrono::duration<Rep, Period> d, std::error_code& error) {
+    return try_acquire_for(d, 1, error);
+  }
+  template <class Rep, class Period>
+  bool try_acquire_for(std::chrono::duration<Rep, Period> d, std::ptrdiff_t n, std::error_code& error) {
+    return core_.acquire(n, detail::deadline_after(d), Max, error);
+  }
+  template <class Clock, class Duration>
+  bool try_acquire_until(const std::chrono::time_point<Clock, Duration>& tp, std::error_code& error) {
+    return try_acquire_until(tp, 1, error);
+  }
+  template <class Clock, class Duration>
+  bool try_acquire_until(const std::chrono::time_point<Clock, Duration>& tp, std::ptrdiff_t n, std::error_code& error) {
+    return core_.acquire(n, detail::deadline_at(tp), Max, error);
   }
   // Gives n permits, which need not have been taken, and lets go of those they suffice for, in their order. Throws
   // std::invalid_argument when n is negative, std::logic_error when there would be more than Max; gives none then.
@@ -134,9 +156,9 @@ CONCUR_INLINE void semaphore_core::check_request(std::ptrdiff_t n, std::ptrdiff_
   }
 }
 
-CONCUR_INLINE bool semaphore_core::acquire_slow(std::ptrdiff_t n, nanoseconds_t deadline_ns, std::ptrdiff_t limit) {
+CONCUR_INLINE outcome semaphore_core::acquire_slow(std::ptrdiff_t n, nanoseconds_t deadline_ns, std::ptrdiff_t limit) {
   check_request(n, limit);
-  if (n == 0) return true;
+  if (n == 0) return outcome::granted;
   caller me(this_worker());
   waiting_.lock.lock();
   std::ptrdiff_t word = word_.load(std::memory_order_relaxed);  // relaxed: the exchange decides
@@ -144,7 +166,7 @@ CONCUR_INLINE bool semaphore_core::acquire_slow(std::ptrdiff_t n, nanoseconds_t 
     const bool is_enough = word >= n;
     if (!is_enough && deadline_ns != never && deadline_ns <= seam_now()) {
       waiting_.lock.unlock();
-      return false;
+      return outcome::timed_out;
     }
     // acquire: as in take. relaxed on failure: the loop looks again.
     if (!word_.compare_exchange_weak(word, is_enough ? word - n : ~word, std::memory_order_acquire,
@@ -152,10 +174,10 @@ CONCUR_INLINE bool semaphore_core::acquire_slow(std::ptrdiff_t n, nanoseconds_t 
       continue;
     if (!is_enough) break;
     waiting_.lock.unlock();
-    return true;
+    return outcome::granted;
   }
   const outcome result = waiting_.wait(me, &n, deadline_ns, wait_reason::semaphore_acquire);
-  if (result == outcome::granted) return true;
+  if (result == outcome::granted) return result;
   ended_waits woken;
   if (!CONCUR_MUTANT_IS(106)) {
     lock_scope<spin_lock> held(waiting_.lock);
@@ -163,8 +185,7 @@ CONCUR_INLINE bool semaphore_core::acquire_slow(std::ptrdiff_t n, nanoseconds_t 
     if (word < 0) serve(~word, woken);             // P3
   }
   woken.resume_all();
-  if (result == outcome::cancelled) fail_cancelled();
-  return false;
+  return result;
 }
 
 // Under the queue's lock, with a negative word: gives the permits out, and writes what is left.

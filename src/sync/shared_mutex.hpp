@@ -46,7 +46,9 @@ class shared_mutex {
   shared_mutex& operator=(const shared_mutex&) = delete;
 
   // Waits until nobody holds. Throws `cancelled` without taking it, std::logic_error when the caller holds it as writer.
+  // The forms with a code, here and below, say there that the caller was cancelled, and return false.
   void lock() { lock_deadline(detail::never); }
+  bool lock(std::error_code& error) { return lock_deadline(detail::never, error); }
   bool try_lock() noexcept { return take(detail::identity_of(detail::this_worker())); }
   template <class Rep, class Period>
   bool try_lock_for(std::chrono::duration<Rep, Period> d) {
@@ -56,11 +58,20 @@ class shared_mutex {
   bool try_lock_until(const std::chrono::time_point<Clock, Duration>& tp) {
     return lock_deadline(detail::deadline_at(tp));
   }
+  template <class Rep, class Period>
+  bool try_lock_for(std::chrono::duration<Rep, Period> d, std::error_code& error) {
+    return lock_deadline(detail::deadline_after(d), error);
+  }
+  template <class Clock, class Duration>
+  bool try_lock_until(const std::chrono::time_point<Clock, Duration>& tp, std::error_code& error) {
+    return lock_deadline(detail::deadline_at(tp), error);
+  }
   // Throws std::logic_error when the caller does not hold it as writer.
   void unlock();
 
   // Waits until no writer holds or waits. Throws as lock.
   void lock_shared() { lock_shared_deadline(detail::never); }
+  bool lock_shared(std::error_code& error) { return lock_shared_deadline(detail::never, error); }
   bool try_lock_shared() noexcept;
   template <class Rep, class Period>
   bool try_lock_shared_for(std::chrono::duration<Rep, Period> d) {
@@ -69,6 +80,14 @@ class shared_mutex {
   template <class Clock, class Duration>
   bool try_lock_shared_until(const std::chrono::time_point<Clock, Duration>& tp) {
     return lock_shared_deadline(detail::deadline_at(tp));
+  }
+  template <class Rep, class Period>
+  bool try_lock_shared_for(std::chrono::duration<Rep, Period> d, std::error_code& error) {
+    return lock_shared_deadline(detail::deadline_after(d), error);
+  }
+  template <class Clock, class Duration>
+  bool try_lock_shared_until(const std::chrono::time_point<Clock, Duration>& tp, std::error_code& error) {
+    return lock_shared_deadline(detail::deadline_at(tp), error);
   }
   // Throws std::logic_error when no reader holds it. Which readers do is not known.
   void unlock_shared();
@@ -93,18 +112,26 @@ class shared_mutex {
   bool is_held_by(const void* self) const noexcept {
     return owner_.load(std::memory_order_relaxed) == self;  // relaxed: as above
   }
-  bool lock_deadline(detail::nanoseconds_t deadline_ns) {
-    const void* const self = detail::identity_of(detail::checkpoint());
-    return CONCUR_LIKELY(take(self)) || lock_slow(self, deadline_ns);
+  template <class... Code>
+  bool lock_deadline(detail::nanoseconds_t deadline_ns, Code&... code) {
+    const auto lock_from = [&](detail::worker* w) {
+      const void* const self = detail::identity_of(w);
+      return CONCUR_LIKELY(take(self)) ? detail::outcome::granted : lock_slow(self, deadline_ns);
+    };
+    return detail::perform(lock_from, code...) == detail::outcome::granted;
   }
-  bool lock_shared_deadline(detail::nanoseconds_t deadline_ns) {
-    detail::checkpoint();
-    return CONCUR_LIKELY(try_lock_shared()) || lock_shared_slow(deadline_ns);
+  template <class... Code>
+  bool lock_shared_deadline(detail::nanoseconds_t deadline_ns, Code&... code) {
+    const auto lock_from = [&](detail::worker*) {
+      return CONCUR_LIKELY(try_lock_shared()) ? detail::outcome::granted : lock_shared_slow(deadline_ns);
+    };
+    return detail::perform(lock_from, code...) == detail::outcome::granted;
   }
-  bool lock_slow(const void* self, detail::nanoseconds_t deadline_ns);
-  bool lock_shared_slow(detail::nanoseconds_t deadline_ns);
-  bool wait(detail::caller& me, detail::intrusive_list<detail::waiter>& queue, detail::nanoseconds_t deadline_ns,
-            detail::wait_reason reason);
+  // granted, timed_out or cancelled.
+  detail::outcome lock_slow(const void* self, detail::nanoseconds_t deadline_ns);
+  detail::outcome lock_shared_slow(detail::nanoseconds_t deadline_ns);
+  detail::outcome wait(detail::caller& me, detail::intrusive_list<detail::waiter>& queue,
+                       detail::nanoseconds_t deadline_ns, detail::wait_reason reason) noexcept;
   void unlock_slow(std::uint32_t share) noexcept;
   void serve(bool readers_first, detail::ended_waits& woken) noexcept;
   static void refuse_relock(bool is_holder);
@@ -138,9 +165,9 @@ CONCUR_INLINE bool shared_mutex::try_lock_shared() noexcept {
   return false;
 }
 
-CONCUR_INLINE bool shared_mutex::lock_slow(const void* self, detail::nanoseconds_t deadline_ns) {
+CONCUR_INLINE detail::outcome shared_mutex::lock_slow(const void* self, detail::nanoseconds_t deadline_ns) {
   refuse_relock(is_held_by(self));
-  if (deadline_ns != detail::never && deadline_ns <= detail::seam_now()) return false;
+  if (deadline_ns != detail::never && deadline_ns <= detail::seam_now()) return detail::outcome::timed_out;
   detail::caller me(detail::this_worker());
   queue_lock_.lock();
   std::uint32_t word = word_.load(std::memory_order_relaxed);  // relaxed: the exchange decides
@@ -153,16 +180,16 @@ CONCUR_INLINE bool shared_mutex::lock_slow(const void* self, detail::nanoseconds
     if (!is_free) break;
     queue_lock_.unlock();
     set_owner(self);
-    return true;
+    return detail::outcome::granted;
   }
-  if (!wait(me, writers_, deadline_ns, detail::wait_reason::mutex_lock)) return false;
-  set_owner(self);
-  return true;
+  const detail::outcome result = wait(me, writers_, deadline_ns, detail::wait_reason::mutex_lock);
+  if (result == detail::outcome::granted) set_owner(self);
+  return result;
 }
 
-CONCUR_INLINE bool shared_mutex::lock_shared_slow(detail::nanoseconds_t deadline_ns) {
+CONCUR_INLINE detail::outcome shared_mutex::lock_shared_slow(detail::nanoseconds_t deadline_ns) {
   refuse_relock(is_held_by(detail::identity_of(detail::this_worker())));
-  if (deadline_ns != detail::never && deadline_ns <= detail::seam_now()) return false;
+  if (deadline_ns != detail::never && deadline_ns <= detail::seam_now()) return detail::outcome::timed_out;
   detail::caller me(detail::this_worker());
   queue_lock_.lock();
   std::uint32_t word = word_.load(std::memory_order_relaxed);  // relaxed: the exchange decides
@@ -174,18 +201,19 @@ CONCUR_INLINE bool shared_mutex::lock_shared_slow(detail::nanoseconds_t deadline
       continue;
     if (!is_open) break;
     queue_lock_.unlock();
-    return true;
+    return detail::outcome::granted;
   }
   return wait(me, readers_, deadline_ns, detail::wait_reason::shared_lock);
 }
 
-// Under the queue's lock, which it drops, and with `waiting` set. True: let in (R3).
-CONCUR_INLINE bool shared_mutex::wait(detail::caller& me, detail::intrusive_list<detail::waiter>& queue,
-                                      detail::nanoseconds_t deadline_ns, detail::wait_reason reason) {
+// Under the queue's lock, which it drops, and with `waiting` set. granted: let in (R3).
+CONCUR_INLINE detail::outcome shared_mutex::wait(detail::caller& me, detail::intrusive_list<detail::waiter>& queue,
+                                                 detail::nanoseconds_t deadline_ns,
+                                                 detail::wait_reason reason) noexcept {
   detail::waiter note(me.who(), nullptr);
   queue.push_back(&note);
   const detail::outcome result = me.park(&queue_lock_, deadline_ns, reason);
-  if (result == detail::outcome::granted) return true;
+  if (result == detail::outcome::granted) return result;
   detail::ended_waits woken;
   {
     detail::lock_scope<detail::spin_lock> held(queue_lock_);
@@ -193,8 +221,7 @@ CONCUR_INLINE bool shared_mutex::wait(detail::caller& me, detail::intrusive_list
     if (!CONCUR_MUTANT_IS(110)) serve(false, woken);  // R4
   }
   woken.resume_all();
-  if (result == detail::outcome::cancelled) detail::fail_cancelled();
-  return false;
+  return result;
 }
 
 // Under the queue's lock: lets in whom the table says. `readers_first`: a writer has just let go.

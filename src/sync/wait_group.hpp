@@ -28,9 +28,10 @@ class wait_group {
   void add(std::ptrdiff_t n = 1);
   void done() { add(-1); }
 
-  // Parks until the count is zero. Throws `cancelled`.
-  void wait();
-  // The same with a limit; false when that passed first.
+  // Parks until the count is zero. Throws `cancelled`; the form with a code says so there, and returns false.
+  void wait() { wait_deadline(detail::never); }
+  bool wait(std::error_code& error) { return wait_deadline(detail::never, error); }
+  // The same with a limit; false also when that passed first.
   template <class Rep, class Period>
   bool wait_for(std::chrono::duration<Rep, Period> d) {
     return wait_deadline(detail::deadline_after(d));
@@ -39,11 +40,24 @@ class wait_group {
   bool wait_until(const std::chrono::time_point<Clock, Duration>& tp) {
     return wait_deadline(detail::deadline_at(tp));
   }
+  template <class Rep, class Period>
+  bool wait_for(std::chrono::duration<Rep, Period> d, std::error_code& error) {
+    return wait_deadline(detail::deadline_after(d), error);
+  }
+  template <class Clock, class Duration>
+  bool wait_until(const std::chrono::time_point<Clock, Duration>& tp, std::error_code& error) {
+    return wait_deadline(detail::deadline_at(tp), error);
+  }
   // Whether the count is zero now.
   bool try_wait() noexcept;
 
  private:
-  bool wait_deadline(detail::nanoseconds_t deadline_ns);
+  template <class... Code>
+  bool wait_deadline(detail::nanoseconds_t deadline_ns, Code&... code) {
+    return detail::perform([&](detail::worker* w) { return wait_from(w, deadline_ns); }, code...) ==
+           detail::outcome::granted;
+  }
+  detail::outcome wait_from(detail::worker* w, detail::nanoseconds_t deadline_ns) noexcept;
 
   std::ptrdiff_t count_ = 0;
   std::ptrdiff_t leaving_ = 0;  // waiters that were let go and have not returned yet
@@ -81,22 +95,19 @@ CONCUR_INLINE bool wait_group::try_wait() noexcept {
   return count_ == 0;
 }
 
-CONCUR_INLINE void wait_group::wait() { wait_deadline(detail::never); }
-
-CONCUR_INLINE bool wait_group::wait_deadline(detail::nanoseconds_t deadline_ns) {
-  detail::caller me(detail::checkpoint());
+CONCUR_INLINE detail::outcome wait_group::wait_from(detail::worker* w, detail::nanoseconds_t deadline_ns) noexcept {
+  detail::caller me(w);
   waiting_.lock.lock();
   if (count_ == 0) {
     waiting_.lock.unlock();
-    return true;
+    return detail::outcome::granted;
   }
   const detail::outcome result = waiting_.wait(me, nullptr, deadline_ns, detail::wait_reason::wait_group_wait);
   if (result == detail::outcome::granted) {
     detail::lock_scope<detail::spin_lock> held(waiting_.lock);
     --leaving_;
   }
-  if (result == detail::outcome::cancelled) detail::fail_cancelled();
-  return result == detail::outcome::granted;
+  return result;
 }
 
 CONCUR_NAMESPACE_END

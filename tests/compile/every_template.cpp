@@ -183,6 +183,87 @@ void use_streams(concur::tcp_stream& stream) {
   static_cast<void>(good);
 }
 
+// The forms with a code.
+template <class T>
+void tell_channel(T first, T second, std::error_code& error) {
+  const auto limit = milliseconds(1);
+  concur::channel<T> ch(3);
+  concur::sender<T> in = ch;
+  concur::receiver<T> out = ch;
+  bool good = ch.send(std::move(first), error) && in.send_for(second, limit, error) == concur::status::ok;
+  good = in.send_until(second, clock_type::now(), error) == concur::status::cancelled && good;
+  good = ch.recv(error).has_value() && out.recv_for(second, limit, error) == concur::status::ok && good;
+  good = out.recv_until(second, clock_type::now(), error) == concur::status::timeout && good;
+  concur::channel<void> signal_channel(1);
+  good = signal_channel.send(error) && signal_channel.recv(error) && good;
+  good = signal_channel.send_for(limit, error) == signal_channel.send_until(clock_type::now(), error) && good;
+  good = signal_channel.recv_for(limit, error) == signal_channel.recv_until(clock_type::now(), error) && good;
+  int index = concur::select(error, concur::recv(ch, [] {}), concur::send(in, T(), [] {}), concur::otherwise([] {}));
+  index += concur::select_ordered(error, concur::recv(signal_channel, [] {}), concur::after(limit, [] {}));
+  concur::selector all{concur::recv(ch, [] {}), concur::after(limit, [] {})};
+  index += all.wait(error) + all.wait_ordered(error) + all.wait_for(limit, error);
+  index += all.wait_until(clock_type::now(), error);
+  static_cast<void>(good);
+  static_cast<void>(index);
+}
+
+template <class Mutex>
+void tell_lock(Mutex& m, std::error_code& error) {
+  if (m.lock(error)) m.unlock();
+  if (m.try_lock_for(milliseconds(1), error)) m.unlock();
+  if (m.try_lock_until(clock_type::now(), error)) m.unlock();
+}
+
+template <class Waitable>
+bool tell_wait(Waitable& at, std::error_code& error) {
+  return at.wait(error) && at.wait_for(milliseconds(1), error) && at.wait_until(clock_type::now(), error);
+}
+
+void tell_sync(std::error_code& error) {
+  const auto limit = milliseconds(1);
+  concur::mutex plain;
+  concur::timed_mutex timed;
+  concur::recursive_mutex recursive;
+  concur::shared_mutex shared;
+  tell_lock(timed, error);
+  tell_lock(recursive, error);
+  tell_lock(shared, error);
+  bool good = shared.lock_shared(error) && shared.try_lock_shared_for(limit, error);
+  good = shared.try_lock_shared_until(clock_type::now(), error) && plain.lock(error) && good;
+  concur::condition_variable changed;
+  const auto condition = [] { return true; };
+  good = changed.wait(plain, error) && changed.wait(plain, condition, error) && good;
+  good = changed.wait_for(plain, limit, error) == concur::cv_status::timeout && good;
+  good = changed.wait_until(plain, clock_type::now(), error) == concur::cv_status::timeout && good;
+  good = changed.wait_for(plain, limit, condition, error) && good;
+  good = changed.wait_until(plain, clock_type::now(), condition, error) && good;
+  concur::counting_semaphore<> permits(9);
+  good = permits.acquire(error) && permits.acquire(2, error) && permits.try_acquire_for(limit, error) && good;
+  good = permits.try_acquire_for(limit, 2, error) && permits.try_acquire_until(clock_type::now(), error) && good;
+  good = permits.try_acquire_until(clock_type::now(), 2, error) && good;
+  concur::latch door(3);
+  good = door.arrive_and_wait(error) && door.arrive_and_wait(2, error) && tell_wait(door, error) && good;
+  concur::event happened(true);
+  concur::wait_group group;
+  good = tell_wait(happened, error) && tell_wait(group, error) && good;
+  concur::barrier<> meet(1);
+  const concur::barrier<>::arrival_token token = meet.arrive();
+  good = meet.wait(token, error) && meet.wait_for(token, limit, error) && good;
+  good = meet.wait_until(token, clock_type::now(), error) && meet.arrive_and_wait(error) && good;
+  concur::once_flag flag;
+  good = concur::call_once(
+             flag, error, [](std::unique_ptr<int> p) { return *p; }, std::make_unique<int>(1)) &&
+         good;
+  concur::resource_pool<int> pool(std::vector<int>{1});
+  good = pool.acquire(error) && pool.acquire_for(limit, error) && pool.acquire_until(clock_type::now(), error) && good;
+  const concur::future<int> number = concur::go([] { return 1; });
+  const concur::shared_future<void> many = concur::go([] {}).share();
+  good = tell_wait(number, error) && tell_wait(many, error) && good;
+  good = concur::this_fiber::sleep_for(limit, error) && concur::this_fiber::checkpoint(error) && good;
+  good = concur::this_fiber::sleep_until(std::chrono::system_clock::now(), error) && good;
+  static_cast<void>(good);
+}
+
 // Every case, with lvalues and rvalues, in every kind of select.
 template <class T>
 void use_selects(T first, T second) {
@@ -268,6 +349,10 @@ int main() {
     use_pools();
     use_fiber_locals();
     use_this_fiber();
+    std::error_code error;
+    tell_channel<std::string>("a", "b", error);
+    tell_channel<std::unique_ptr<int>>(nullptr, nullptr, error);
+    tell_sync(error);
     use_listeners();
     use_posix();
     return got;

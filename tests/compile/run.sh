@@ -54,6 +54,8 @@ compile_lanes() {  # compiler
   lane "$cxx alone" "$base -std=c++17 -O2 tests/compile/header_alone.cpp"
   lane "$cxx hostile macros" "$cxx -I. -I$work -std=c++17 -Werror -c -o /dev/null tests/compile/hostile_macros.cpp"
   lane "$cxx no exceptions, no rtti" "$base -std=c++17 -O2 -fno-exceptions -fno-rtti $uses"
+  lane "$cxx runs without exceptions" "$cxx -I. -pthread $warn -std=c++17 -O2 -fno-exceptions -fno-rtti" \
+    "tests/compile/no_exceptions_run.cpp -o $work/runs_${cxx//+/x} && timeout 60 $work/runs_${cxx//+/x}"
   lane "$cxx checked" "$base -std=c++17 -O2 -DCONCUR_CHECKED $uses"
   lane "$cxx separate, users" "$base -std=c++17 -O2 -DCONCUR_SEPARATE_COMPILATION $uses"
   lane "$cxx separate, bodies" "$base -std=c++17 -O2 -DCONCUR_SEPARATE_COMPILATION -DCONCUR_IMPLEMENTATION $uses"

@@ -14324,7 +14324,7 @@ class child_with_result : public member, public result_state<result_of<F>> {
   closure_room<F> closure_;
 };
 
-// Makes `function` a child of n. Null, without exceptions only: the caller was cancelled while it waited for room.
+// Makes `function` a child of n. Null: the caller was cancelled while it waited for room.
 template <template <class> class Payload, class F>
 auto start_child(nursery_core& n, F&& function) {
   using payload = Payload<std::decay_t<F>>;
@@ -14336,14 +14336,15 @@ auto start_child(nursery_core& n, F&& function) {
   };
   discard_at_end owner{prepare_payload<payload>(n.new_child(), std::forward<F>(function))};
   auto* const result = owner.unlaunched->result();
-  if (n.admit(*owner.unlaunched, owner.unlaunched->who)) {
-    owner.unlaunched = nullptr;
-    return result;
-  }
+  if (!n.admit(*owner.unlaunched, owner.unlaunched->who)) return static_cast<decltype(result)>(nullptr);
+  owner.unlaunched = nullptr;
+  return result;
+}
+
+// For who has no other way to say that there is no child. Without exceptions there simply is none.
+inline void must_have_started([[maybe_unused]] const void* child) {
 #if CONCUR_EXCEPTIONS
-  fail_cancelled();
-#else
-  return static_cast<decltype(result)>(nullptr);
+  if (CONCUR_UNLIKELY(child == nullptr)) fail_cancelled();
 #endif
 }
 
@@ -14405,9 +14406,9 @@ class start_core {
     return is_first;
   }
   // By the child's end, if it was not up. False: the error is the nursery's.
-  bool fail(std::exception_ptr error_in) noexcept {
+  bool fail(failure&& what_in) noexcept {
     if (stage() != start_stage::waiting || CONCUR_MUTANT_IS(214)) return false;
-    error = std::move(error_in);
+    what = std::move(what_in);
     return settle(start_stage::failed);
   }
   // By the caller, whom a cancellation has woken. False: there was a word in the same moment.
@@ -14416,7 +14417,7 @@ class start_core {
     return stage_.load(std::memory_order_acquire);  // acquire: pairs with change
   }
 
-  std::exception_ptr error;
+  failure what;
   event told;
   event has_ended;
   cancel_scope scope{deferred};  // the child's own
@@ -14437,8 +14438,11 @@ struct start_state : start_core {
 template <>
 struct start_state<void> : start_core {};
 
-// Waits for the child's word. Throws its error, or `cancelled` when the child has ended for that.
-CONCUR_INLINE void await_start(start_core& state);
+// Waits for the child's word. Throws its error, or `cancelled` when the child has ended for that; with a code, says there what
+// can be said so, and returns false.
+CONCUR_INLINE bool await_start(start_core& state, std::error_code* told);
+// There was no room for the child before the caller was cancelled.
+CONCUR_INLINE void fail_not_started(std::error_code* told);
 
 struct deduced;
 // The T of f(started<T>&).
@@ -14495,13 +14499,21 @@ template <class T, class F>
 std::error_code run_started(start_state<T>& state, F& f);
 
 template <class T, class F>
-T start_and_wait(nursery_core& n, F&& f) {
+auto start_and_wait(nursery_core& n, F&& f, std::error_code* told) -> typename unless_cancelled<T>::type {
   const auto state = std::make_shared<start_state<T>>();
-  start_child<child>(n, [state, function = std::decay_t<F>(std::forward<F>(f))]() mutable {
+  auto* const launched = start_child<child>(n, [state, function = std::decay_t<F>(std::forward<F>(f))]() mutable {
     return run_started<T>(*state, function);
   });
-  await_start(*state);
-  if constexpr (!std::is_void<T>::value) return std::move(*state->value);
+  typename unless_cancelled<T>::type value{};
+  if (launched == nullptr) {
+    fail_not_started(told);
+  } else if (await_start(*state, told)) {
+    if constexpr (std::is_void<T>::value)
+      value = true;
+    else
+      value = std::move(state->value);
+  }
+  return value;
 }
 
 }  // namespace detail
@@ -14555,7 +14567,7 @@ std::error_code run_started(start_state<T>& state, F& f) {
   const struct end_notice {
     start_core& of;
     ~end_notice() {
-      of.fail(never_started_error());
+      of.fail(failure{never_started_error(), {}});
       of.has_ended.set();
     }
   } end{state};
@@ -14568,18 +14580,18 @@ std::error_code run_started(start_state<T>& state, F& f) {
 #if CONCUR_EXCEPTIONS
   try {
     state.scope.run(body);
-    failure what;
-    what.set_code(code);
-    if (what && state.fail(what.error)) return std::error_code();
   } catch (const cancelled&) {
-    state.fail(std::current_exception());
+    state.fail(failure{std::current_exception(), {}});
     throw;
   } catch (...) {
-    if (!state.fail(std::current_exception())) throw;
+    if (!state.fail(failure{std::current_exception(), {}})) throw;
   }
 #else
   state.scope.run(body);
 #endif
+  failure what;
+  what.set_code(code);
+  if (what && state.fail(std::move(what))) return std::error_code();
   return code;
 }
 
@@ -14608,21 +14620,24 @@ CONCUR_INLINE std::exception_ptr never_started_error() noexcept {
 #  endif
 }
 
-CONCUR_INLINE void await_start(start_core& state) {
-#  if CONCUR_EXCEPTIONS
-  try {
-    state.told.wait();
-  } catch (const cancelled&) {
-    if (state.abandon()) {
-      state.scope.cancel();
-      shield([&] { state.has_ended.wait(); });
-      throw;
-    }
+CONCUR_INLINE void fail_not_started(std::error_code* told) {
+  if (told == nullptr) fail_cancelled();
+  *told = std::make_error_code(std::errc::operation_canceled);
+}
+
+CONCUR_INLINE bool await_start(start_core& state, std::error_code* told) {
+  std::error_code gave_up;
+  state.told.wait(gave_up);
+  if (gave_up && state.abandon()) {
+    state.scope.cancel();
+    shield([&] { state.has_ended.wait(); });
+    fail_not_started(told);
+    return false;
   }
-#  else
-  state.told.wait();
-#  endif
-  if (state.stage() == start_stage::failed) rethrow(state.error);
+  const bool is_up = state.stage() != start_stage::failed;
+  if (told != nullptr) *told = state.what.code;
+  if (!is_up && (told == nullptr || !state.what.code)) rethrow(state.what.error);
+  return is_up;
 }
 
 }  // namespace detail
@@ -14667,20 +14682,23 @@ class nursery {
 
   // Starts f(args...) as a child. Arguments are copied or moved, as by std::thread; what comes before go() happens before f;
   // f's end happens before the end of the nursery. In a nursery that is cancelled the child still begins, and is cancelled at
-  // its first checkpoint. With a limit this is a parking operation, and throws `cancelled`; it has started nothing then.
-  // Throws std::logic_error when the nursery has ended, std::system_error (not_enough_memory). Costs what concur::go costs,
-  // and two locks more.
+  // its first checkpoint. With a limit this is a parking operation, and throws `cancelled`; it has started nothing then, nor
+  // where exceptions are off, and it returns. Throws std::logic_error when the nursery has ended, std::system_error
+  // (not_enough_memory). Costs what concur::go costs, and two locks more.
   template <class F, class... Args>
   void go(F&& f, Args&&... args) {
-    detail::start_child<detail::child>(core_, detail::bind_call(std::forward<F>(f), std::forward<Args>(args)...));
+    detail::must_have_started(
+        detail::start_child<detail::child>(core_, detail::bind_call(std::forward<F>(f), std::forward<Args>(args)...)));
   }
 
   // The same with a result. What f throws fails the nursery as well as coming out of the future, which may be dropped.
   template <class F, class... Args>
   auto async(F&& f, Args&&... args) -> future<std::invoke_result_t<std::decay_t<F>, std::decay_t<Args>...>> {
     using R = std::invoke_result_t<std::decay_t<F>, std::decay_t<Args>...>;
-    return future<R>(detail::start_child<detail::child_with_result>(
-        core_, detail::bind_call(std::forward<F>(f), std::forward<Args>(args)...)));
+    auto* const child = detail::start_child<detail::child_with_result>(
+        core_, detail::bind_call(std::forward<F>(f), std::forward<Args>(args)...));
+    detail::must_have_started(child);
+    return future<R>(child);
   }
 
   // Starts f(up) as a child, where f takes a started<T>&, and waits until it says that it is up, by up.set_value(v) or up(v);
@@ -14690,7 +14708,17 @@ class nursery {
   template <class T = detail::deduced, class F>
   auto start(F&& f) -> typename detail::started_type<T, std::decay_t<F>>::type {
     using V = typename detail::started_type<T, std::decay_t<F>>::type;
-    return detail::start_and_wait<V>(core_, std::forward<F>(f));
+    if constexpr (std::is_void<V>::value)
+      detail::start_and_wait<V>(core_, std::forward<F>(f), nullptr);
+    else
+      return std::move(*detail::start_and_wait<V>(core_, std::forward<F>(f), nullptr));
+  }
+  // The same with codes, as an optional (a bool for void): the one that f returned before it was up, or operation_canceled.
+  template <class T = detail::deduced, class F>
+  auto start(F&& f, std::error_code& ec) ->
+      typename detail::unless_cancelled<typename detail::started_type<T, std::decay_t<F>>::type>::type {
+    return detail::start_and_wait<typename detail::started_type<T, std::decay_t<F>>::type>(core_, std::forward<F>(f),
+                                                                                           &ec);
   }
 
   // Cancels the children and the block. From any thread; does not wait.

@@ -409,6 +409,22 @@ TEST_CASE("a child that returns an error code fails by one that is not zero") {
       n.join(ec);
     });
     CONCUR_EXPECT(held, ec == std::errc::operation_canceled);
+    // start as well: before the child is up the code is the caller's, behind that the nursery's.
+    concur::with_nursery([&](concur::nursery& n) {
+      CONCUR_EXPECT(held, n.start(
+                              [&](concur::started<int>& up) {
+                                up(1);
+                                return std::error_code();
+                              },
+                              ec) == 1 &&
+                              !ec);
+      CONCUR_EXPECT(held, !n.start([&](concur::started<int>&) { return refused; }, ec) && ec == refused);
+      CONCUR_EXPECT(held, n.start([](concur::started<void>& up) { up(); }, ec) && !ec);
+      concur::cancel_scope scope;
+      scope.cancel();
+      CONCUR_EXPECT(held, !n.start([](concur::started<int>&) { sleep_long(); }, ec));
+      CONCUR_EXPECT(held, ec == std::errc::operation_canceled);
+    });
   });
 }
 

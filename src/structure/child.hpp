@@ -118,7 +118,7 @@ class child_with_result : public member, public result_state<result_of<F>> {
   closure_room<F> closure_;
 };
 
-// Makes `function` a child of n. Null, without exceptions only: the caller was cancelled while it waited for room.
+// Makes `function` a child of n. Null: the caller was cancelled while it waited for room.
 template <template <class> class Payload, class F>
 auto start_child(nursery_core& n, F&& function) {
   using payload = Payload<std::decay_t<F>>;
@@ -130,14 +130,15 @@ auto start_child(nursery_core& n, F&& function) {
   };
   discard_at_end owner{prepare_payload<payload>(n.new_child(), std::forward<F>(function))};
   auto* const result = owner.unlaunched->result();
-  if (n.admit(*owner.unlaunched, owner.unlaunched->who)) {
-    owner.unlaunched = nullptr;
-    return result;
-  }
+  if (!n.admit(*owner.unlaunched, owner.unlaunched->who)) return static_cast<decltype(result)>(nullptr);
+  owner.unlaunched = nullptr;
+  return result;
+}
+
+// For who has no other way to say that there is no child. Without exceptions there simply is none.
+inline void must_have_started([[maybe_unused]] const void* child) {
 #if CONCUR_EXCEPTIONS
-  fail_cancelled();
-#else
-  return static_cast<decltype(result)>(nullptr);
+  if (CONCUR_UNLIKELY(child == nullptr)) fail_cancelled();
 #endif
 }
 

@@ -51,20 +51,23 @@ class nursery {
 
   // Starts f(args...) as a child. Arguments are copied or moved, as by std::thread; what comes before go() happens before f;
   // f's end happens before the end of the nursery. In a nursery that is cancelled the child still begins, and is cancelled at
-  // its first checkpoint. With a limit this is a parking operation, and throws `cancelled`; it has started nothing then.
-  // Throws std::logic_error when the nursery has ended, std::system_error (not_enough_memory). Costs what concur::go costs,
-  // and two locks more.
+  // its first checkpoint. With a limit this is a parking operation, and throws `cancelled`; it has started nothing then, nor
+  // where exceptions are off, and it returns. Throws std::logic_error when the nursery has ended, std::system_error
+  // (not_enough_memory). Costs what concur::go costs, and two locks more.
   template <class F, class... Args>
   void go(F&& f, Args&&... args) {
-    detail::start_child<detail::child>(core_, detail::bind_call(std::forward<F>(f), std::forward<Args>(args)...));
+    detail::must_have_started(
+        detail::start_child<detail::child>(core_, detail::bind_call(std::forward<F>(f), std::forward<Args>(args)...)));
   }
 
   // The same with a result. What f throws fails the nursery as well as coming out of the future, which may be dropped.
   template <class F, class... Args>
   auto async(F&& f, Args&&... args) -> future<std::invoke_result_t<std::decay_t<F>, std::decay_t<Args>...>> {
     using R = std::invoke_result_t<std::decay_t<F>, std::decay_t<Args>...>;
-    return future<R>(detail::start_child<detail::child_with_result>(
-        core_, detail::bind_call(std::forward<F>(f), std::forward<Args>(args)...)));
+    auto* const child = detail::start_child<detail::child_with_result>(
+        core_, detail::bind_call(std::forward<F>(f), std::forward<Args>(args)...));
+    detail::must_have_started(child);
+    return future<R>(child);
   }
 
   // Starts f(up) as a child, where f takes a started<T>&, and waits until it says that it is up, by up.set_value(v) or up(v);
@@ -74,7 +77,17 @@ class nursery {
   template <class T = detail::deduced, class F>
   auto start(F&& f) -> typename detail::started_type<T, std::decay_t<F>>::type {
     using V = typename detail::started_type<T, std::decay_t<F>>::type;
-    return detail::start_and_wait<V>(core_, std::forward<F>(f));
+    if constexpr (std::is_void<V>::value)
+      detail::start_and_wait<V>(core_, std::forward<F>(f), nullptr);
+    else
+      return std::move(*detail::start_and_wait<V>(core_, std::forward<F>(f), nullptr));
+  }
+  // The same with codes, as an optional (a bool for void): the one that f returned before it was up, or operation_canceled.
+  template <class T = detail::deduced, class F>
+  auto start(F&& f, std::error_code& ec) ->
+      typename detail::unless_cancelled<typename detail::started_type<T, std::decay_t<F>>::type>::type {
+    return detail::start_and_wait<typename detail::started_type<T, std::decay_t<F>>::type>(core_, std::forward<F>(f),
+                                                                                           &ec);
   }
 
   // Cancels the children and the block. From any thread; does not wait.

@@ -49,9 +49,9 @@ class start_core {
     return is_first;
   }
   // By the child's end, if it was not up. False: the error is the nursery's.
-  bool fail(std::exception_ptr error_in) noexcept {
+  bool fail(failure&& what_in) noexcept {
     if (stage() != start_stage::waiting || CONCUR_MUTANT_IS(214)) return false;
-    error = std::move(error_in);
+    what = std::move(what_in);
     return settle(start_stage::failed);
   }
   // By the caller, whom a cancellation has woken. False: there was a word in the same moment.
@@ -60,7 +60,7 @@ class start_core {
     return stage_.load(std::memory_order_acquire);  // acquire: pairs with change
   }
 
-  std::exception_ptr error;
+  failure what;
   event told;
   event has_ended;
   cancel_scope scope{deferred};  // the child's own
@@ -81,8 +81,11 @@ struct start_state : start_core {
 template <>
 struct start_state<void> : start_core {};
 
-// Waits for the child's word. Throws its error, or `cancelled` when the child has ended for that.
-CONCUR_INLINE void await_start(start_core& state);
+// Waits for the child's word. Throws its error, or `cancelled` when the child has ended for that; with a code, says there what
+// can be said so, and returns false.
+CONCUR_INLINE bool await_start(start_core& state, std::error_code* told);
+// There was no room for the child before the caller was cancelled.
+CONCUR_INLINE void fail_not_started(std::error_code* told);
 
 struct deduced;
 // The T of f(started<T>&).
@@ -139,13 +142,21 @@ template <class T, class F>
 std::error_code run_started(start_state<T>& state, F& f);
 
 template <class T, class F>
-T start_and_wait(nursery_core& n, F&& f) {
+auto start_and_wait(nursery_core& n, F&& f, std::error_code* told) -> typename unless_cancelled<T>::type {
   const auto state = std::make_shared<start_state<T>>();
-  start_child<child>(n, [state, function = std::decay_t<F>(std::forward<F>(f))]() mutable {
+  auto* const launched = start_child<child>(n, [state, function = std::decay_t<F>(std::forward<F>(f))]() mutable {
     return run_started<T>(*state, function);
   });
-  await_start(*state);
-  if constexpr (!std::is_void<T>::value) return std::move(*state->value);
+  typename unless_cancelled<T>::type value{};
+  if (launched == nullptr) {
+    fail_not_started(told);
+  } else if (await_start(*state, told)) {
+    if constexpr (std::is_void<T>::value)
+      value = true;
+    else
+      value = std::move(state->value);
+  }
+  return value;
 }
 
 }  // namespace detail
@@ -199,7 +210,7 @@ std::error_code run_started(start_state<T>& state, F& f) {
   const struct end_notice {
     start_core& of;
     ~end_notice() {
-      of.fail(never_started_error());
+      of.fail(failure{never_started_error(), {}});
       of.has_ended.set();
     }
   } end{state};
@@ -212,18 +223,18 @@ std::error_code run_started(start_state<T>& state, F& f) {
 #if CONCUR_EXCEPTIONS
   try {
     state.scope.run(body);
-    failure what;
-    what.set_code(code);
-    if (what && state.fail(what.error)) return std::error_code();
   } catch (const cancelled&) {
-    state.fail(std::current_exception());
+    state.fail(failure{std::current_exception(), {}});
     throw;
   } catch (...) {
-    if (!state.fail(std::current_exception())) throw;
+    if (!state.fail(failure{std::current_exception(), {}})) throw;
   }
 #else
   state.scope.run(body);
 #endif
+  failure what;
+  what.set_code(code);
+  if (what && state.fail(std::move(what))) return std::error_code();
   return code;
 }
 
@@ -254,21 +265,24 @@ CONCUR_INLINE std::exception_ptr never_started_error() noexcept {
 #  endif
 }
 
-CONCUR_INLINE void await_start(start_core& state) {
-#  if CONCUR_EXCEPTIONS
-  try {
-    state.told.wait();
-  } catch (const cancelled&) {
-    if (state.abandon()) {
-      state.scope.cancel();
-      shield([&] { state.has_ended.wait(); });
-      throw;
-    }
+CONCUR_INLINE void fail_not_started(std::error_code* told) {
+  if (told == nullptr) fail_cancelled();
+  *told = std::make_error_code(std::errc::operation_canceled);
+}
+
+CONCUR_INLINE bool await_start(start_core& state, std::error_code* told) {
+  std::error_code gave_up;
+  state.told.wait(gave_up);
+  if (gave_up && state.abandon()) {
+    state.scope.cancel();
+    shield([&] { state.has_ended.wait(); });
+    fail_not_started(told);
+    return false;
   }
-#  else
-  state.told.wait();
-#  endif
-  if (state.stage() == start_stage::failed) rethrow(state.error);
+  const bool is_up = state.stage() != start_stage::failed;
+  if (told != nullptr) *told = state.what.code;
+  if (!is_up && (told == nullptr || !state.what.code)) rethrow(state.what.error);
+  return is_up;
 }
 
 }  // namespace detail

@@ -287,6 +287,25 @@ void try_scopes() {
     concur::with_nursery(body, result);
     expect(result == std::errc::io_error, "with_nursery", "the failing child's code");
     expect(sibling == std::errc::operation_canceled, "with_nursery", "the sibling was told");
+    concur::nursery n(concur::on_failure::keep_going);
+    const std::optional<int> port = n.start([](concur::started<int>& up) { up(7001); }, result);
+    expect(port == 7001 && !result, "start", "up");
+    const auto cannot = [](concur::started<int>&) { return std::make_error_code(std::errc::address_in_use); };
+    expect(!n.start(cannot, result) && result == std::errc::address_in_use, "start", "the child's code");
+    const std::optional<bool> waited = concur::move_on_after(milliseconds(1), [&] {
+      return n.start([&](concur::started<void>&) { never.wait(sibling); }, result);
+    });
+    expect(!waited && result == std::errc::operation_canceled, "start", "given up");
+    n.join(result);
+    expect(!result, "join", "errors before a child is up are its caller's");
+    const auto codes = concur::all([] { return std::make_error_code(std::errc::io_error); },
+                                   [&] { return never.wait(sibling) ? code() : sibling; });
+    expect(std::get<0>(codes) == std::errc::io_error && std::get<1>(codes) == std::errc::operation_canceled, "all",
+           "the first failing code cancels the others");
+    expect(!concur::any([] { return std::make_error_code(std::errc::io_error); }, [] { return code(); }), "any",
+           "one succeeds");
+    expect(concur::any([] { return std::make_error_code(std::errc::io_error); }) == std::errc::io_error, "any",
+           "none succeeds");
   });
 }
 

@@ -59,16 +59,17 @@ io_result run_io_blocking(int fd, direction d, nanoseconds_t deadline_ns, Op& op
 
 // Ends a turn however the scope is left (J3).
 struct turn_scope {
-  turn_scope(descriptor_slot& slot_in, direction side_in) noexcept : slot(slot_in), side(side_in) {}
+  turn_scope(descriptor_slot& slot_in, direction side_in) noexcept
+      : slot(slot_in), side(side_in), use{slot.present_generation()} {}
   ~turn_scope() {
-    if (CONCUR_UNLIKELY(is_mine)) leave_turn(slot, side);
+    if (CONCUR_UNLIKELY(use.has_turn)) leave_turn(slot, side, use);
   }
   turn_scope(const turn_scope&) = delete;
   turn_scope& operator=(const turn_scope&) = delete;
 
   descriptor_slot& slot;
   direction side;
-  bool is_mine = false;
+  side_use use;
 };
 
 // What an ended wait means for the call: 0 to try again, else minus errno. Throws `cancelled`.
@@ -98,7 +99,7 @@ io_result run_io(int fd, direction d, nanoseconds_t deadline_ns, Op op, std::siz
   turn_scope turn(*slot, d);
   // relaxed: who is missed here came at the same moment, and order between the two is nobody's promise.
   if (CONCUR_UNLIKELY(slot->side(d).is_busy.load(std::memory_order_relaxed))) {
-    const io_result waited = after_wait(wait_turn(*slot, d, deadline_ns, turn.is_mine), 0);
+    const io_result waited = after_wait(wait_turn(*slot, d, deadline_ns, turn.use), 0);
     if (waited != 0) return waited;
   }
   for (bool is_first = true;; is_first = false) {
@@ -122,7 +123,7 @@ io_result run_io(int fd, direction d, nanoseconds_t deadline_ns, Op op, std::siz
     if (result == -EBADF && !is_first) return -ECANCELED;
     if (result != -EAGAIN) return result;
     int error = 0;
-    const outcome ended = wait_ready(*slot, fd, d, deadline_ns, turn.is_mine, skipped_at, error);
+    const outcome ended = wait_ready(*slot, fd, d, deadline_ns, turn.use, skipped_at, error);
     const io_result waited = after_wait(ended, error);
     if (waited != 0) return waited;
   }
@@ -141,8 +142,10 @@ inline descriptor_kind kind_of(int fd) noexcept {
 
 // Wakes who waits for it, takes it out of the poller, closes it. 0, or minus errno.
 inline int close_descriptor(int fd) noexcept {
-  forget_descriptor(fd);
-  return sys::close(fd);
+  descriptor_slot* const slot = begin_close(fd);
+  const int result = sys::close(fd);
+  if (CONCUR_LIKELY(slot != nullptr)) end_close(*slot);
+  return result;
 }
 
 }  // namespace detail

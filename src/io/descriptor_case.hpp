@@ -82,7 +82,8 @@ CONCUR_INLINE descriptor_case_base::descriptor_case_base(int fd, direction d)
 CONCUR_INLINE void descriptor_case_base::prepare() {
   slot_ = slot_of(fd_);
   if (slot_ == nullptr) fail_system(EBADF, "concur::select: waiting for descriptor " + std::to_string(fd_));
-  use_.generation = slot_->present_generation();
+  use_.generation = slot_->generation_of_use();
+  use_.news = slot_->side(direction_).present_news();
   is_found_ready_ = ask();
   const worker* w = this_worker();
   const bool is_on_fiber = w != nullptr && w->current != nullptr;
@@ -109,10 +110,10 @@ CONCUR_INLINE void descriptor_case_base::watch() {
 CONCUR_INLINE bool descriptor_case_base::is_ready(nanoseconds_t) noexcept {
   if (is_found_ready_ || site.lock == nullptr) return is_found_ready_;
   if (slot_->is_outdated(use_)) return is_found_ready_ = true;  // nothing would wake it: end() and the call say so
-  descriptor_side& side = slot_->side(direction_);
-  if (!side.is_ready) return false;
+  const std::uint32_t news = slot_->side(direction_).present_news();
+  if (news == use_.news) return false;
+  use_.news = news;
   is_found_ready_ = ask();
-  if (!is_found_ready_) side.is_ready = false;
   return is_found_ready_;
 }
 

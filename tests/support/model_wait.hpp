@@ -42,6 +42,13 @@ inline void queue_up(world& w, const site& s, int who) {
   w.memory[s.results + who] = no_result;
 }
 
+// Before the others.
+inline void queue_up_first(world& w, const site& s, int who) {
+  for (int at = s.queue + s.places - 1; at > s.queue; --at) w.memory[at] = w.memory[at - 1];
+  w.memory[s.queue] = 0;
+  queue_up(w, s, who);
+}
+
 inline void unlink(world& w, const site& s, int who) {
   for (int at = s.queue; at < s.queue + s.places; ++at) {
     if (w.memory[at] != who + 1) continue;
@@ -91,8 +98,9 @@ inline void add_strike(program& p, const site& s, int who) {
 }
 
 // With the site's lock held: waits, and leaves in register 0 what ended it. Then the lock is free, the note off the queue.
-inline void add_wait(program& p, const site& s, const std::string& name) {
-  p.atomically("queues", [s](world& w, int me) { queue_up(w, s, me); });
+inline void add_wait(program& p, const site& s, const std::string& name,
+                     void (*queues)(world&, const site&, int) = queue_up) {
+  p.atomically("queues", [s, queues](world& w, int me) { queues(w, s, me); });
   p.unlock(s.lock);
   p.wait(
       "to be resumed", [s](world& w, int me) { return w.memory[s.results + me] != no_result; },

@@ -7085,14 +7085,22 @@ CONCUR_INLINE void enter_scope(scope& s, fiber& f, bool is_shared) noexcept {
     f.unwind_base = static_cast<unsigned char>(uncaught < 255 ? uncaught : 255);
   }
 #  endif
-  lock_scope<spin_lock> held(f.scope_lock);
-  // seq_cst: with cancel_scope_tree, which writes was_called and then looks for the owner: one of the two sees the other.
-  s.owner.store(&f, is_shared ? std::memory_order_seq_cst : std::memory_order_relaxed);  // relaxed: under the lock
-  if (is_shared) std::atomic_thread_fence(std::memory_order_seq_cst);                    // seq_cst: as above
-  const bool flag = computed_flag(s) && !CONCUR_MUTANT_IS(202);
-  s.is_cancelled.store(flag, std::memory_order_relaxed);  // relaxed: under the lock
-  f.current_scope.store(&s, std::memory_order_release);  // release: a walker follows it (cancel_all)
-  note_flag(f);
+  bool is_cancelled = false;
+  {
+    lock_scope<spin_lock> held(f.scope_lock);
+    // seq_cst: with cancel_scope_tree, which writes was_called and then looks for the owner: one of the two sees the other.
+    s.owner.store(&f, is_shared ? std::memory_order_seq_cst : std::memory_order_relaxed);  // relaxed: under the lock
+    if (is_shared) std::atomic_thread_fence(std::memory_order_seq_cst);                    // seq_cst: as above
+    is_cancelled = computed_flag(s) && !CONCUR_MUTANT_IS(202);
+    s.is_cancelled.store(is_cancelled, std::memory_order_relaxed);  // relaxed: under the lock
+    f.current_scope.store(&s, std::memory_order_release);           // release: a walker follows it (cancel_all)
+    note_flag(f);
+  }
+  if (CONCUR_LIKELY(!is_shared || !is_cancelled) || CONCUR_MUTANT_IS(246)) return;
+  // No walk finds that anything changed here, and so none tells a token that was asked for before.
+  cancellation act;
+  act.tell_token(s);
+  act.finish();
 }
 
 CONCUR_INLINE bool leave_scope(scope& s) noexcept {
@@ -7103,7 +7111,7 @@ CONCUR_INLINE bool leave_scope(scope& s) noexcept {
   lock_scope<spin_lock> held(f->scope_lock);
   f->current_scope.store(s.parent, std::memory_order_relaxed);  // relaxed: under the lock
   note_flag(*f);
-  s.owner.store(nullptr, std::memory_order_relaxed);            // relaxed: under the lock
+  s.owner.store(nullptr, std::memory_order_relaxed);  // relaxed: under the lock
   return true;
 }
 
@@ -7325,7 +7333,7 @@ CONCUR_INLINE void scheduler::cancel_all() noexcept {
       r->act.mark(f, nullptr, r->root);
   };
   root_scope.is_cancelled.store(true, std::memory_order_relaxed);  // relaxed: the fence
-  heavy_fence();                                                  // with new_fiber
+  heavy_fence();                                                   // with new_fiber
   all.act.tell_token(root_scope);
   blocks->walk(look, &all);
   heavy_fence();
@@ -8019,18 +8027,22 @@ CONCUR_NAMESPACE_END
 //
 // Blocking calls try the system call first; when it says "not now", the fiber waits here. Each descriptor number has
 // a slot, made on first use and kept for ever, with two sides, reading and writing. The poller reports when a side
-// becomes ready, once; the slot remembers that until somebody found out by a system call that it is over.
+// becomes ready, once; the slot counts the news, and a call remembers how much there was before it was made.
 //
-//     side      is_ready  waiting     what happens
-//     news      any       empty       is_ready = true
-//     news      any       somebody    the first one is woken and has the turn
-//     "not now" true      any         is_ready = false, and the system call is tried again: the news came after it
-//     "not now" false     any         the caller waits: behind the others, or before them if it had the turn
+//     news, nobody waits           counted
+//     news, somebody waits         counted; the first one is woken and has the turn
+//     "not now", news since        the system call is made again: the news may have come after it
+//     "not now", no news since     the caller waits: behind the others, or before them if it had the turn
+//
+// A flag that the next caller takes back would not do: two that were told "not now" before a burst of connections come here
+// after it, and the first would take the flag, and one connection; the second would wait with the others there.
 //
 //   G1  One registration per descriptor and runtime, made when a fiber first has to wait, removed before the
 //       descriptor is closed.
 //   G2  `generation` names one use of a number. News carries the generation it was registered with; news of another
-//       is dropped.
+//       is dropped. A call carries the one it began with, and ends as closed when it finds another: before it waits, and
+//       when it was woken, since the number may have changed hands before it runs. No call begins while the kernel
+//       closes the number, which still works then: it would wait for news that never comes.
 //   G3  Waiters of one side go one at a time, in order: the one that was woken has the turn until its call is
 //       through, and then passes it on (leave_turn). Who comes meanwhile queues behind. So a burst of connections
 //       wakes one acceptor after another, and nobody is overtaken.
@@ -8058,43 +8070,65 @@ enum class descriptor_kind : unsigned char {
 struct descriptor_side {
   intrusive_list<waiter> waiting;
   std::atomic<bool> is_busy{false};  // somebody waits or has the turn; written under the slot's lock
-  bool is_ready = false;
-  bool has_turn = false;  // somebody was woken and is not through (G3)
+  bool has_turn = false;             // somebody was woken and is not through (G3)
+  // How often there was news, twice, plus one: never 0. Written under the lock.
+  std::atomic<std::uint32_t> news{1};
+
+  // acquire: pairs with note_news. What a call finds out comes after the look.
+  std::uint32_t present_news() const noexcept { return news.load(std::memory_order_acquire); }
+};
+
+// One call's use of one side of a descriptor.
+struct side_use {
+  std::uint32_t generation;  // G2
+  std::uint32_t news = 0;    // what the side had before the system call
+  bool has_turn = false;     // G3
 };
 
 struct descriptor_slot {
   spin_lock lock;
-  std::uint32_t generation = 1;
+  // G2. Even while the kernel closes the number. Written under the lock.
+  std::atomic<std::uint32_t> generation{1};
   scheduler* watched_by = nullptr;  // whose poller it is registered with
   std::atomic<descriptor_kind> kind{descriptor_kind::unknown};
-  // How often there was news to read, twice, plus one: never 0. Written under the lock.
-  std::atomic<std::uint32_t> read_news{1};
-  // The value that read_news had before a read of a stream which gave less than it was asked for. While both are the same
-  // the next read need not try (G5). Written by readers, who may be late: then it is old, and means nothing.
+  // The reading side's news before a read of a stream which gave less than it was asked for. While there is no more, the next
+  // read need not try (G5). Written by readers, who may be late: then it is old, and means nothing.
   std::atomic<std::uint32_t> drained_at{0};
   std::atomic<bool> has_ended{false};  // the end of the stream was announced; written under the lock
   descriptor_side sides[2];
 
   descriptor_side& side(direction d) noexcept { return sides[static_cast<unsigned>(d)]; }
+  // acquire: what a call does with the number comes after the look.
+  std::uint32_t present_generation() const noexcept { return generation.load(std::memory_order_acquire); }
+  // The same for a call that begins. Waits while the number is being closed.
+  std::uint32_t generation_of_use() const noexcept {
+    std::uint32_t now = present_generation();
+    for (unsigned round = 0; CONCUR_UNLIKELY((now & 1) == 0) && !CONCUR_MUTANT_IS(243); now = present_generation())
+      spin_wait(round);
+    return now;
+  }
+  bool is_outdated(const side_use& use) const noexcept { return present_generation() != use.generation; }
 };
 
 // The slot of a number; null when it is no open descriptor and never was one, or memory is exhausted. Two loads when it exists.
 CONCUR_INLINE descriptor_slot* slot_of(int fd) noexcept;
 
 // Waits until `fd` may be ready, after a system call said that it is not. `granted`: try again, and call leave_turn
-// when through; it sets has_turn. error: errno when the descriptor cannot be waited for (EPERM: always ready, EBADF,
-// ENOMEM), and then no wait took place. skipped_at: not 0 when the system call was not made, because read_news was this
-// and the stream drained; it is looked at again under the lock. Only on a fiber.
-CONCUR_INLINE outcome wait_ready(descriptor_slot& slot, int fd, direction d, nanoseconds_t deadline_ns, bool& has_turn,
-                                 std::uint32_t skipped_at, int& error) noexcept;
+// when through, if it says has_turn. error: errno when the descriptor cannot be waited for (EPERM: always ready, EBADF,
+// ENOMEM), and then no wait took place. Only on a fiber.
+CONCUR_INLINE outcome wait_ready(descriptor_slot& slot, int fd, direction d, nanoseconds_t deadline_ns, side_use& use,
+                                 int& error) noexcept;
 // Waits until those that came before are through; like wait_ready otherwise.
-CONCUR_INLINE outcome wait_turn(descriptor_slot& slot, direction d, nanoseconds_t deadline_ns, bool& has_turn) noexcept;
-CONCUR_INLINE void leave_turn(descriptor_slot& slot, direction d) noexcept;
+CONCUR_INLINE outcome wait_turn(descriptor_slot& slot, direction d, nanoseconds_t deadline_ns, side_use& use) noexcept;
+CONCUR_INLINE void leave_turn(descriptor_slot& slot, direction d, const side_use& use) noexcept;
 
 // The number was just given out by the kernel: whatever the slot remembers is of a former owner.
 CONCUR_INLINE void adopt_descriptor(int fd, descriptor_kind kind) noexcept;
-// The number is about to be closed (G4).
+// The number is about to be closed, or is no longer ours to watch (G4).
 CONCUR_INLINE void forget_descriptor(int fd) noexcept;
+// Around the system call that closes it. What the first returns goes to the second.
+CONCUR_INLINE std::uint32_t begin_close(int fd) noexcept;
+CONCUR_INLINE void end_close(int fd, std::uint32_t generation) noexcept;
 
 }  // namespace detail
 CONCUR_NAMESPACE_END
@@ -8149,10 +8183,9 @@ inline party* pass_turn(descriptor_side& side) noexcept {
 }
 
 // Under the slot's lock.
-inline void note_read_news(descriptor_slot& slot) noexcept {
-  const std::uint32_t news = slot.read_news.load(std::memory_order_relaxed);  // relaxed: the lock is held
-  slot.read_news.store(news + 2,
-                       std::memory_order_release);  // release: publishes has_ended to readers that see the news
+inline void note_news(descriptor_side& side) noexcept {
+  const std::uint32_t news = side.news.load(std::memory_order_relaxed);  // relaxed: the lock is held
+  side.news.store(news + 2, std::memory_order_release);  // release: publishes has_ended to readers that see the news
 }
 
 inline void resume_if(party* who) noexcept {
@@ -8165,20 +8198,17 @@ CONCUR_INLINE void dispatch_event(const poll_event& event) noexcept {
   party* chosen[2] = {nullptr, nullptr};
   {
     lock_scope<spin_lock> held(slot->lock);
-    if (slot->generation != event.generation && !CONCUR_MUTANT_IS(9)) return;  // G2
+    if (slot->present_generation() != event.generation && !CONCUR_MUTANT_IS(9)) return;  // G2
     const unsigned bits[2] = {bit(readiness::readable) | bit(readiness::failed),
                               bit(readiness::writable) | bit(readiness::failed)};
+    // relaxed: published with the news.
+    if ((event.ready & bit(readiness::ended)) != 0) slot->has_ended.store(true, std::memory_order_relaxed);
     for (unsigned i = 0; i < 2; ++i) {
       if ((event.ready & bits[i]) == 0) continue;
       descriptor_side& side = slot->sides[i];
-      side.is_ready = true;
-      if (side.has_turn) continue;
-      chosen[i] = pass_turn(side);
-      if (chosen[i] != nullptr) side.is_ready = false;
+      note_news(side);
+      if (!side.has_turn) chosen[i] = pass_turn(side);
     }
-    // relaxed: published by the next store.
-    if ((event.ready & bit(readiness::ended)) != 0) slot->has_ended.store(true, std::memory_order_relaxed);
-    if ((event.ready & bits[0]) != 0) note_read_news(*slot);
   }
   resume_if(chosen[0]);
   resume_if(chosen[1]);
@@ -8187,7 +8217,7 @@ CONCUR_INLINE void dispatch_event(const poll_event& event) noexcept {
 // Under the slot's lock. 0, or errno.
 inline int watch_descriptor(descriptor_slot& slot, int fd, scheduler& s) noexcept {
   if (slot.watched_by != nullptr) return 0;
-  const int error = s.watcher.add(fd, static_cast<std::uint32_t>(fd), slot.generation);
+  const int error = s.watcher.add(fd, static_cast<std::uint32_t>(fd), slot.present_generation());
   if (error != 0) return error;
   slot.watched_by = &s;
   s.watched_count.fetch_add(1, std::memory_order_relaxed);  // relaxed: a hint for upkeep
@@ -8205,7 +8235,7 @@ inline void unwatch_descriptor(descriptor_slot& slot, int fd, bool is_in_poller)
 
 // The common part of waiting: the lock is held, and park drops it. Afterwards the note is in no queue.
 inline outcome wait_on_side(descriptor_slot& slot, direction d, nanoseconds_t deadline_ns, bool is_first,
-                            bool& has_turn) noexcept {
+                            side_use& use) noexcept {
   descriptor_side& side = slot.side(d);
   worker* w = this_worker();
   waiter note(w->current, nullptr);
@@ -8216,90 +8246,112 @@ inline outcome wait_on_side(descriptor_slot& slot, direction d, nanoseconds_t de
   note_busy(side);
   const outcome result =
       park_fiber(w, &slot.lock, deadline_ns, d == direction::reading ? wait_reason::readable : wait_reason::writable);
-  has_turn = result == outcome::granted;
+  use.has_turn = result == outcome::granted;
   if (result == outcome::timed_out || result == outcome::cancelled) {
     lock_scope<spin_lock> held(slot.lock);
     if (intrusive_list<waiter>::is_linked(&note)) side.waiting.erase(&note);
     note_busy(side);
   }
-  return result;
+  return result == outcome::granted && slot.is_outdated(use) && !CONCUR_MUTANT_IS(241) ? outcome::closed : result;
 }
 
-CONCUR_INLINE outcome wait_ready(descriptor_slot& slot, int fd, direction d, nanoseconds_t deadline_ns, bool& has_turn,
-                                 std::uint32_t skipped_at, int& error) noexcept {
+CONCUR_INLINE outcome wait_ready(descriptor_slot& slot, int fd, direction d, nanoseconds_t deadline_ns, side_use& use,
+                                 int& error) noexcept {
   error = 0;
   slot.lock.lock();
+  if (slot.is_outdated(use) && !CONCUR_MUTANT_IS(242)) {
+    slot.lock.unlock();
+    return outcome::closed;
+  }
   descriptor_side& side = slot.side(d);
-  const bool had_turn = has_turn;
-  has_turn = false;
-  // relaxed: the lock is held. Another reader may have taken the news, and left bytes.
-  const bool has_news = skipped_at != 0 && slot.read_news.load(std::memory_order_relaxed) != skipped_at;
-  if (side.is_ready || has_news) {
-    side.is_ready = false;
-    has_turn = had_turn;
+  // Who has the turn passes it on, so that those behind try again then (G3).
+  const bool is_next = use.has_turn || (!side.has_turn && side.waiting.is_empty());
+  if (side.present_news() != use.news && is_next && !CONCUR_MUTANT_IS(245)) {
     slot.lock.unlock();
     return outcome::granted;
   }
-  if (had_turn) side.has_turn = false;
   scheduler* own = this_worker()->sched;
   error = watch_descriptor(slot, fd, *own);
-  if (error != 0) {
-    note_busy(side);
+  if (error != 0) {  // a turn stays, and is passed on
+    if (CONCUR_MUTANT_IS(244)) use.has_turn = false;
     slot.lock.unlock();
     return outcome::granted;
   }
+  const bool had_turn = std::exchange(use.has_turn, false);
+  if (had_turn) side.has_turn = false;
   slot.watched_by->watcher.arm(fd, static_cast<std::uint32_t>(fd), d == direction::reading, d == direction::writing);
-  return wait_on_side(slot, d, deadline_ns, had_turn, has_turn);
+  return wait_on_side(slot, d, deadline_ns, had_turn, use);
 }
 
-CONCUR_INLINE outcome wait_turn(descriptor_slot& slot, direction d, nanoseconds_t deadline_ns,
-                                bool& has_turn) noexcept {
+CONCUR_INLINE outcome wait_turn(descriptor_slot& slot, direction d, nanoseconds_t deadline_ns, side_use& use) noexcept {
   slot.lock.lock();
+  if (slot.is_outdated(use)) {
+    slot.lock.unlock();
+    return outcome::closed;
+  }
   descriptor_side& side = slot.side(d);
   if (!side.has_turn && side.waiting.is_empty()) {
     slot.lock.unlock();
     return outcome::granted;
   }
-  return wait_on_side(slot, d, deadline_ns, false, has_turn);
+  return wait_on_side(slot, d, deadline_ns, false, use);
 }
 
-CONCUR_INLINE void leave_turn(descriptor_slot& slot, direction d) noexcept {
+CONCUR_INLINE void leave_turn(descriptor_slot& slot, direction d, const side_use& use) noexcept {
   party* next = nullptr;
   {
     lock_scope<spin_lock> held(slot.lock);
+    if (slot.is_outdated(use)) return;  // the turns of another use of the number
     next = pass_turn(slot.side(d));
   }
   resume_if(next);
 }
 
-// Wakes everybody with `closed` and begins a new generation.
-inline void retire_slot(descriptor_slot& slot, int fd, descriptor_kind kind, bool is_in_poller) noexcept {
+// Wakes everybody with `closed` and begins a new generation, which is returned.
+inline std::uint32_t retire_slot(descriptor_slot& slot, int fd, descriptor_kind kind, bool is_in_poller,
+                                 bool is_closing) noexcept {
   ended_waits woken;
+  std::uint32_t next = 0;
   {
     lock_scope<spin_lock> held(slot.lock);
     unwatch_descriptor(slot, fd, is_in_poller);
-    ++slot.generation;
+    next = (slot.present_generation() | 1) + (is_closing ? 1 : 2);
+    slot.generation.store(next, std::memory_order_release);  // release: comes after the last use of the number
     slot.has_ended.store(false, std::memory_order_relaxed);  // relaxed: the owner of the number orders its uses
     slot.kind.store(kind, std::memory_order_relaxed);        // relaxed: as above
-    note_read_news(slot);
     for (descriptor_side& side : slot.sides) {
-      side.is_ready = false;
+      note_news(side);
       side.has_turn = false;
       woken.take_all(side.waiting, outcome::closed);
       note_busy(side);
     }
   }
   woken.resume_all();
+  return next;
 }
 
 CONCUR_INLINE void adopt_descriptor(int fd, descriptor_kind kind) noexcept {
   descriptor_slot* slot = slot_of(fd);
-  if (slot != nullptr) retire_slot(*slot, fd, kind, false);
+  if (slot != nullptr) retire_slot(*slot, fd, kind, false, false);
 }
 
 CONCUR_INLINE void forget_descriptor(int fd) noexcept {
   descriptor_slot* slot = slot_of(fd);
-  if (slot != nullptr) retire_slot(*slot, fd, descriptor_kind::unknown, true);
+  if (slot != nullptr) retire_slot(*slot, fd, descriptor_kind::unknown, true, false);
+}
+
+CONCUR_INLINE std::uint32_t begin_close(int fd) noexcept {
+  descriptor_slot* slot = slot_of(fd);
+  return slot != nullptr ? retire_slot(*slot, fd, descriptor_kind::unknown, true, true) : 0;
+}
+
+CONCUR_INLINE void end_close(int fd, std::uint32_t generation) noexcept {
+  if (generation == 0) return;
+  descriptor_slot& slot = *slot_of(fd);
+  lock_scope<spin_lock> held(slot.lock);
+  // Else the kernel has given the number out meanwhile, and its owner has begun a generation.
+  if (slot.present_generation() == generation)
+    slot.generation.store(generation + 1, std::memory_order_release);  // release: as in retire_slot
 }
 
 // Waiters of other runtimes are woken: they find "not now" again, and register with their own.
@@ -14105,7 +14157,8 @@ CONCUR_INLINE void nursery_core::dismiss(member& child) noexcept {
     lock_scope<spin_lock> held(gate.lock);
     leave_nursery(child);
     waiter* note = running_ <= limit_ && !CONCUR_MUTANT_IS(212) ? pop_claimed(gate.parties) : nullptr;
-    if (note == nullptr && --running_ == 0 && host_note_ != nullptr && host_note_->claim()) note = host_note_;
+    if (note == nullptr && --running_ == 0 && host_note_ != nullptr && host_note_->claim())
+      note = std::exchange(host_note_, nullptr);  // the host may go on, and another child come and end before it
     if (note != nullptr) {
       next = note->who;
       next->result = outcome::granted;
@@ -16701,16 +16754,17 @@ io_result run_io_blocking(int fd, direction d, nanoseconds_t deadline_ns, Op& op
 
 // Ends a turn however the scope is left (J3).
 struct turn_scope {
-  turn_scope(descriptor_slot& slot_in, direction side_in) noexcept : slot(slot_in), side(side_in) {}
+  turn_scope(descriptor_slot& slot_in, direction side_in) noexcept
+      : slot(slot_in), side(side_in), use{slot.generation_of_use()} {}
   ~turn_scope() {
-    if (CONCUR_UNLIKELY(is_mine)) leave_turn(slot, side);
+    if (CONCUR_UNLIKELY(use.has_turn)) leave_turn(slot, side, use);
   }
   turn_scope(const turn_scope&) = delete;
   turn_scope& operator=(const turn_scope&) = delete;
 
   descriptor_slot& slot;
   direction side;
-  bool is_mine = false;
+  side_use use;
 };
 
 // What an ended wait means for the call: 0 to try again, else minus errno, or io_cancelled.
@@ -16739,23 +16793,20 @@ io_result run_io(int fd, direction d, nanoseconds_t deadline_ns, Op op, std::siz
   turn_scope turn(*slot, d);
   // relaxed: who is missed here came at the same moment, and order between the two is nobody's promise.
   if (CONCUR_UNLIKELY(slot->side(d).is_busy.load(std::memory_order_relaxed))) {
-    const io_result waited = after_wait(wait_turn(*slot, d, deadline_ns, turn.is_mine), 0);
+    const io_result waited = after_wait(wait_turn(*slot, d, deadline_ns, turn.use), 0);
     if (waited != 0) return waited;
   }
   for (bool is_first = true;; is_first = false) {
-    std::uint32_t skipped_at = 0;
-    std::uint32_t news = 0;
-    if (stream_bytes != 0) {
-      news = slot->read_news.load(std::memory_order_acquire);  // acquire: pairs with note_read_news
-      // relaxed: an old value is not this one; a value missed costs a system call.
-      if (is_first && slot->drained_at.load(std::memory_order_relaxed) == news) skipped_at = news;
-    }
-    const io_result result = skipped_at != 0 ? -EAGAIN : op();
+    turn.use.news = slot->side(d).present_news();
+    // relaxed: an old value is not this one; a value missed costs a system call.
+    const bool is_drained = is_first && stream_bytes != 0 &&
+                            slot->drained_at.load(std::memory_order_relaxed) == turn.use.news;  // relaxed: see above
+    const io_result result = is_drained ? -EAGAIN : op();
     if (CONCUR_LIKELY(result >= 0)) {
       const bool is_short = result != 0 && static_cast<std::size_t>(result) < stream_bytes;
       // relaxed, both: the acquire above saw an end that came with the news; one that came later is news itself.
       if (is_short && !slot->has_ended.load(std::memory_order_relaxed))
-        slot->drained_at.store(news, std::memory_order_relaxed);  // relaxed: as above
+        slot->drained_at.store(turn.use.news, std::memory_order_relaxed);  // relaxed: as above
       return result;
     }
     if (result == -EINTR) continue;
@@ -16763,7 +16814,7 @@ io_result run_io(int fd, direction d, nanoseconds_t deadline_ns, Op op, std::siz
     if (result == -EBADF && !is_first) return -ECANCELED;
     if (result != -EAGAIN) return result;
     int error = 0;
-    const outcome ended = wait_ready(*slot, fd, d, deadline_ns, turn.is_mine, skipped_at, error);
+    const outcome ended = wait_ready(*slot, fd, d, deadline_ns, turn.use, error);
     const io_result waited = after_wait(ended, error);
     if (waited != 0) return waited;
   }
@@ -16782,8 +16833,10 @@ inline descriptor_kind kind_of(int fd) noexcept {
 
 // Wakes who waits for it, takes it out of the poller, closes it. 0, or minus errno.
 inline int close_descriptor(int fd) noexcept {
-  forget_descriptor(fd);
-  return sys::close(fd);
+  const std::uint32_t generation = begin_close(fd);
+  const int result = sys::close(fd);
+  end_close(fd, generation);
+  return result;
 }
 
 }  // namespace detail
@@ -16944,6 +16997,7 @@ class descriptor_case_base : public select_case {
   int fd_;
   direction direction_;
   descriptor_slot* slot_ = nullptr;
+  side_use use_{0};
   bool is_found_ready_ = false;
 };
 
@@ -16986,8 +17040,9 @@ CONCUR_INLINE descriptor_case_base::descriptor_case_base(int fd, direction d)
 
 CONCUR_INLINE void descriptor_case_base::prepare() {
   slot_ = slot_of(fd_);
-  if (slot_ == nullptr)
-    fail_system(EBADF, "concur::select: waiting for descriptor " + std::to_string(fd_));
+  if (slot_ == nullptr) fail_system(EBADF, "concur::select: waiting for descriptor " + std::to_string(fd_));
+  use_.generation = slot_->generation_of_use();
+  use_.news = slot_->side(direction_).present_news();
   is_found_ready_ = ask();
   const worker* w = this_worker();
   const bool is_on_fiber = w != nullptr && w->current != nullptr;
@@ -17013,10 +17068,11 @@ CONCUR_INLINE void descriptor_case_base::watch() {
 
 CONCUR_INLINE bool descriptor_case_base::is_ready(nanoseconds_t) noexcept {
   if (is_found_ready_ || site.lock == nullptr) return is_found_ready_;
-  descriptor_side& side = slot_->side(direction_);
-  if (!side.is_ready) return false;
+  if (slot_->is_outdated(use_)) return is_found_ready_ = true;  // nothing would wake it: end() and the call say so
+  const std::uint32_t news = slot_->side(direction_).present_news();
+  if (news == use_.news) return false;
+  use_.news = news;
   is_found_ready_ = ask();
-  if (!is_found_ready_) side.is_ready = false;
   return is_found_ready_;
 }
 
@@ -17033,10 +17089,10 @@ CONCUR_INLINE void descriptor_case_base::leave() noexcept {
 }
 
 CONCUR_INLINE bool descriptor_case_base::end(outcome result) {
-  if (result == outcome::closed)
+  if (result == outcome::closed || slot_->is_outdated(use_))
     fail_system(ECANCELED, "concur::select: descriptor " + std::to_string(fd_) + " was closed while it was waited for");
   const bool is_ready_now = ask();
-  leave_turn(*slot_, direction_);
+  leave_turn(*slot_, direction_, use_);
   return is_ready_now;
 }
 
@@ -17389,6 +17445,7 @@ class tcp_stream {
   void close() noexcept;
 
  private:
+  class rest_scope;
   static detail::nanoseconds_t to_deadline(std::chrono::steady_clock::time_point tp) noexcept {
     return tp == std::chrono::steady_clock::time_point() ? detail::never : detail::deadline_at(tp);
   }
@@ -17435,6 +17492,42 @@ CONCUR_INLINE tcp_stream tcp_stream::connect(const endpoint& to) {
   if (error) detail::fail_io(error, "concur::tcp_stream::connect to " + to.to_string());
   return stream;
 }
+
+// While read_until works on the rest: whatever its end is, a cancellation too, what lies there then is what came and was not
+// given out. And nothing is no rest, which would be taken for the end of the stream.
+class tcp_stream::rest_scope {
+ public:
+  explicit rest_scope(std::unique_ptr<std::string>& rest) : rest_(rest) {
+    if (rest_ == nullptr) rest_ = std::make_unique<std::string>();
+    size_ = rest_->size();
+  }
+  ~rest_scope() {
+    if (CONCUR_MUTANT_IS(240)) return;
+    rest_->resize(size_);
+    if (size_ == 0) rest_.reset();
+  }
+  rest_scope(const rest_scope&) = delete;
+  rest_scope& operator=(const rest_scope&) = delete;
+
+  char* grow(std::size_t count) {
+    rest_->resize(size_ + count);
+    return &(*rest_)[size_];
+  }
+  void keep(detail::io_result count) {
+    if (count > 0) size_ += static_cast<std::size_t>(count);
+    rest_->resize(size_);
+  }
+  std::string take(std::size_t count) {
+    std::string taken = rest_->substr(0, count);
+    rest_->erase(0, count);
+    size_ -= count;
+    return taken;
+  }
+
+ private:
+  std::unique_ptr<std::string>& rest_;
+  std::size_t size_ = 0;
+};
 
 CONCUR_INLINE std::size_t tcp_stream::take_rest(void* data, std::size_t size) noexcept {
   const std::size_t count = rest_->copy(static_cast<char*>(data), size);
@@ -17493,7 +17586,7 @@ CONCUR_INLINE std::string tcp_stream::read_until(std::string_view delimiter, std
                                                  std::error_code& error) {
   constexpr std::size_t chunk = 4096;
   if (!detail::has_passed_checkpoint(error) || delimiter.empty()) return std::string();
-  if (rest_ == nullptr) rest_ = std::make_unique<std::string>();
+  rest_scope rest(rest_);
   std::size_t searched = 0;
   for (;;) {
     const std::size_t at = rest_->find(delimiter, searched);
@@ -17505,18 +17598,13 @@ CONCUR_INLINE std::string tcp_stream::read_until(std::string_view delimiter, std
     std::size_t take = end;
     if (at == std::string::npos) {
       searched = rest_->size() < delimiter.size() ? 0 : rest_->size() - delimiter.size() + 1;
-      const std::size_t had = rest_->size();
-      rest_->resize(had + chunk);
-      const detail::io_result count = receive(&(*rest_)[had], chunk);
-      rest_->resize(had + static_cast<std::size_t>(count > 0 ? count : 0));
+      const detail::io_result count = receive(rest.grow(chunk), chunk);
+      rest.keep(count);
       if (count > 0) continue;
       error = detail::to_code(count);
       take = count == 0 ? rest_->size() : 0;
     }
-    std::string result = rest_->substr(0, take);
-    rest_->erase(0, take);
-    if (rest_->empty()) rest_.reset();
-    return result;
+    return rest.take(take);
   }
 }
 CONCUR_INLINE std::string tcp_stream::read_until(std::string_view delimiter, std::size_t limit) {

@@ -1,6 +1,6 @@
-// model_claim.cpp - that a wait ends exactly once (runtime/waiter.hpp), also when its deadline and its waker come
-// together, and that the timer of a fiber that is still leaving is neither lost nor touches a frame that is gone
-// (runtime/suspend.hpp, S2).
+// model_claim.cpp - that a wait ends exactly once (runtime/waiter.hpp), also when its deadline, its waker and a cancellation
+// come together, and that the timer of a fiber that is still leaving, perhaps into a wait that is cancelled already, is
+// neither lost nor touches a frame that is gone (runtime/suspend.hpp, S2 and S5).
 #include <doctest/doctest.h>
 
 #include "support/model.hpp"
@@ -37,15 +37,17 @@ void add_claimer(program& p, int outcome, bool in_one_step) {
 model::answer outcome_of_claims(bool in_one_step) {
   program deadline;
   program waker;
+  program canceller;
   program party;
   add_claimer(deadline, 1, in_one_step);
   add_claimer(waker, 2, in_one_step);
+  add_claimer(canceller, 3, in_one_step);
   party.wait("to be resumed", [](world& w, int) { return w.memory[resumed] != 0; });
   party.load(0, result);
   party.note("must have a result", [](world& w, int me) {
     if (w.reg(me, 0) == 0) w.fault = 1;
   });
-  checker all({&deadline, &waker, &party});
+  checker all({&deadline, &waker, &canceller, &party});
   all.always = [](const world& w) { return w.memory[results_written] <= 1; };
   all.at_end = [&all](const world& w) { return all.are_all_finished(w) && w.memory[results_written] == 1; };
   world begin;
@@ -60,9 +62,21 @@ struct variant {
   bool timer_before_word = true;     // S2
   bool timer_waits_for_word = true;  // a timer that finds the word even comes again a tick later
   bool calls_off_timer = true;       // the fiber takes its timer out before its frame goes (D2)
+  bool is_cancelled = false;         // its scope is: who publishes the wait ends it
 };
 
 enum word { word_of_wait, timer_set, wheel_lock, frame_gone, waker_sees_note, is_resumed, due };
+
+// As the waker, a cancellation, or who publishes the wait of a fiber that is cancelled already.
+void add_waker(program& p) {
+  p.atomically("claims", [](world& w, int me) {
+    w.reg(me, 0) = w.memory[word_of_wait] == 1 ? 1 : 0;
+    if (w.reg(me, 0) != 0) w.memory[word_of_wait] = 2;
+  });
+  p.jump_if([](world& w, int me) { return w.reg(me, 0) == 0; }, "lost");
+  p.atomically("resumes", [](world& w, int) { ++w.memory[is_resumed]; });
+  p.label("lost");
+}
 
 // The worker that publishes the fiber that left, then the fiber's own way out once it is resumed.
 void add_fiber(program& p, const variant& v) {
@@ -77,6 +91,7 @@ void add_fiber(program& p, const variant& v) {
   if (v.timer_before_word) set_timer();
   p.release(word_of_wait, 1);
   if (!v.timer_before_word) set_timer();
+  if (v.is_cancelled) add_waker(p);
 }
 
 // What runs on the fiber's frame after it is resumed, on whatever worker.
@@ -114,21 +129,11 @@ void add_wheel(program& p, const variant& v) {
   p.store(timer_set, 0);
   p.unlock(wheel_lock);
   p.jump_if([](world& w, int me) { return w.reg(me, 1) == 0; }, "end");
-  p.atomically("resumes", [](world& w, int) { w.memory[is_resumed] = 1; });
+  p.atomically("resumes", [](world& w, int) { ++w.memory[is_resumed]; });
   p.jump("end");
   p.label("later").unlock(wheel_lock).jump("tick");
   p.label("nothing").unlock(wheel_lock);
   p.label("end");
-}
-
-void add_waker(program& p) {
-  p.atomically("claims", [](world& w, int me) {
-    w.reg(me, 0) = w.memory[word_of_wait] == 1 ? 1 : 0;
-    if (w.reg(me, 0) != 0) w.memory[word_of_wait] = 2;
-  });
-  p.jump_if([](world& w, int me) { return w.reg(me, 0) == 0; }, "lost");
-  p.atomically("resumes", [](world& w, int) { w.memory[is_resumed] = 1; });
-  p.label("lost");
 }
 
 model::answer outcome_of_timer(const variant& v) {
@@ -166,6 +171,21 @@ TEST_CASE("the timer of a leaving fiber is neither lost nor left behind") {
   drops_early_timer.timer_waits_for_word = false;
   CHECK_FALSE(outcome_of_timer(drops_early_timer).is_sound);
   variant forgets_timer;
+  forgets_timer.calls_off_timer = false;
+  CHECK_FALSE(outcome_of_timer(forgets_timer).is_sound);
+}
+
+TEST_CASE("nor is it when the wait is cancelled as soon as it begins") {
+  variant cancelled;
+  cancelled.is_cancelled = true;
+  const model::answer all = outcome_of_timer(cancelled);
+  INFO(all.bad_path);
+  CHECK(all.is_sound);
+  CHECK(all.ends > 1);
+  variant set_late = cancelled;
+  set_late.timer_before_word = false;
+  CHECK_FALSE(outcome_of_timer(set_late).is_sound);
+  variant forgets_timer = cancelled;
   forgets_timer.calls_off_timer = false;
   CHECK_FALSE(outcome_of_timer(forgets_timer).is_sound);
 }

@@ -1,5 +1,5 @@
 // model_event.cpp - that nobody sleeps through a set (sync/event.hpp, V1), that whoever is let go may destroy the event
-// (V2), that what came before set() is seen, and that a reset breaks nothing.
+// (V2), that what came before set() is seen, and that neither a reset nor a wait that is cancelled breaks anything.
 #include <doctest/doctest.h>
 
 #include "support/model.hpp"
@@ -23,10 +23,14 @@ struct variant {
   bool has_reset = false;                // the setter resets at once
   bool is_destroyed_after_wait = false;  // by the waiter
   bool begins_set = false;
-  int resetters = 0;  // more threads that only reset
+  int resetters = 0;                 // more threads that only reset
+  bool has_striker = false;          // a timer or a cancellation claims the wait, perhaps
+  bool claims = true;                // W1
+  bool leaver_unlinks = true;        // Q1
+  bool takes_off_unless_set = true;  // Q4: else it waits for a lock that nobody frees
 };
 
-enum word { lock_word, queued, granted, gone, data, must_pass, holders };
+enum word { lock_word, queued, granted, gone, data, must_pass, holders, wait_word, was_struck, frame_gone };
 
 void touch(program& p) {
   p.note("the event is there", [](world& w, int) {
@@ -68,10 +72,24 @@ void add_waiter(program& p, const variant& v) {
   p.jump_if([](world& w, int me) { return w.reg(me, 0) == is_set; }, "passes");
   add_lock(p, v);
   p.jump_if([](world& w, int me) { return w.reg(me, 0) != 0; }, "passes");
-  p.store(queued, 1);
+  p.store(queued, 1).release(wait_word, 1);
   let_go(p);
   p.release(lock_word, 0);
-  p.wait("to be let go", [](world& w, int) { return w.memory[granted] != 0; });
+  p.wait("to be let go", [](world& w, int) { return w.memory[granted] != 0 || w.memory[was_struck] != 0; });
+  if (v.has_striker) {
+    p.jump_if([](world& w, int) { return w.memory[was_struck] == 0; }, "let go");
+    if (v.takes_off_unless_set) {
+      add_lock(p, v);
+      p.jump_if([](world& w, int me) { return w.reg(me, 0) != 0; }, "leaves");
+    } else {
+      p.lock(lock_word).note("holds it", [](world& w, int) { ++w.memory[holders]; });
+    }
+    if (v.leaver_unlinks) p.store(queued, 0);
+    let_go(p);
+    p.release(lock_word, 0);
+    p.label("leaves").atomically("its frame goes", [](world& w, int) { w.memory[frame_gone] = 1; }).jump("end");
+    p.label("let go");
+  }
   if (!v.believes_who_let_it_go) {
     p.store(granted, 0);
     p.load(0, lock_word);
@@ -82,6 +100,15 @@ void add_waiter(program& p, const variant& v) {
     if (w.reg(me, 1) == 0) w.fault = 1;
   });
   if (v.is_destroyed_after_wait) p.atomically("destroys it", [](world& w, int) { w.memory[gone] = 1; });
+  p.label("end");
+}
+
+void add_striker(program& p) {
+  p.atomically("strikes", [](world& w, int) {
+    if (w.memory[wait_word] != 1) return;
+    w.memory[wait_word] = 2;
+    w.memory[was_struck] = 1;
+  });
 }
 
 void add_reset(program& p, const variant& v) {
@@ -104,7 +131,9 @@ void add_setter(program& p, const variant& v) {
   p.note("who is queued must pass", [](world& w, int) { w.memory[must_pass] = w.memory[queued]; });
   const auto resume = [&p] {
     p.atomically("resumes", [](world& w, int me) {
-      if (w.reg(me, 1) != 0) w.memory[granted] = 1;
+      if (w.reg(me, 1) == 0) return;
+      if (w.memory[was_struck] != 0) w.fault = 1;  // one wait, two ends
+      w.memory[granted] = 1;
     });
   };
   const auto retire = [&] {
@@ -115,6 +144,13 @@ void add_setter(program& p, const variant& v) {
   p.load(1, queued);
   touch(p);
   p.store(queued, 0);
+  p.jump_if([](world& w, int me) { return w.reg(me, 1) == 0; }, "nobody waits");
+  p.atomically("claims", [v](world& w, int me) {
+    if (w.memory[frame_gone] != 0) w.fault = 1;
+    w.reg(me, 1) = w.memory[wait_word] == 1 || !v.claims ? 1 : 0;
+    w.memory[wait_word] = 2;
+  });
+  p.label("nobody waits");
   if (!v.resumes_after_retiring) resume();
   touch(p);
   if (v.takes_before_retiring) retire();
@@ -128,6 +164,7 @@ model::answer explore(const variant& v) {
   program setter;
   program one_resetter;
   program other_resetter;
+  program striker;
   add_waiter(waiter, v);
   add_setter(setter, v);
   std::vector<const program*> all_programs{&waiter, &setter};
@@ -135,6 +172,8 @@ model::answer explore(const variant& v) {
   add_reset(other_resetter, v);
   if (v.resetters > 0) all_programs.push_back(&one_resetter);
   if (v.resetters > 1) all_programs.push_back(&other_resetter);
+  add_striker(striker);
+  if (v.has_striker) all_programs.push_back(&striker);
   checker all(all_programs);
   all.at_end = [&](const world& w) {
     for (int t = 1; t < static_cast<int>(all_programs.size()); ++t) {
@@ -193,6 +232,26 @@ TEST_CASE("who waited at set passes, though it is reset at once") {
   variant looks_again = v;
   looks_again.believes_who_let_it_go = false;
   CHECK_FALSE(explore(looks_again).is_sound);
+}
+
+TEST_CASE("a wait that is cancelled or runs out of time ends once, and leaves nothing behind") {
+  for (const bool has_reset : {false, true}) {
+    variant v;
+    v.has_striker = true;
+    v.has_reset = has_reset;
+    v.resetters = has_reset ? 1 : 0;
+    must_be_sound(v);
+    variant takes_what_was_struck = v;
+    takes_what_was_struck.claims = false;
+    CHECK_FALSE(explore(takes_what_was_struck).is_sound);
+    variant stays_linked = v;
+    stays_linked.leaver_unlinks = false;
+    CHECK_FALSE(explore(stays_linked).is_sound);
+  }
+  variant waits_for_lock;
+  waits_for_lock.has_striker = true;
+  waits_for_lock.takes_off_unless_set = false;
+  CHECK_FALSE(explore(waits_for_lock).is_sound);
 }
 
 TEST_CASE("resets from several sides break neither the lock nor a wait") {

@@ -1,5 +1,6 @@
 // model_latch.cpp - that a latch opens for everybody, and may be destroyed by who has passed it (sync/latch.hpp, G1), and
-// that a wait whose time is up gets home from a latch that has opened meanwhile (runtime/wait_queue.hpp, Q4).
+// that a wait whose time is up, or that is cancelled, gets home from a latch that has opened meanwhile (runtime/wait_queue.hpp,
+// Q4).
 #include <doctest/doctest.h>
 
 #include "support/model.hpp"
@@ -18,7 +19,7 @@ struct variant {
   bool is_seen_in_lock = true;        // a look at the latch sees the lock word, not the count
   bool counts_under_lock = true;      // G2
   bool publishes = true;              // opening is a release
-  bool has_deadline = false;          // a timer claims the wait, perhaps
+  bool has_deadline = false;          // a timer or a cancellation claims the wait, perhaps
   bool takes_off_unless_open = true;  // Q4: else it waits for a lock that nobody will ever free
   bool claims_in_one_step = true;     // W1
 };
@@ -201,7 +202,7 @@ TEST_CASE("the last arrival opens the latch, and does not touch it once somebody
   CHECK_FALSE(explore(publishes_nothing).is_sound);
 }
 
-TEST_CASE("a wait whose time is up comes home, also from a latch that has opened meanwhile") {
+TEST_CASE("a wait whose time is up, or that is cancelled, comes home, also from a latch that has opened meanwhile") {
   variant v;
   v.has_deadline = true;
   must_be_sound(v);

@@ -1,8 +1,8 @@
 // model_select.cpp - the protocol of a select over two sites (channel/select.hpp), in every interleaving.
 //
-// First the wait: one claim for both notes, all locks dropped after the switch, the losing notes taken away under theirs
-// (E3, E5, suspend.hpp S6). Then the moment: all locks are held while a select
-// looks, and are taken in one order (E1, E2). Each is red when a step of it is left out.
+// First the wait: one claim for both notes, all locks dropped after the switch, the losing notes taken away under theirs, also
+// when it was cancelled or ran out of time and both have lost (E3, E5, suspend.hpp S6). Then the moment: all locks are held
+// while a select looks, and are taken in one order (E1, E2). Each is red when a step of it is left out.
 #include <doctest/doctest.h>
 
 #include "support/model.hpp"
@@ -16,14 +16,27 @@ namespace {
 // --- one wait at two sites ---
 
 // Words 0 and 1 are the locks of the sites, 2 and 3 the notes in their queues; site a has the lower address.
-enum word { lock_a, lock_b, note_a, note_b, wait_word, wait_word_b, is_resumed, given, frame_gone, resumes, winner };
+enum word {
+  lock_a,
+  lock_b,
+  note_a,
+  note_b,
+  wait_word,
+  wait_word_b,
+  is_resumed,
+  given,
+  frame_gone,
+  resumes,
+  winner,
+  was_struck
+};
 
 struct variant {
-  bool one_claim = true;            // the notes share a wait word
-  bool claim_in_one_step = true;    // looking at it and taking it are one
-  bool leaves_notes = true;         // the select takes its notes away before its frame goes
-  bool leaves_under_lock = true;    // so it waits until the publisher has dropped that lock
-  bool word_before_unlock = true;   // the wait is published before its notes can be found
+  bool one_claim = true;           // the notes share a wait word
+  bool claim_in_one_step = true;   // looking at it and taking it are one
+  bool leaves_notes = true;        // the select takes its notes away before its frame goes
+  bool leaves_under_lock = true;   // so it waits until the publisher has dropped that lock
+  bool word_before_unlock = true;  // the wait is published before its notes can be found
 };
 
 void must_be_there(program& p, const char* what) {
@@ -83,6 +96,17 @@ void add_peer(program& p, const variant& v, bool is_b) {
   p.label("end");
 }
 
+// A timer or a cancellation, which has no site of its own.
+void add_striker(program& p) {
+  p.atomically("strikes", [](world& w, int) {
+    if (w.memory[wait_word] != 1) return;
+    w.memory[wait_word] = 2;
+    w.memory[is_resumed] = 1;
+    ++w.memory[resumes];
+    w.memory[was_struck] = 1;
+  });
+}
+
 // The select, once it goes on.
 void add_rest(program& p, const variant& v) {
   p.wait("to be resumed", [](world& w, int) { return w.memory[is_resumed] != 0; });
@@ -100,8 +124,8 @@ void add_rest(program& p, const variant& v) {
   p.atomically("returns", [](world& w, int) { w.memory[frame_gone] = 1; });
 }
 
-// With patience: both peers may have come before the select did, and then it waits for ever, rightly.
-model::answer outcome_of(const variant& v) {
+// With two peers, or with one and a striker. All may have come before the select did, and then it waits for ever, rightly.
+model::answer outcome_of(const variant& v, bool is_struck) {
   program publisher;
   program rest;
   program a;
@@ -109,11 +133,14 @@ model::answer outcome_of(const variant& v) {
   add_publisher(publisher, v);
   add_rest(rest, v);
   add_peer(a, v, false);
-  add_peer(b, v, true);
+  if (is_struck)
+    add_striker(b);
+  else
+    add_peer(b, v, true);
   checker all({&publisher, &rest, &a, &b});
-  all.always = [](const world& w) { return w.memory[given] <= 1 && w.memory[resumes] <= 1; };
+  all.always = [](const world& w) { return w.memory[given] + w.memory[was_struck] <= 1 && w.memory[resumes] <= 1; };
   all.at_end = [&all](const world& w) {
-    if (w.memory[given] == 1) return all.are_all_finished(w) && w.memory[note_a] == 0 && w.memory[note_b] == 0;
+    if (w.memory[resumes] == 1) return all.are_all_finished(w) && w.memory[note_a] == 0 && w.memory[note_b] == 0;
     // Nobody gave: then the notes are where the next to come finds them, and the wait can be claimed.
     return w.memory[note_a] == 1 && w.memory[note_b] == 1 && w.memory[wait_word] == 1;
   };
@@ -164,29 +191,29 @@ model::answer outcome_of_locking(bool by_address) {
 }  // namespace
 
 TEST_CASE("one wait at two sites is ended once, and nobody touches a frame that is gone") {
-  const model::answer found = outcome_of(variant());
-  INFO(found.bad_path);
-  CHECK(found.is_sound);
-  CHECK(found.ends > 0);
-  MESSAGE(found.states, " states");
+  for (const bool is_struck : {false, true}) {
+    const model::answer found = outcome_of(variant(), is_struck);
+    INFO(found.bad_path);
+    CHECK(found.is_sound);
+    CHECK(found.ends > 0);
+    MESSAGE(found.states, " states");
+  }
 }
 
 TEST_CASE("the model of a select's wait is red when a step is left out") {
-  variant v;
-  v.one_claim = false;
-  CHECK_FALSE(outcome_of(v).is_sound);
-  v = variant();
-  v.claim_in_one_step = false;
-  CHECK_FALSE(outcome_of(v).is_sound);
-  v = variant();
-  v.leaves_notes = false;
-  CHECK_FALSE(outcome_of(v).is_sound);
-  v = variant();
-  v.leaves_under_lock = false;
-  CHECK_FALSE(outcome_of(v).is_sound);
-  v = variant();
-  v.word_before_unlock = false;
-  CHECK_FALSE(outcome_of(v).is_sound);
+  const auto without = [](bool variant::*step, bool is_struck) {
+    variant v;
+    v.*step = false;
+    return outcome_of(v, is_struck).is_sound;
+  };
+  CHECK_FALSE(without(&variant::one_claim, false));
+  for (const bool is_struck : {false, true}) {
+    CAPTURE(is_struck);
+    CHECK_FALSE(without(&variant::claim_in_one_step, is_struck));
+    CHECK_FALSE(without(&variant::leaves_notes, is_struck));
+    CHECK_FALSE(without(&variant::leaves_under_lock, is_struck));
+    CHECK_FALSE(without(&variant::word_before_unlock, is_struck));
+  }
 }
 
 TEST_CASE("readiness is one moment: with all locks held the token is always seen, in turn it may be missed") {

@@ -105,6 +105,24 @@ TEST_CASE("a token tells a plain thread of a scope's cancellation, also when the
   CHECK(!concur::this_fiber::token().cancelled());
 }
 
+TEST_CASE("a token of a scope that is entered where all is cancelled is cancelled then") {
+  const nothing_left_over guard;
+  concur::run(with_workers(2), [] {
+    concur::cancel_scope outer;
+    concur::cancel_scope inner(concur::deferred);
+    const concur::cancel_token token = inner.token();
+    outer.cancel();
+    CHECK_FALSE(token.cancelled());
+    bool was_told = false;
+    CHECK_THROWS_AS(inner.run([&] {
+      was_told = token.cancelled();
+      concur::this_fiber::checkpoint();
+    }),
+                    concur::cancelled);
+    CHECK(was_told);
+  });
+}
+
 TEST_CASE("the token of a fiber of the root is cancelled with the runtime") {
   const nothing_left_over guard;
   concur::cancel_token token;

@@ -2,6 +2,8 @@
 //
 // A descriptor is a small number that the kernel gives out again as soon as it is free. So the cases that matter are
 // those in which a number changes its owner while fibers wait, events are on their way, or calls are in progress.
+#include "support/crew.hpp"
+#include "support/deny_call.hpp"
 #include "support/tally.hpp"
 #include "support/test.hpp"
 
@@ -278,6 +280,32 @@ void deliver_news() {
 
 }  // namespace
 
+// Both were told "not now" before the news came, and wait after it; the first takes one byte of two.
+TEST_CASE("news is for everybody who tried before it") {
+  const nothing_left_over guard;
+  concur::run(with_workers(1), [] {
+    socket_pair both;
+    const int fd = both.ends[0];
+    descriptor_slot* slot = slot_of(fd);
+    const concur::detail::side_use before{slot->present_generation(), slot->side(direction::reading).present_news()};
+    REQUIRE(::write(both.ends[1], "ab", 2) == 2);
+    concur::detail::dispatch_event(
+        {static_cast<std::uint32_t>(fd), slot->generation, concur::detail::bit(concur::detail::readiness::readable)});
+    for (int i = 0; i < 2; ++i) {
+      concur::detail::side_use use = before;
+      int error = 0;
+      const concur::detail::nanoseconds_t soon = concur::detail::deadline_after(std::chrono::milliseconds(10));
+      slot->lock.lock();
+      concur::detail::unwatch_descriptor(*slot, fd, true);  // else the registration brings news of its own
+      slot->lock.unlock();
+      CHECK(concur::detail::wait_ready(*slot, fd, direction::reading, soon, use, error) ==
+            concur::detail::outcome::granted);
+      char byte = 0;
+      CHECK(::recv(fd, &byte, 1, MSG_DONTWAIT) == 1);
+    }
+  });
+}
+
 TEST_CASE("closing wakes readers and writers with ECANCELED") {
   const nothing_left_over guard;
   on_one_two_and_four([] {
@@ -344,6 +372,82 @@ TEST_CASE("a number that is used again is not confused with the one before") {
   CHECK(held.report() == "");
 }
 
+// Between any two steps of a call that begins to wait, the descriptor is closed by another fiber. ThreadSanitizer takes any
+// call beside a close for a race.
+#if !CONCUR_TSAN
+TEST_CASE("a call that meets the close of its descriptor ends, wherever it is") {
+  const nothing_left_over guard;
+  tally held;
+  for (const unsigned workers : {2U, 4U}) {
+    concur::run(with_workers(workers), [&held] {
+      for (int round = 0; round < scaled(20000); ++round) {
+        socket_pair both;
+        const int fd = both.ends[0];
+        std::atomic<bool> has_begun{false};
+        concur::future<int> reader = concur::go([&, fd] {
+          has_begun = true;
+          char byte = 0;
+          return io::read(fd, &byte, 1) < 0 ? errno_now() : 0;
+        });
+        while (!has_begun) concur::this_fiber::yield();
+        for (int i = round % 256; i > 0; --i) concur::detail::cpu_relax();
+        CONCUR_EXPECT(held, io::close(std::exchange(both.ends[0], -1)) == 0);
+        const int error = reader.get();
+        CONCUR_EXPECT(held, error == ECANCELED || error == EBADF);
+      }
+    });
+  }
+  CHECK(held.report() == "");
+}
+
+// The kernel may take its time, and until it is through the number still works.
+TEST_CASE("nobody begins to wait for a descriptor while it is being closed") {
+  const nothing_left_over guard;
+  concur::runtime rt(with_workers(1));
+  socket_pair both;
+  const int fd = std::exchange(both.ends[0], -1);
+  rt.block_on([fd] { slot_of(fd); });
+  const std::uint32_t generation = concur::detail::begin_close(fd);
+  std::atomic<bool> has_begun{false};
+  concur::future<int> reader = rt.go([&, fd] {
+    has_begun = true;
+    char byte = 0;
+    return io::read(fd, &byte, 1) < 0 ? errno_now() : 0;
+  });
+  while (!has_begun) std::this_thread::yield();
+  bool has_waited = false;
+  for (int i = 0; i < 10000; ++i) {
+    has_waited = has_waited || is_busy(fd, direction::reading);
+    std::this_thread::yield();
+  }
+  CHECK_FALSE(has_waited);
+  ::close(fd);
+  concur::detail::end_close(fd, generation);
+  if (has_waited) concur::detail::forget_descriptor(fd);
+  CHECK(reader.get() == (has_waited ? ECANCELED : EBADF));
+}
+#endif
+
+TEST_CASE("who saw a number's former use does not wait for its present one") {
+  const nothing_left_over guard;
+  concur::run(with_workers(1), [] {
+    socket_pair both;
+    socket_pair next;
+    const int fd = both.ends[0];
+    descriptor_slot* slot = slot_of(fd);
+    concur::detail::side_use use{slot->present_generation()};
+    io::close(std::exchange(both.ends[0], -1));
+    both.ends[0] = ::dup(next.ends[0]);
+    REQUIRE(both.ends[0] == fd);
+    const concur::detail::nanoseconds_t soon = concur::detail::deadline_after(std::chrono::milliseconds(10));
+    int error = 0;
+    CHECK(concur::detail::wait_ready(*slot, fd, direction::reading, soon, use, error) ==
+          concur::detail::outcome::closed);
+    CHECK(concur::detail::wait_turn(*slot, direction::reading, soon, use) == concur::detail::outcome::closed);
+    CHECK_FALSE(use.has_turn);
+  });
+}
+
 TEST_CASE("news about a number's former owner is not given to the present one") {
   const nothing_left_over guard;
   concur::run(with_workers(1), [] {
@@ -356,15 +460,47 @@ TEST_CASE("news about a number's former owner is not given to the present one") 
     REQUIRE(again == fd);
     io::close(again);
     CHECK(slot->generation != former);
+    const std::uint32_t news[2] = {slot->sides[0].news, slot->sides[1].news};
     // As a poller delivers it that fetched it before the close.
     concur::detail::dispatch_event({static_cast<std::uint32_t>(fd), former, concur::detail::everything_ready});
-    CHECK(!slot->side(direction::reading).is_ready);
-    CHECK(!slot->side(direction::writing).is_ready);
+    CHECK(slot->sides[0].news == news[0]);
+    CHECK(slot->sides[1].news == news[1]);
     CHECK(!slot->has_ended.load());
     concur::detail::dispatch_event(
         {static_cast<std::uint32_t>(fd), slot->generation, concur::detail::everything_ready});
-    CHECK(slot->side(direction::reading).is_ready);
+    CHECK(slot->sides[0].news != news[0]);
+    CHECK(slot->sides[1].news != news[1]);
     concur::detail::forget_descriptor(fd);
+  });
+}
+
+// The reader was woken, and has yet to run: by then the number is another's, and so are the bytes there.
+TEST_CASE("who was woken for a number that has changed hands since takes nothing of its new owner") {
+  const nothing_left_over guard;
+  concur::run(with_workers(1), [] {
+    for (const bool has_bytes : {true, false}) {
+      CAPTURE(has_bytes);
+      socket_pair both;
+      socket_pair next;
+      const int fd = both.ends[0];
+      concur::future<long> reader = concur::go([fd] {
+        char byte = 0;
+        const long count = io::read(fd, &byte, 1);
+        return count < 0 ? -long{errno_now()} : count;
+      });
+      await_reader(fd);
+      concur::detail::dispatch_event(
+          {static_cast<std::uint32_t>(fd), slot_of(fd)->generation, concur::detail::everything_ready});
+      io::close(std::exchange(both.ends[0], -1));
+      const int again = ::dup(next.ends[0]);
+      REQUIRE(again == fd);
+      if (has_bytes) REQUIRE(::write(next.ends[1], "x", 1) == 1);
+      CHECK(reader.get() == -ECANCELED);
+      char byte = 0;
+      if (has_bytes) CHECK(::recv(again, &byte, 1, MSG_DONTWAIT) == 1);
+      CHECK_FALSE(slot_of(fd)->side(direction::reading).has_turn);
+      io::close(again);
+    }
   });
 }
 
@@ -410,6 +546,46 @@ TEST_CASE("a descriptor outlives the runtime that watched it") {
 }
 
 // --- plain threads ---
+
+#if defined(__linux__)
+// The first that waits has the turn when the runtime that watched goes; it cannot register the descriptor again.
+TEST_CASE("who has the turn and cannot go on passes it on") {
+  if (is_emulated()) return;
+  const nothing_left_over guard;
+  socket_pair both;
+  const int fd = both.ends[0];
+  concur::runtime second(with_workers(1));
+  std::vector<concur::future<int>> readers;
+  bool is_denied = false;
+  {
+    concur::runtime first(with_workers(1));
+    first.block_on([&] {
+      char byte = 0;
+      io::write(both.ends[1], "a", 1);
+      io::read(fd, &byte, 1);
+      descriptor_slot* slot = slot_of(fd);
+      const concur::detail::lock_scope<concur::detail::spin_lock> held(slot->lock);
+      CHECK(concur::detail::watch_descriptor(*slot, fd, *concur::detail::this_worker()->sched) == 0);
+    });
+    second.block_on([&] {
+      for (int i = 0; i < 3; ++i) {
+        readers.push_back(concur::go([fd] {
+          char byte = 0;
+          return io::read(fd, &byte, 1) < 0 ? errno_now() : 0;
+        }));
+        concur::this_fiber::yield();
+      }
+      await_reader(fd);
+      is_denied = deny_call(SYS_epoll_ctl, ENOMEM);
+    });
+  }
+  if (!is_denied) ::shutdown(both.ends[1], SHUT_WR);
+  for (concur::future<int>& one : readers) {
+    REQUIRE(one.wait_for(std::chrono::seconds(10)));
+    CHECK(one.get() == (is_denied ? ENOMEM : 0));
+  }
+}
+#endif
 
 TEST_CASE("on a plain thread the calls block the thread") {
   const nothing_left_over guard;

@@ -2,6 +2,7 @@
 //
 // What is tested is what a program sees: bytes in order and complete, ends and resets told apart, deadlines that hold,
 // closing that wakes. The peers are fibers of the same runtime, plain threads, and raw sockets.
+#include "support/cancel.hpp"
 #include "support/tally.hpp"
 #include "support/test.hpp"
 
@@ -478,6 +479,48 @@ TEST_CASE("read_until with a limit fails when the delimiter does not fit, and lo
     in.read_deadline(steady_clock::time_point());
     both.far_end.write_all(" and half\n");
     CHECK(in.read_until("\n", 100) == "half and half\n");
+  });
+}
+
+TEST_CASE("a cancelled read_until loses nothing and invents nothing") {
+  const nothing_left_over guard;
+  on_one_two_and_four([] {
+    connection both = make_connection();
+    tcp_stream& in = both.near_end;
+    for (const bool has_some : {false, true}) {
+      CAPTURE(has_some);
+      if (has_some) both.far_end.write_all("half");
+      cancel_target target;
+      concur::future<bool> reader = concur::go([&] {
+        target.enter();
+        try {
+          in.read_until("\n", 100);
+        } catch (const concur::cancelled&) {
+          return true;
+        }
+        return false;
+      });
+      while (!reader.ready() && !target.strike()) concur::this_fiber::yield();
+      CHECK(reader.get());
+    }
+    both.far_end.write_all(" and half\nrest");
+    CHECK(in.read_until("\n", 100) == "half and half\n");
+    char rest[4];
+    in.read_exactly(rest, sizeof rest);
+    CHECK(std::string(rest, 4) == "rest");
+  });
+}
+
+TEST_CASE("a read_until for which nothing is allowed is not taken for the end") {
+  const nothing_left_over guard;
+  on_one_two_and_four([] {
+    connection both = make_connection();
+    both.far_end.write_all("x");
+    std::error_code error;
+    CHECK(both.near_end.read_until("\n", 0, error).empty());
+    CHECK(error == std::errc::message_size);
+    char byte = 0;
+    CHECK(both.near_end.read_some(&byte, 1) == 1);
   });
 }
 

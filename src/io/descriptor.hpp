@@ -61,16 +61,17 @@ io_result run_io_blocking(int fd, direction d, nanoseconds_t deadline_ns, Op& op
 
 // Ends a turn however the scope is left (J3).
 struct turn_scope {
-  turn_scope(descriptor_slot& slot_in, direction side_in) noexcept : slot(slot_in), side(side_in) {}
+  turn_scope(descriptor_slot& slot_in, direction side_in) noexcept
+      : slot(slot_in), side(side_in), use{slot.generation_of_use()} {}
   ~turn_scope() {
-    if (CONCUR_UNLIKELY(is_mine)) leave_turn(slot, side);
+    if (CONCUR_UNLIKELY(use.has_turn)) leave_turn(slot, side, use);
   }
   turn_scope(const turn_scope&) = delete;
   turn_scope& operator=(const turn_scope&) = delete;
 
   descriptor_slot& slot;
   direction side;
-  bool is_mine = false;
+  side_use use;
 };
 
 // What an ended wait means for the call: 0 to try again, else minus errno, or io_cancelled.
@@ -99,23 +100,20 @@ io_result run_io(int fd, direction d, nanoseconds_t deadline_ns, Op op, std::siz
   turn_scope turn(*slot, d);
   // relaxed: who is missed here came at the same moment, and order between the two is nobody's promise.
   if (CONCUR_UNLIKELY(slot->side(d).is_busy.load(std::memory_order_relaxed))) {
-    const io_result waited = after_wait(wait_turn(*slot, d, deadline_ns, turn.is_mine), 0);
+    const io_result waited = after_wait(wait_turn(*slot, d, deadline_ns, turn.use), 0);
     if (waited != 0) return waited;
   }
   for (bool is_first = true;; is_first = false) {
-    std::uint32_t skipped_at = 0;
-    std::uint32_t news = 0;
-    if (stream_bytes != 0) {
-      news = slot->read_news.load(std::memory_order_acquire);  // acquire: pairs with note_read_news
-      // relaxed: an old value is not this one; a value missed costs a system call.
-      if (is_first && slot->drained_at.load(std::memory_order_relaxed) == news) skipped_at = news;
-    }
-    const io_result result = skipped_at != 0 ? -EAGAIN : op();
+    turn.use.news = slot->side(d).present_news();
+    // relaxed: an old value is not this one; a value missed costs a system call.
+    const bool is_drained = is_first && stream_bytes != 0 &&
+                            slot->drained_at.load(std::memory_order_relaxed) == turn.use.news;  // relaxed: see above
+    const io_result result = is_drained ? -EAGAIN : op();
     if (CONCUR_LIKELY(result >= 0)) {
       const bool is_short = result != 0 && static_cast<std::size_t>(result) < stream_bytes;
       // relaxed, both: the acquire above saw an end that came with the news; one that came later is news itself.
       if (is_short && !slot->has_ended.load(std::memory_order_relaxed))
-        slot->drained_at.store(news, std::memory_order_relaxed);  // relaxed: as above
+        slot->drained_at.store(turn.use.news, std::memory_order_relaxed);  // relaxed: as above
       return result;
     }
     if (result == -EINTR) continue;
@@ -123,7 +121,7 @@ io_result run_io(int fd, direction d, nanoseconds_t deadline_ns, Op op, std::siz
     if (result == -EBADF && !is_first) return -ECANCELED;
     if (result != -EAGAIN) return result;
     int error = 0;
-    const outcome ended = wait_ready(*slot, fd, d, deadline_ns, turn.is_mine, skipped_at, error);
+    const outcome ended = wait_ready(*slot, fd, d, deadline_ns, turn.use, error);
     const io_result waited = after_wait(ended, error);
     if (waited != 0) return waited;
   }
@@ -142,8 +140,10 @@ inline descriptor_kind kind_of(int fd) noexcept {
 
 // Wakes who waits for it, takes it out of the poller, closes it. 0, or minus errno.
 inline int close_descriptor(int fd) noexcept {
-  forget_descriptor(fd);
-  return sys::close(fd);
+  const std::uint32_t generation = begin_close(fd);
+  const int result = sys::close(fd);
+  end_close(fd, generation);
+  return result;
 }
 
 }  // namespace detail

@@ -38,6 +38,7 @@ class descriptor_case_base : public select_case {
   int fd_;
   direction direction_;
   descriptor_slot* slot_ = nullptr;
+  side_use use_{0};
   bool is_found_ready_ = false;
 };
 
@@ -80,8 +81,9 @@ CONCUR_INLINE descriptor_case_base::descriptor_case_base(int fd, direction d)
 
 CONCUR_INLINE void descriptor_case_base::prepare() {
   slot_ = slot_of(fd_);
-  if (slot_ == nullptr)
-    fail_system(EBADF, "concur::select: waiting for descriptor " + std::to_string(fd_));
+  if (slot_ == nullptr) fail_system(EBADF, "concur::select: waiting for descriptor " + std::to_string(fd_));
+  use_.generation = slot_->generation_of_use();
+  use_.news = slot_->side(direction_).present_news();
   is_found_ready_ = ask();
   const worker* w = this_worker();
   const bool is_on_fiber = w != nullptr && w->current != nullptr;
@@ -107,10 +109,11 @@ CONCUR_INLINE void descriptor_case_base::watch() {
 
 CONCUR_INLINE bool descriptor_case_base::is_ready(nanoseconds_t) noexcept {
   if (is_found_ready_ || site.lock == nullptr) return is_found_ready_;
-  descriptor_side& side = slot_->side(direction_);
-  if (!side.is_ready) return false;
+  if (slot_->is_outdated(use_)) return is_found_ready_ = true;  // nothing would wake it: end() and the call say so
+  const std::uint32_t news = slot_->side(direction_).present_news();
+  if (news == use_.news) return false;
+  use_.news = news;
   is_found_ready_ = ask();
-  if (!is_found_ready_) side.is_ready = false;
   return is_found_ready_;
 }
 
@@ -127,10 +130,10 @@ CONCUR_INLINE void descriptor_case_base::leave() noexcept {
 }
 
 CONCUR_INLINE bool descriptor_case_base::end(outcome result) {
-  if (result == outcome::closed)
+  if (result == outcome::closed || slot_->is_outdated(use_))
     fail_system(ECANCELED, "concur::select: descriptor " + std::to_string(fd_) + " was closed while it was waited for");
   const bool is_ready_now = ask();
-  leave_turn(*slot_, direction_);
+  leave_turn(*slot_, direction_, use_);
   return is_ready_now;
 }
 

@@ -104,6 +104,7 @@ class tcp_stream {
   void close() noexcept;
 
  private:
+  class rest_scope;
   static detail::nanoseconds_t to_deadline(std::chrono::steady_clock::time_point tp) noexcept {
     return tp == std::chrono::steady_clock::time_point() ? detail::never : detail::deadline_at(tp);
   }
@@ -152,6 +153,42 @@ CONCUR_INLINE tcp_stream tcp_stream::connect(const endpoint& to) {
   if (error) detail::fail_io(error, "concur::tcp_stream::connect to " + to.to_string());
   return stream;
 }
+
+// While read_until works on the rest: whatever its end is, a cancellation too, what lies there then is what came and was not
+// given out. And nothing is no rest, which would be taken for the end of the stream.
+class tcp_stream::rest_scope {
+ public:
+  explicit rest_scope(std::unique_ptr<std::string>& rest) : rest_(rest) {
+    if (rest_ == nullptr) rest_ = std::make_unique<std::string>();
+    size_ = rest_->size();
+  }
+  ~rest_scope() {
+    if (CONCUR_MUTANT_IS(240)) return;
+    rest_->resize(size_);
+    if (size_ == 0) rest_.reset();
+  }
+  rest_scope(const rest_scope&) = delete;
+  rest_scope& operator=(const rest_scope&) = delete;
+
+  char* grow(std::size_t count) {
+    rest_->resize(size_ + count);
+    return &(*rest_)[size_];
+  }
+  void keep(detail::io_result count) {
+    if (count > 0) size_ += static_cast<std::size_t>(count);
+    rest_->resize(size_);
+  }
+  std::string take(std::size_t count) {
+    std::string taken = rest_->substr(0, count);
+    rest_->erase(0, count);
+    size_ -= count;
+    return taken;
+  }
+
+ private:
+  std::unique_ptr<std::string>& rest_;
+  std::size_t size_ = 0;
+};
 
 CONCUR_INLINE std::size_t tcp_stream::take_rest(void* data, std::size_t size) noexcept {
   const std::size_t count = rest_->copy(static_cast<char*>(data), size);
@@ -210,7 +247,7 @@ CONCUR_INLINE std::string tcp_stream::read_until(std::string_view delimiter, std
                                                  std::error_code& error) {
   constexpr std::size_t chunk = 4096;
   if (!detail::has_passed_checkpoint(error) || delimiter.empty()) return std::string();
-  if (rest_ == nullptr) rest_ = std::make_unique<std::string>();
+  rest_scope rest(rest_);
   std::size_t searched = 0;
   for (;;) {
     const std::size_t at = rest_->find(delimiter, searched);
@@ -222,18 +259,13 @@ CONCUR_INLINE std::string tcp_stream::read_until(std::string_view delimiter, std
     std::size_t take = end;
     if (at == std::string::npos) {
       searched = rest_->size() < delimiter.size() ? 0 : rest_->size() - delimiter.size() + 1;
-      const std::size_t had = rest_->size();
-      rest_->resize(had + chunk);
-      const detail::io_result count = receive(&(*rest_)[had], chunk);
-      rest_->resize(had + static_cast<std::size_t>(count > 0 ? count : 0));
+      const detail::io_result count = receive(rest.grow(chunk), chunk);
+      rest.keep(count);
       if (count > 0) continue;
       error = detail::to_code(count);
       take = count == 0 ? rest_->size() : 0;
     }
-    std::string result = rest_->substr(0, take);
-    rest_->erase(0, take);
-    if (rest_->empty()) rest_.reset();
-    return result;
+    return rest.take(take);
   }
 }
 CONCUR_INLINE std::string tcp_stream::read_until(std::string_view delimiter, std::size_t limit) {

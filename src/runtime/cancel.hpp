@@ -128,14 +128,22 @@ CONCUR_INLINE void enter_scope(scope& s, fiber& f, bool is_shared) noexcept {
     f.unwind_base = static_cast<unsigned char>(uncaught < 255 ? uncaught : 255);
   }
 #  endif
-  lock_scope<spin_lock> held(f.scope_lock);
-  // seq_cst: with cancel_scope_tree, which writes was_called and then looks for the owner: one of the two sees the other.
-  s.owner.store(&f, is_shared ? std::memory_order_seq_cst : std::memory_order_relaxed);  // relaxed: under the lock
-  if (is_shared) std::atomic_thread_fence(std::memory_order_seq_cst);                    // seq_cst: as above
-  const bool flag = computed_flag(s) && !CONCUR_MUTANT_IS(202);
-  s.is_cancelled.store(flag, std::memory_order_relaxed);  // relaxed: under the lock
-  f.current_scope.store(&s, std::memory_order_release);  // release: a walker follows it (cancel_all)
-  note_flag(f);
+  bool is_cancelled = false;
+  {
+    lock_scope<spin_lock> held(f.scope_lock);
+    // seq_cst: with cancel_scope_tree, which writes was_called and then looks for the owner: one of the two sees the other.
+    s.owner.store(&f, is_shared ? std::memory_order_seq_cst : std::memory_order_relaxed);  // relaxed: under the lock
+    if (is_shared) std::atomic_thread_fence(std::memory_order_seq_cst);                    // seq_cst: as above
+    is_cancelled = computed_flag(s) && !CONCUR_MUTANT_IS(202);
+    s.is_cancelled.store(is_cancelled, std::memory_order_relaxed);  // relaxed: under the lock
+    f.current_scope.store(&s, std::memory_order_release);           // release: a walker follows it (cancel_all)
+    note_flag(f);
+  }
+  if (CONCUR_LIKELY(!is_shared || !is_cancelled) || CONCUR_MUTANT_IS(246)) return;
+  // No walk finds that anything changed here, and so none tells a token that was asked for before.
+  cancellation act;
+  act.tell_token(s);
+  act.finish();
 }
 
 CONCUR_INLINE bool leave_scope(scope& s) noexcept {
@@ -146,7 +154,7 @@ CONCUR_INLINE bool leave_scope(scope& s) noexcept {
   lock_scope<spin_lock> held(f->scope_lock);
   f->current_scope.store(s.parent, std::memory_order_relaxed);  // relaxed: under the lock
   note_flag(*f);
-  s.owner.store(nullptr, std::memory_order_relaxed);            // relaxed: under the lock
+  s.owner.store(nullptr, std::memory_order_relaxed);  // relaxed: under the lock
   return true;
 }
 
@@ -368,7 +376,7 @@ CONCUR_INLINE void scheduler::cancel_all() noexcept {
       r->act.mark(f, nullptr, r->root);
   };
   root_scope.is_cancelled.store(true, std::memory_order_relaxed);  // relaxed: the fence
-  heavy_fence();                                                  // with new_fiber
+  heavy_fence();                                                   // with new_fiber
   all.act.tell_token(root_scope);
   blocks->walk(look, &all);
   heavy_fence();

@@ -2,18 +2,22 @@
 //
 // Blocking calls try the system call first; when it says "not now", the fiber waits here. Each descriptor number has
 // a slot, made on first use and kept for ever, with two sides, reading and writing. The poller reports when a side
-// becomes ready, once; the slot remembers that until somebody found out by a system call that it is over.
+// becomes ready, once; the slot counts the news, and a call remembers how much there was before it was made.
 //
-//     side      is_ready  waiting     what happens
-//     news      any       empty       is_ready = true
-//     news      any       somebody    the first one is woken and has the turn
-//     "not now" true      any         is_ready = false, and the system call is tried again: the news came after it
-//     "not now" false     any         the caller waits: behind the others, or before them if it had the turn
+//     news, nobody waits           counted
+//     news, somebody waits         counted; the first one is woken and has the turn
+//     "not now", news since        the system call is made again: the news may have come after it
+//     "not now", no news since     the caller waits: behind the others, or before them if it had the turn
+//
+// A flag that the next caller takes back would not do: two that were told "not now" before a burst of connections come here
+// after it, and the first would take the flag, and one connection; the second would wait with the others there.
 //
 //   G1  One registration per descriptor and runtime, made when a fiber first has to wait, removed before the
 //       descriptor is closed.
 //   G2  `generation` names one use of a number. News carries the generation it was registered with; news of another
-//       is dropped.
+//       is dropped. A call carries the one it began with, and ends as closed when it finds another: before it waits, and
+//       when it was woken, since the number may have changed hands before it runs. No call begins while the kernel
+//       closes the number, which still works then: it would wait for news that never comes.
 //   G3  Waiters of one side go one at a time, in order: the one that was woken has the turn until its call is
 //       through, and then passes it on (leave_turn). Who comes meanwhile queues behind. So a burst of connections
 //       wakes one acceptor after another, and nobody is overtaken.
@@ -28,6 +32,7 @@
 #define CONCUR_RUNTIME_REACTOR_HPP
 
 #include <atomic>
+#include <utility>
 
 #include "atomic/spin_lock.hpp"
 #include "base/config.hpp"
@@ -51,43 +56,65 @@ enum class descriptor_kind : unsigned char {
 struct descriptor_side {
   intrusive_list<waiter> waiting;
   std::atomic<bool> is_busy{false};  // somebody waits or has the turn; written under the slot's lock
-  bool is_ready = false;
-  bool has_turn = false;  // somebody was woken and is not through (G3)
+  bool has_turn = false;             // somebody was woken and is not through (G3)
+  // How often there was news, twice, plus one: never 0. Written under the lock.
+  std::atomic<std::uint32_t> news{1};
+
+  // acquire: pairs with note_news. What a call finds out comes after the look.
+  std::uint32_t present_news() const noexcept { return news.load(std::memory_order_acquire); }
+};
+
+// One call's use of one side of a descriptor.
+struct side_use {
+  std::uint32_t generation;  // G2
+  std::uint32_t news = 0;    // what the side had before the system call
+  bool has_turn = false;     // G3
 };
 
 struct descriptor_slot {
   spin_lock lock;
-  std::uint32_t generation = 1;
+  // G2. Even while the kernel closes the number. Written under the lock.
+  std::atomic<std::uint32_t> generation{1};
   scheduler* watched_by = nullptr;  // whose poller it is registered with
   std::atomic<descriptor_kind> kind{descriptor_kind::unknown};
-  // How often there was news to read, twice, plus one: never 0. Written under the lock.
-  std::atomic<std::uint32_t> read_news{1};
-  // The value that read_news had before a read of a stream which gave less than it was asked for. While both are the same
-  // the next read need not try (G5). Written by readers, who may be late: then it is old, and means nothing.
+  // The reading side's news before a read of a stream which gave less than it was asked for. While there is no more, the next
+  // read need not try (G5). Written by readers, who may be late: then it is old, and means nothing.
   std::atomic<std::uint32_t> drained_at{0};
   std::atomic<bool> has_ended{false};  // the end of the stream was announced; written under the lock
   descriptor_side sides[2];
 
   descriptor_side& side(direction d) noexcept { return sides[static_cast<unsigned>(d)]; }
+  // acquire: what a call does with the number comes after the look.
+  std::uint32_t present_generation() const noexcept { return generation.load(std::memory_order_acquire); }
+  // The same for a call that begins. Waits while the number is being closed.
+  std::uint32_t generation_of_use() const noexcept {
+    std::uint32_t now = present_generation();
+    for (unsigned round = 0; CONCUR_UNLIKELY((now & 1) == 0) && !CONCUR_MUTANT_IS(243); now = present_generation())
+      spin_wait(round);
+    return now;
+  }
+  bool is_outdated(const side_use& use) const noexcept { return present_generation() != use.generation; }
 };
 
 // The slot of a number; null when it is no open descriptor and never was one, or memory is exhausted. Two loads when it exists.
 CONCUR_INLINE descriptor_slot* slot_of(int fd) noexcept;
 
 // Waits until `fd` may be ready, after a system call said that it is not. `granted`: try again, and call leave_turn
-// when through; it sets has_turn. error: errno when the descriptor cannot be waited for (EPERM: always ready, EBADF,
-// ENOMEM), and then no wait took place. skipped_at: not 0 when the system call was not made, because read_news was this
-// and the stream drained; it is looked at again under the lock. Only on a fiber.
-CONCUR_INLINE outcome wait_ready(descriptor_slot& slot, int fd, direction d, nanoseconds_t deadline_ns, bool& has_turn,
-                                 std::uint32_t skipped_at, int& error) noexcept;
+// when through, if it says has_turn. error: errno when the descriptor cannot be waited for (EPERM: always ready, EBADF,
+// ENOMEM), and then no wait took place. Only on a fiber.
+CONCUR_INLINE outcome wait_ready(descriptor_slot& slot, int fd, direction d, nanoseconds_t deadline_ns, side_use& use,
+                                 int& error) noexcept;
 // Waits until those that came before are through; like wait_ready otherwise.
-CONCUR_INLINE outcome wait_turn(descriptor_slot& slot, direction d, nanoseconds_t deadline_ns, bool& has_turn) noexcept;
-CONCUR_INLINE void leave_turn(descriptor_slot& slot, direction d) noexcept;
+CONCUR_INLINE outcome wait_turn(descriptor_slot& slot, direction d, nanoseconds_t deadline_ns, side_use& use) noexcept;
+CONCUR_INLINE void leave_turn(descriptor_slot& slot, direction d, const side_use& use) noexcept;
 
 // The number was just given out by the kernel: whatever the slot remembers is of a former owner.
 CONCUR_INLINE void adopt_descriptor(int fd, descriptor_kind kind) noexcept;
-// The number is about to be closed (G4).
+// The number is about to be closed, or is no longer ours to watch (G4).
 CONCUR_INLINE void forget_descriptor(int fd) noexcept;
+// Around the system call that closes it. What the first returns goes to the second.
+CONCUR_INLINE std::uint32_t begin_close(int fd) noexcept;
+CONCUR_INLINE void end_close(int fd, std::uint32_t generation) noexcept;
 
 }  // namespace detail
 CONCUR_NAMESPACE_END
@@ -146,10 +173,9 @@ inline party* pass_turn(descriptor_side& side) noexcept {
 }
 
 // Under the slot's lock.
-inline void note_read_news(descriptor_slot& slot) noexcept {
-  const std::uint32_t news = slot.read_news.load(std::memory_order_relaxed);  // relaxed: the lock is held
-  slot.read_news.store(news + 2,
-                       std::memory_order_release);  // release: publishes has_ended to readers that see the news
+inline void note_news(descriptor_side& side) noexcept {
+  const std::uint32_t news = side.news.load(std::memory_order_relaxed);  // relaxed: the lock is held
+  side.news.store(news + 2, std::memory_order_release);  // release: publishes has_ended to readers that see the news
 }
 
 inline void resume_if(party* who) noexcept {
@@ -162,20 +188,17 @@ CONCUR_INLINE void dispatch_event(const poll_event& event) noexcept {
   party* chosen[2] = {nullptr, nullptr};
   {
     lock_scope<spin_lock> held(slot->lock);
-    if (slot->generation != event.generation && !CONCUR_MUTANT_IS(9)) return;  // G2
+    if (slot->present_generation() != event.generation && !CONCUR_MUTANT_IS(9)) return;  // G2
     const unsigned bits[2] = {bit(readiness::readable) | bit(readiness::failed),
                               bit(readiness::writable) | bit(readiness::failed)};
+    // relaxed: published with the news.
+    if ((event.ready & bit(readiness::ended)) != 0) slot->has_ended.store(true, std::memory_order_relaxed);
     for (unsigned i = 0; i < 2; ++i) {
       if ((event.ready & bits[i]) == 0) continue;
       descriptor_side& side = slot->sides[i];
-      side.is_ready = true;
-      if (side.has_turn) continue;
-      chosen[i] = pass_turn(side);
-      if (chosen[i] != nullptr) side.is_ready = false;
+      note_news(side);
+      if (!side.has_turn) chosen[i] = pass_turn(side);
     }
-    // relaxed: published by the next store.
-    if ((event.ready & bit(readiness::ended)) != 0) slot->has_ended.store(true, std::memory_order_relaxed);
-    if ((event.ready & bits[0]) != 0) note_read_news(*slot);
   }
   resume_if(chosen[0]);
   resume_if(chosen[1]);
@@ -184,7 +207,7 @@ CONCUR_INLINE void dispatch_event(const poll_event& event) noexcept {
 // Under the slot's lock. 0, or errno.
 inline int watch_descriptor(descriptor_slot& slot, int fd, scheduler& s) noexcept {
   if (slot.watched_by != nullptr) return 0;
-  const int error = s.watcher.add(fd, static_cast<std::uint32_t>(fd), slot.generation);
+  const int error = s.watcher.add(fd, static_cast<std::uint32_t>(fd), slot.present_generation());
   if (error != 0) return error;
   slot.watched_by = &s;
   s.watched_count.fetch_add(1, std::memory_order_relaxed);  // relaxed: a hint for upkeep
@@ -202,7 +225,7 @@ inline void unwatch_descriptor(descriptor_slot& slot, int fd, bool is_in_poller)
 
 // The common part of waiting: the lock is held, and park drops it. Afterwards the note is in no queue.
 inline outcome wait_on_side(descriptor_slot& slot, direction d, nanoseconds_t deadline_ns, bool is_first,
-                            bool& has_turn) noexcept {
+                            side_use& use) noexcept {
   descriptor_side& side = slot.side(d);
   worker* w = this_worker();
   waiter note(w->current, nullptr);
@@ -213,90 +236,112 @@ inline outcome wait_on_side(descriptor_slot& slot, direction d, nanoseconds_t de
   note_busy(side);
   const outcome result =
       park_fiber(w, &slot.lock, deadline_ns, d == direction::reading ? wait_reason::readable : wait_reason::writable);
-  has_turn = result == outcome::granted;
+  use.has_turn = result == outcome::granted;
   if (result == outcome::timed_out || result == outcome::cancelled) {
     lock_scope<spin_lock> held(slot.lock);
     if (intrusive_list<waiter>::is_linked(&note)) side.waiting.erase(&note);
     note_busy(side);
   }
-  return result;
+  return result == outcome::granted && slot.is_outdated(use) && !CONCUR_MUTANT_IS(241) ? outcome::closed : result;
 }
 
-CONCUR_INLINE outcome wait_ready(descriptor_slot& slot, int fd, direction d, nanoseconds_t deadline_ns, bool& has_turn,
-                                 std::uint32_t skipped_at, int& error) noexcept {
+CONCUR_INLINE outcome wait_ready(descriptor_slot& slot, int fd, direction d, nanoseconds_t deadline_ns, side_use& use,
+                                 int& error) noexcept {
   error = 0;
   slot.lock.lock();
+  if (slot.is_outdated(use) && !CONCUR_MUTANT_IS(242)) {
+    slot.lock.unlock();
+    return outcome::closed;
+  }
   descriptor_side& side = slot.side(d);
-  const bool had_turn = has_turn;
-  has_turn = false;
-  // relaxed: the lock is held. Another reader may have taken the news, and left bytes.
-  const bool has_news = skipped_at != 0 && slot.read_news.load(std::memory_order_relaxed) != skipped_at;
-  if (side.is_ready || has_news) {
-    side.is_ready = false;
-    has_turn = had_turn;
+  // Who has the turn passes it on, so that those behind try again then (G3).
+  const bool is_next = use.has_turn || (!side.has_turn && side.waiting.is_empty());
+  if (side.present_news() != use.news && is_next && !CONCUR_MUTANT_IS(245)) {
     slot.lock.unlock();
     return outcome::granted;
   }
-  if (had_turn) side.has_turn = false;
   scheduler* own = this_worker()->sched;
   error = watch_descriptor(slot, fd, *own);
-  if (error != 0) {
-    note_busy(side);
+  if (error != 0) {  // a turn stays, and is passed on
+    if (CONCUR_MUTANT_IS(244)) use.has_turn = false;
     slot.lock.unlock();
     return outcome::granted;
   }
+  const bool had_turn = std::exchange(use.has_turn, false);
+  if (had_turn) side.has_turn = false;
   slot.watched_by->watcher.arm(fd, static_cast<std::uint32_t>(fd), d == direction::reading, d == direction::writing);
-  return wait_on_side(slot, d, deadline_ns, had_turn, has_turn);
+  return wait_on_side(slot, d, deadline_ns, had_turn, use);
 }
 
-CONCUR_INLINE outcome wait_turn(descriptor_slot& slot, direction d, nanoseconds_t deadline_ns,
-                                bool& has_turn) noexcept {
+CONCUR_INLINE outcome wait_turn(descriptor_slot& slot, direction d, nanoseconds_t deadline_ns, side_use& use) noexcept {
   slot.lock.lock();
+  if (slot.is_outdated(use)) {
+    slot.lock.unlock();
+    return outcome::closed;
+  }
   descriptor_side& side = slot.side(d);
   if (!side.has_turn && side.waiting.is_empty()) {
     slot.lock.unlock();
     return outcome::granted;
   }
-  return wait_on_side(slot, d, deadline_ns, false, has_turn);
+  return wait_on_side(slot, d, deadline_ns, false, use);
 }
 
-CONCUR_INLINE void leave_turn(descriptor_slot& slot, direction d) noexcept {
+CONCUR_INLINE void leave_turn(descriptor_slot& slot, direction d, const side_use& use) noexcept {
   party* next = nullptr;
   {
     lock_scope<spin_lock> held(slot.lock);
+    if (slot.is_outdated(use)) return;  // the turns of another use of the number
     next = pass_turn(slot.side(d));
   }
   resume_if(next);
 }
 
-// Wakes everybody with `closed` and begins a new generation.
-inline void retire_slot(descriptor_slot& slot, int fd, descriptor_kind kind, bool is_in_poller) noexcept {
+// Wakes everybody with `closed` and begins a new generation, which is returned.
+inline std::uint32_t retire_slot(descriptor_slot& slot, int fd, descriptor_kind kind, bool is_in_poller,
+                                 bool is_closing) noexcept {
   ended_waits woken;
+  std::uint32_t next = 0;
   {
     lock_scope<spin_lock> held(slot.lock);
     unwatch_descriptor(slot, fd, is_in_poller);
-    ++slot.generation;
+    next = (slot.present_generation() | 1) + (is_closing ? 1 : 2);
+    slot.generation.store(next, std::memory_order_release);  // release: comes after the last use of the number
     slot.has_ended.store(false, std::memory_order_relaxed);  // relaxed: the owner of the number orders its uses
     slot.kind.store(kind, std::memory_order_relaxed);        // relaxed: as above
-    note_read_news(slot);
     for (descriptor_side& side : slot.sides) {
-      side.is_ready = false;
+      note_news(side);
       side.has_turn = false;
       woken.take_all(side.waiting, outcome::closed);
       note_busy(side);
     }
   }
   woken.resume_all();
+  return next;
 }
 
 CONCUR_INLINE void adopt_descriptor(int fd, descriptor_kind kind) noexcept {
   descriptor_slot* slot = slot_of(fd);
-  if (slot != nullptr) retire_slot(*slot, fd, kind, false);
+  if (slot != nullptr) retire_slot(*slot, fd, kind, false, false);
 }
 
 CONCUR_INLINE void forget_descriptor(int fd) noexcept {
   descriptor_slot* slot = slot_of(fd);
-  if (slot != nullptr) retire_slot(*slot, fd, descriptor_kind::unknown, true);
+  if (slot != nullptr) retire_slot(*slot, fd, descriptor_kind::unknown, true, false);
+}
+
+CONCUR_INLINE std::uint32_t begin_close(int fd) noexcept {
+  descriptor_slot* slot = slot_of(fd);
+  return slot != nullptr ? retire_slot(*slot, fd, descriptor_kind::unknown, true, true) : 0;
+}
+
+CONCUR_INLINE void end_close(int fd, std::uint32_t generation) noexcept {
+  if (generation == 0) return;
+  descriptor_slot& slot = *slot_of(fd);
+  lock_scope<spin_lock> held(slot.lock);
+  // Else the kernel has given the number out meanwhile, and its owner has begun a generation.
+  if (slot.present_generation() == generation)
+    slot.generation.store(generation + 1, std::memory_order_release);  // release: as in retire_slot
 }
 
 // Waiters of other runtimes are woken: they find "not now" again, and register with their own.

@@ -216,7 +216,8 @@ CONCUR_INLINE void nursery_core::dismiss(member& child) noexcept {
     lock_scope<spin_lock> held(gate.lock);
     leave_nursery(child);
     waiter* note = running_ <= limit_ && !CONCUR_MUTANT_IS(212) ? pop_claimed(gate.parties) : nullptr;
-    if (note == nullptr && --running_ == 0 && host_note_ != nullptr && host_note_->claim()) note = host_note_;
+    if (note == nullptr && --running_ == 0 && host_note_ != nullptr && host_note_->claim())
+      note = std::exchange(host_note_, nullptr);  // the host may go on, and another child come and end before it
     if (note != nullptr) {
       next = note->who;
       next->result = outcome::granted;

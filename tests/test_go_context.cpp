@@ -243,6 +243,27 @@ TEST_CASE("in a shield neither the cancellation nor the deadline of what is outs
   });
 }
 
+TEST_CASE("a token tells what its scope is: also one that was asked for before the scope was entered, or unshielded") {
+  const nothing_left_over guard;
+  with_each_count([](tally& held) {
+    cancel_scope outer(concur::deferred);
+    cancel_scope inner(concur::deferred);
+    cancel_scope shielded(concur::deferred);
+    shielded.shield(true);
+    const cancel_token of_inner = inner.token();
+    const cancel_token of_shielded = shielded.token();
+    outer.run([&] {
+      outer.cancel();
+      inner.run([&] { CONCUR_EXPECT(held, inner.cancelled() && of_inner.cancelled()); });
+      shielded.run([&] {
+        CONCUR_EXPECT(held, !shielded.cancelled() && !of_shielded.cancelled());
+        shielded.shield(false);
+        CONCUR_EXPECT(held, shielded.cancelled() && of_shielded.cancelled());
+      });
+    });
+  });
+}
+
 TEST_CASE("what is to be done after a cancellation: a fiber that waits for it, which cancel does not wait for") {
   const nothing_left_over guard;
   with_each_count([](tally& held) {

@@ -128,14 +128,22 @@ CONCUR_INLINE void enter_scope(scope& s, fiber& f, bool is_shared) noexcept {
     f.unwind_base = static_cast<unsigned char>(uncaught < 255 ? uncaught : 255);
   }
 #  endif
-  lock_scope<spin_lock> held(f.scope_lock);
-  // seq_cst: with cancel_scope_tree, which writes was_called and then looks for the owner: one of the two sees the other.
-  s.owner.store(&f, is_shared ? std::memory_order_seq_cst : std::memory_order_relaxed);  // relaxed: under the lock
-  if (is_shared) std::atomic_thread_fence(std::memory_order_seq_cst);                    // seq_cst: as above
-  const bool flag = computed_flag(s) && !CONCUR_MUTANT_IS(202);
-  s.is_cancelled.store(flag, std::memory_order_relaxed);  // relaxed: under the lock
-  f.current_scope.store(&s, std::memory_order_release);  // release: a walker follows it (cancel_all)
-  note_flag(f);
+  bool flag = false;
+  {
+    lock_scope<spin_lock> held(f.scope_lock);
+    // seq_cst: with cancel_scope_tree, which writes was_called and then looks for the owner: one of the two sees the other.
+    s.owner.store(&f, is_shared ? std::memory_order_seq_cst : std::memory_order_relaxed);  // relaxed: under the lock
+    if (is_shared) std::atomic_thread_fence(std::memory_order_seq_cst);                    // seq_cst: as above
+    flag = computed_flag(s) && !CONCUR_MUTANT_IS(202);
+    s.is_cancelled.store(flag, std::memory_order_relaxed);  // relaxed: under the lock
+    f.current_scope.store(&s, std::memory_order_release);   // release: a walker follows it (cancel_all)
+    note_flag(f);
+  }
+  if (CONCUR_UNLIKELY(flag) && !CONCUR_MUTANT_IS(230)) {  // its token may have been asked for before
+    cancellation act;
+    act.tell_token(s);
+    act.finish();
+  }
 }
 
 CONCUR_INLINE bool leave_scope(scope& s) noexcept {
@@ -235,7 +243,7 @@ CONCUR_INLINE void cancellation::tell_token(scope& s) noexcept {
   std::atomic_thread_fence(std::memory_order_seq_cst);  // seq_cst: with token_of, which writes the token, then looks
   token_state* const t = s.token.load(std::memory_order_acquire);  // acquire: pairs with token_of
   // relaxed: only who is first.
-  if (t == nullptr || t->is_told.exchange(true, std::memory_order_relaxed)) return;
+  if (t == nullptr || (t->is_told.exchange(true, std::memory_order_relaxed) && !CONCUR_MUTANT_IS(231))) return;
   t->hold();
   t->next_told = told_;
   told_ = t;

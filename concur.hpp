@@ -7200,7 +7200,7 @@ CONCUR_INLINE void cancellation::tell_token(scope& s) noexcept {
   std::atomic_thread_fence(std::memory_order_seq_cst);  // seq_cst: with token_of, which writes the token, then looks
   token_state* const t = s.token.load(std::memory_order_acquire);  // acquire: pairs with token_of
   // relaxed: only who is first.
-  if (t == nullptr || t->is_told.exchange(true, std::memory_order_relaxed)) return;
+  if (t == nullptr || (t->is_told.exchange(true, std::memory_order_relaxed) && !CONCUR_MUTANT_IS(231))) return;
   t->hold();
   t->next_told = told_;
   told_ = t;
@@ -14075,7 +14075,7 @@ class nursery_core : public nursery_part {
   bool is_told_ = false;   // somebody was told of the failures
   std::size_t running_ = 0;
   std::size_t limit_ = no_limit;
-  waiter* host_note_ = nullptr;
+  waiter* host_note_ = nullptr;  // null, or it waits for the last child
   failure_note first_;  // so that the first failure needs no memory
   failure_note* last_ = nullptr;
   std::size_t failure_count_ = 0;
@@ -14157,8 +14157,11 @@ CONCUR_INLINE void nursery_core::dismiss(member& child) noexcept {
     lock_scope<spin_lock> held(gate.lock);
     leave_nursery(child);
     waiter* note = running_ <= limit_ && !CONCUR_MUTANT_IS(212) ? pop_claimed(gate.parties) : nullptr;
-    if (note == nullptr && --running_ == 0 && host_note_ != nullptr && host_note_->claim())
-      note = std::exchange(host_note_, nullptr);  // the host may go on, and another child come and end before it
+    if (note == nullptr && --running_ == 0 && host_note_ != nullptr) {
+      // Taken away as it is claimed: the host gives it up before it has the lock, and a child may begin and end meanwhile.
+      waiter* const host = CONCUR_MUTANT_IS(232) ? host_note_ : std::exchange(host_note_, nullptr);
+      if (host->claim()) note = host;
+    }
     if (note != nullptr) {
       next = note->who;
       next->result = outcome::granted;

@@ -243,7 +243,7 @@ CONCUR_INLINE void cancellation::tell_token(scope& s) noexcept {
   std::atomic_thread_fence(std::memory_order_seq_cst);  // seq_cst: with token_of, which writes the token, then looks
   token_state* const t = s.token.load(std::memory_order_acquire);  // acquire: pairs with token_of
   // relaxed: only who is first.
-  if (t == nullptr || t->is_told.exchange(true, std::memory_order_relaxed)) return;
+  if (t == nullptr || (t->is_told.exchange(true, std::memory_order_relaxed) && !CONCUR_MUTANT_IS(231))) return;
   t->hold();
   t->next_told = told_;
   told_ = t;

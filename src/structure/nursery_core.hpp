@@ -20,6 +20,7 @@
 
 #include <exception>
 #include <system_error>
+#include <utility>
 #include <vector>
 
 #include "base/config.hpp"
@@ -131,7 +132,7 @@ class nursery_core : public nursery_part {
   bool is_told_ = false;   // somebody was told of the failures
   std::size_t running_ = 0;
   std::size_t limit_ = no_limit;
-  waiter* host_note_ = nullptr;
+  waiter* host_note_ = nullptr;  // null, or it waits for the last child
   failure_note first_;  // so that the first failure needs no memory
   failure_note* last_ = nullptr;
   std::size_t failure_count_ = 0;
@@ -216,8 +217,11 @@ CONCUR_INLINE void nursery_core::dismiss(member& child) noexcept {
     lock_scope<spin_lock> held(gate.lock);
     leave_nursery(child);
     waiter* note = running_ <= limit_ && !CONCUR_MUTANT_IS(212) ? pop_claimed(gate.parties) : nullptr;
-    if (note == nullptr && --running_ == 0 && host_note_ != nullptr && host_note_->claim())
-      note = std::exchange(host_note_, nullptr);  // the host may go on, and another child come and end before it
+    if (note == nullptr && --running_ == 0 && host_note_ != nullptr) {
+      // Taken away as it is claimed: the host gives it up before it has the lock, and a child may begin and end meanwhile.
+      waiter* const host = CONCUR_MUTANT_IS(232) ? host_note_ : std::exchange(host_note_, nullptr);
+      if (host->claim()) note = host;
+    }
     if (note != nullptr) {
       next = note->who;
       next->result = outcome::granted;

@@ -33,11 +33,20 @@ bool wait_until(Condition holds) {
   return true;
 }
 
+// As long as a sleep must be that only a cancellation ends. It returns if none comes, so that a test fails instead of
+// standing still.
+inline void sleep_long() { concur::this_fiber::sleep_for(much_too_long); }
+
 // One fiber, seen by others. Until it ends.
 class sight {
  public:
   // By the fiber itself.
   void enter() { block_.store(concur::detail::this_worker()->current); }
+  // Enters, and parks until cancelled.
+  void park() {
+    enter();
+    sleep_long();
+  }
   bool is_parked() const {
     const concur::detail::fiber* f = block_.load();
     return f != nullptr && f->state.load() == concur::detail::fiber_state::parked;
@@ -48,6 +57,31 @@ class sight {
 
  private:
   std::atomic<concur::detail::fiber*> block_{nullptr};
+};
+
+// Events of several fibers, of which each is caused by the one before: reach(n) is true if n is the next number.
+class steps {
+ public:
+  bool reach(int number) noexcept {
+    int before = number - 1;
+    return at_.compare_exchange_strong(before, number);
+  }
+
+ private:
+  std::atomic<int> at_{0};
+};
+
+// Calls the function when it goes, by an exception too.
+template <class F>
+class finally {
+ public:
+  explicit finally(F function) : function_(std::move(function)) {}
+  finally(const finally&) = delete;
+  finally& operator=(const finally&) = delete;
+  ~finally() { function_(); }
+
+ private:
+  F function_;
 };
 
 // What happened, in the order in which it did.
@@ -79,10 +113,6 @@ class journal {
   mutable std::mutex lock_;
   std::vector<std::string> entries_;
 };
-
-// As long as a sleep must be that only a cancellation ends. It returns if none comes, so that a test fails instead of
-// standing still.
-inline void sleep_long() { concur::this_fiber::sleep_for(much_too_long); }
 
 // Whether a checkpoint throws `cancelled` here.
 inline bool is_cancelled_here() {
@@ -149,6 +179,7 @@ inline void with_each_count(const std::function<void(tally&)>& body) {
 
 }  // namespace concur_test
 
+using concur_test::finally;
 using concur_test::is_cancelled_here;
 using concur_test::is_thrown;
 using concur_test::journal;
@@ -157,6 +188,7 @@ using concur_test::numbers_of;
 using concur_test::pass;
 using concur_test::sight;
 using concur_test::sleep_long;
+using concur_test::steps;
 using concur_test::wait_until;
 using concur_test::with_each_count;
 

@@ -300,6 +300,77 @@ void use_selects(T first, T second) {
   static_cast<void>(good);
 }
 
+int says_up(concur::started<int>& up) {
+  up.set_value(1);
+  return 0;
+}
+
+void use_nurseries() {
+  int target = 0;
+  std::error_code error;
+  const auto body = [&](concur::nursery& n) -> int& {
+    n.limit(8);
+    n.go([] {});
+    n.go(free_function, 1, "text");
+    n.go([p = std::make_unique<int>(1)](std::unique_ptr<int> q) { return *p + *q; }, std::make_unique<int>(2));
+    n.go([] { return std::error_code(); });
+    target = n.async([] { return no_default(1); }).get().value + *n.async([] { return std::make_unique<int>(2); }).get();
+    n.async([] {}).wait();
+    n.async([&]() -> int& { return target; }).get() += n.start(says_up) + n.start(&says_up);
+    n.start([](concur::started<void>& up) noexcept { up(); });
+    n.start([](concur::started<no_default>& up) mutable { up(no_default(2)); }, error);
+    n.start<std::unique_ptr<int>>([](auto& up) { up(nullptr); });
+    n.scope().deadline(clock_type::now() + milliseconds(1));
+    if (n.size() > 8) n.cancel();
+    return target;
+  };
+  target = concur::with_nursery(body) + concur::with_nursery(concur::on_failure::keep_going, body);
+  int* const told = concur::with_nursery(body, error);
+  bool good = told != nullptr && concur::with_nursery([](concur::nursery&) {}, error);
+  concur::with_nursery([](concur::nursery& n) { n.go([] {}); });
+  concur::nursery bare(concur::on_failure::keep_going);
+  good = !bare.cancelled() && bare.failures().empty() && good;
+  bare.join();
+  concur::nursery coded;
+  coded.join(error);
+  static_cast<void>(good);
+}
+
+void use_combinations() {
+  int target = 0;
+  auto every = concur::all([] { return 1; }, [] {}, [&]() -> int& { return target; }, [] { return no_default(1); });
+  target = std::get<0>(every) + std::get<3>(every).value;
+  target = concur::any([] { return 1; }, [] { return short{2}; }) + concur::race([] { return 1; });
+  concur::any([] {});
+  concur::race([] {}, [] {});
+  concur::any([&]() -> int& { return target; }) += 1;
+}
+
+void use_scopes() {
+  int target = 0;
+  bool good = concur::move_on_after(milliseconds(1), [] {});
+  good = concur::move_on_at(clock_type::now(), [] { return no_default(1); }).has_value() && good;
+  good = concur::move_on_after(milliseconds(1), [&]() -> int& { return target; }) != nullptr && good;
+  concur::fail_after(milliseconds(1), [] {});
+  concur::fail_at(clock_type::now() + milliseconds(1), [&]() -> int& { return target; }) += 1;
+  target = concur::shield([] { return std::make_unique<int>(1); }) != nullptr;
+  concur::shield([] {});
+  concur::cancel_source source;
+  concur::cancel_scope scope(source.token());
+  concur::cancel_scope later(concur::deferred);
+  later.deadline(clock_type::now());
+  good = later.deadline() < clock_type::now() && !later.shielded() && !later.cancelled_caught() && good;
+  later.shield();
+  later.shield(false);
+  good = !later.run([] { return 1; }).has_value() && later.cancelled() && good;
+  const concur::cancel_token token = scope.token();
+  good = token != concur::this_fiber::token() && !token.cancelled() && !source.cancelled() && good;
+  token.checkpoint();
+  scope.cancel();
+  source.cancel();
+  static_cast<void>(good);
+}
+
 void use_listeners() {
   std::error_code error;
   concur::tcp_listener listener = concur::tcp_listener::bind("127.0.0.1:0");
@@ -349,6 +420,9 @@ int main() {
     use_pools();
     use_fiber_locals();
     use_this_fiber();
+    use_nurseries();
+    use_combinations();
+    use_scopes();
     std::error_code error;
     tell_channel<std::string>("a", "b", error);
     tell_channel<std::unique_ptr<int>>(nullptr, nullptr, error);

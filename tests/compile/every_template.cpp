@@ -314,7 +314,8 @@ void use_nurseries() {
     n.go(free_function, 1, "text");
     n.go([p = std::make_unique<int>(1)](std::unique_ptr<int> q) { return *p + *q; }, std::make_unique<int>(2));
     n.go([] { return std::error_code(); });
-    target = n.async([] { return no_default(1); }).get().value + *n.async([] { return std::make_unique<int>(2); }).get();
+    target = n.async([] { return no_default(1); }).get().value;
+    target += *n.async([] { return std::make_unique<int>(2); }).get();
     n.async([] {}).wait();
     n.async([&]() -> int& { return target; }).get() += n.start(says_up) + n.start(&says_up);
     n.start([](concur::started<void>& up) noexcept { up(); });

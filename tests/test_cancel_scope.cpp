@@ -4,8 +4,13 @@
 #include "support/tally.hpp"
 #include "support/test.hpp"
 
+#include <sys/wait.h>
+#include <unistd.h>
+
 #include <atomic>
 #include <chrono>
+#include <cstdio>
+#include <memory>
 #include <stdexcept>
 #include <string>
 #include <thread>
@@ -324,6 +329,12 @@ struct limits_at_end {
   ~limits_at_end() { has_passed = !concur::move_on_after(milliseconds(1), sleep_long); }
 };
 
+// Asks in its destructor.
+struct asks_at_end {
+  bool& is_told;
+  ~asks_at_end() { is_told = concur::this_fiber::cancelled(); }
+};
+
 struct nursery_at_end {
   int& ended;
   ~nursery_at_end() {
@@ -346,11 +357,13 @@ TEST_CASE("destructors that run for unwinding park, and are not cancelled but by
       bool has_passed = false;
       int ended = 0;
       bool is_uncaught_right = false;
+      bool is_told = true;
       try {
         concur::move_on_after(milliseconds(0), [&] {
           const limits_at_end second{has_passed};
           const parks_at_end first{has_parked};
           const nursery_at_end before{ended};
+          const asks_at_end outermost{is_told};
           if (by_error) throw std::runtime_error("an error in a cancelled scope");
           concur::this_fiber::checkpoint();
         });
@@ -358,7 +371,7 @@ TEST_CASE("destructors that run for unwinding park, and are not cancelled but by
       } catch (const std::runtime_error&) {
         is_uncaught_right = by_error && std::uncaught_exceptions() == 0;
       }
-      CONCUR_EXPECT(held, has_parked && has_passed && ended == 1 && is_uncaught_right);
+      CONCUR_EXPECT(held, has_parked && has_passed && ended == 1 && is_uncaught_right && !is_told);
     }
     // In a nursery's child as well, whose host is unwinding itself.
     bool has_parked = false;
@@ -429,6 +442,26 @@ TEST_CASE("misuse of scopes is reported by what was done") {
     }
     outer.run([] {});
   });
+}
+
+TEST_CASE("scopes that are left in another order than they were entered end the program, with a reason") {
+  std::fflush(nullptr);
+  const pid_t child = ::fork();
+  if (child == 0) {
+    concur::set_on_fatal([](const char* message) {
+      ::_exit(std::string(message).find("concur::cancel_scope: left by another fiber") == 0 ? 7 : 8);
+    });
+    concur::run(with_workers(1), [] {
+      auto outer = std::make_unique<concur::cancel_scope>();
+      const auto inner = std::make_unique<concur::cancel_scope>();
+      outer.reset();
+    });
+    ::_exit(9);
+  }
+  int status = 0;
+  ::waitpid(child, &status, 0);
+  CHECK(WIFEXITED(status));
+  CHECK(WEXITSTATUS(status) == 7);
 }
 
 TEST_CASE("a scope cancelled by a plain thread or another fiber wakes who is parked below, level upon level") {

@@ -105,7 +105,7 @@ class decision {
 
 // One of any's functions.
 template <class R, class F>
-void try_for(nursery& n, decision& winner, result_room<R>& result, failure& own, F& f) noexcept {
+void try_for(nursery& n, decision& winner, result_room<R>& result, failure& own, F& f) {
   result_room<R> mine;
   bool has_returned = false;
   own = failure_of([&] {
@@ -113,7 +113,7 @@ void try_for(nursery& n, decision& winner, result_room<R>& result, failure& own,
     has_returned = true;
     return mine.code();
   });
-  if (!has_returned || own || (mine.code()) || !winner.take()) return;
+  if (!has_returned || mine.code() || !winner.take()) return;
   if (!CONCUR_MUTANT_IS(215)) n.cancel();
   result = std::move(mine);
 }
@@ -171,14 +171,18 @@ auto run_any(std::index_sequence<I...>, Fs&&... fs) -> common_result<Fs...> {
     n.join();
   }
   if (!winner.is_taken()) {
-    std::vector<std::exception_ptr> errors;
-    for (failure& one : own) {
-      if constexpr (std::is_same<R, std::error_code>::value && !CONCUR_EXCEPTIONS) {
+    if constexpr (std::is_same<R, std::error_code>::value && !CONCUR_EXCEPTIONS) {
+      for (const failure& one : own) {
         if (one) return one.code;
       }
-      if (one) errors.push_back(std::move(one.error));
+      return std::make_error_code(std::errc::operation_canceled);
+    } else {
+      std::vector<std::exception_ptr> errors;
+      for (failure& one : own) {
+        if (one) errors.push_back(std::move(one.error));
+      }
+      fail_all_failed(std::move(errors));
     }
-    fail_all_failed(std::move(errors));
   }
   if constexpr (!std::is_void<R>::value) return result.give();
 }

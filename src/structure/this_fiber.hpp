@@ -107,6 +107,7 @@ CONCUR_NAMESPACE_END
 #if CONCUR_BODIES
 
 #  include <cstring>
+#  include <exception>
 #  include <sched.h>
 
 CONCUR_NAMESPACE_BEGIN
@@ -159,6 +160,9 @@ CONCUR_INLINE void name(std::string_view new_name) {
 
 CONCUR_INLINE bool cancelled() noexcept {
   const detail::fiber* f = detail::this_fiber_block();
+#  if CONCUR_EXCEPTIONS
+  if (f != nullptr && std::uncaught_exceptions() > f->unwind_base) return false;  // in a destructor, for unwinding
+#  endif
   return f != nullptr && f->should_cancel();
 }
 

@@ -163,7 +163,8 @@ TEST_CASE("tick.rs fire, intervals, capacity, len_empty_full: ticks keep to thei
     const time_point behind = now();
     CONCUR_EXPECT(held, ticks.capacity() == 1);
     const time_point first = ticks.recv().value();
-    CONCUR_EXPECT(held, first >= before + period && first <= behind + period && first <= now());
+    // A moment of the ticker's: the first, unless this party itself came late.
+    CONCUR_EXPECT(held, first >= before + period && (first - before) % period <= behind - before && first <= now());
     concur::this_fiber::sleep_for(5 * period);
     const time_point slept = now();
     CONCUR_EXPECT(held, ticks.size() == 1);

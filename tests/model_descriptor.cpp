@@ -25,6 +25,7 @@ enum word {
   old_byte,  // in the old descriptor
   new_byte,
   new_news,  // there was when the new owner began
+  calls,     // that are made by who waited
 };
 enum owner { old_one, nobody, new_one };
 
@@ -35,6 +36,7 @@ struct variant {
   bool drops_old_news = true;    // G2
   bool looks_when_woken = true;  // G2: whether the number has changed hands
   bool looks_under_lock = true;  // G2: before it waits
+  bool awaits_calls = true;      // the kernel closes it when no call that waited is on its way
   bool awaits_close = true;      // nobody begins to wait while the kernel closes it
   bool has_new_byte = true;
   bool new_one_tells = true;  // the new owner begins a generation of its own
@@ -50,8 +52,8 @@ site the_site(const variant& v) {
 // Registers: 0 what ended the wait, 1 an answer: 1 it ends, 2 "not now"; 2 the news before that; 3 the generation in which
 // the call began.
 //
-// Looking at the generation and making the call are one step here: a close between the two is the race of any two threads
-// over a number, which nobody but their program can order.
+// Of its first try, the look at the generation and the call are one step: a close between the two is the race of any two
+// threads over a number, which nobody but their program can order.
 void read(world& w, int me) {
   w.reg(me, 1) = 1;
   w.reg(me, 2) = w.memory[news];
@@ -76,18 +78,18 @@ void add_reader(program& p, const variant& v) {
   p.lock(slot_lock).jump_if(
       [v](world& w, int me) { return w.memory[generation] != w.reg(me, 3) && v.looks_under_lock; }, "unlocks");
   p.jump_if([](world& w, int me) { return w.memory[news] == w.reg(me, 2); }, "waits");
-  p.unlock(slot_lock).jump("tries again");
+  p.jump("tries again");
 
   p.label("waits").atomically("watches", [](world& w, int) {
     if (w.memory[is_watched] == 0) w.memory[is_watched] = w.memory[generation];
   });
   model::add_wait(p, the_site(v), "has waited");
   p.jump_if([](world& w, int me) { return w.reg(me, 0) != model::granted; }, "end");
-  p.label("tries again").atomically("looks, and reads", [v](world& w, int me) {
-    w.reg(me, 1) = 1;
-    if (w.memory[generation] == w.reg(me, 3) || !v.looks_when_woken) read(w, me);
-  });
-  p.jump("has tried");
+  p.lock(slot_lock).jump_if(
+      [v](world& w, int me) { return w.memory[generation] != w.reg(me, 3) && v.looks_when_woken; }, "unlocks");
+  p.label("tries again").store(calls, 1).unlock(slot_lock);
+  p.atomically("reads", read);
+  p.lock(slot_lock).store(calls, 0).unlock(slot_lock).jump("has tried");
   p.label("unlocks").unlock(slot_lock).label("end");
 }
 
@@ -135,6 +137,10 @@ void add_closer(program& p, const variant& v) {
                                    [s](world& w, int me) { model::resume_all(w, s, w.reg(me, 1), model::closed); });
   };
   if (v.wakes_first) retire("forgets it", true);
+  if (v.awaits_calls) {
+    p.label("calls").lock(slot_lock).load(1, calls).unlock(slot_lock);
+    p.jump_if([](world& w, int me) { return w.reg(me, 1) != 0; }, "calls");
+  }
   p.atomically("the kernel closes it", [](world& w, int) { w.memory[number] = nobody; });
   // The new owner may be there before the closer says that it is through.
   const auto says_so = [&] {
@@ -207,5 +213,6 @@ TEST_CASE("each step is needed") {
   CHECK_FALSE(without(&variant::drops_old_news));
   CHECK_FALSE(without(&variant::looks_when_woken));
   CHECK_FALSE(without(&variant::looks_under_lock));
+  CHECK_FALSE(without(&variant::awaits_calls));
   CHECK_FALSE(without(&variant::awaits_close));
 }

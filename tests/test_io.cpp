@@ -287,21 +287,21 @@ TEST_CASE("news is for everybody who tried before it") {
     socket_pair both;
     const int fd = both.ends[0];
     descriptor_slot* slot = slot_of(fd);
+    slot->lock.lock();
+    CHECK(concur::detail::watch_descriptor(*slot, fd, *concur::detail::this_worker()->sched) == 0);
+    slot->lock.unlock();
     const concur::detail::side_use before{slot->present_generation(), slot->side(direction::reading).present_news()};
     REQUIRE(::write(both.ends[1], "ab", 2) == 2);
-    concur::detail::dispatch_event(
-        {static_cast<std::uint32_t>(fd), slot->generation, concur::detail::bit(concur::detail::readiness::readable)});
+    while (slot->side(direction::reading).present_news() == before.news) deliver_news();
     for (int i = 0; i < 2; ++i) {
       concur::detail::side_use use = before;
       int error = 0;
       const concur::detail::nanoseconds_t soon = concur::detail::deadline_after(std::chrono::milliseconds(10));
-      slot->lock.lock();
-      concur::detail::unwatch_descriptor(*slot, fd, true);  // else the registration brings news of its own
-      slot->lock.unlock();
       CHECK(concur::detail::wait_ready(*slot, fd, direction::reading, soon, use, error) ==
             concur::detail::outcome::granted);
       char byte = 0;
       CHECK(::recv(fd, &byte, 1, MSG_DONTWAIT) == 1);
+      concur::detail::leave_turn(*slot, direction::reading, use);
     }
   });
 }
@@ -427,6 +427,29 @@ TEST_CASE("nobody begins to wait for a descriptor while it is being closed") {
   CHECK(reader.get() == (has_waited ? ECANCELED : EBADF));
 }
 #endif
+
+// As a fiber that was woken, and is at its system call now.
+TEST_CASE("a descriptor is not closed under a call that waited for it") {
+  const nothing_left_over guard;
+  socket_pair both;
+  const int fd = std::exchange(both.ends[0], -1);
+  descriptor_slot* slot = slot_of(fd);
+  concur::detail::side_use use{slot->generation_of_use()};
+  slot->lock.lock();
+  concur::detail::begin_call(slot->side(direction::reading), use);
+  slot->lock.unlock();
+  std::atomic<bool> is_closed{false};
+  std::thread closer([&] {
+    io::close(fd);
+    is_closed = true;
+  });
+  while (!slot->is_outdated(use)) std::this_thread::yield();
+  for (int i = 0; i < 10000 && !is_closed; ++i) std::this_thread::yield();
+  CHECK_FALSE(is_closed);
+  concur::detail::leave_turn(*slot, direction::reading, use);
+  closer.join();
+  CHECK(slot->side(direction::reading).calls == 0);
+}
 
 TEST_CASE("who saw a number's former use does not wait for its present one") {
   const nothing_left_over guard;

@@ -64,7 +64,7 @@ struct turn_scope {
   turn_scope(descriptor_slot& slot_in, direction side_in) noexcept
       : slot(slot_in), side(side_in), use{slot.generation_of_use()} {}
   ~turn_scope() {
-    if (CONCUR_UNLIKELY(use.has_turn)) leave_turn(slot, side, use);
+    if (CONCUR_UNLIKELY(use.has_turn || use.is_calling)) leave_turn(slot, side, use);
   }
   turn_scope(const turn_scope&) = delete;
   turn_scope& operator=(const turn_scope&) = delete;

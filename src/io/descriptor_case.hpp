@@ -133,6 +133,7 @@ CONCUR_INLINE bool descriptor_case_base::end(outcome result) {
   if (result == outcome::closed || slot_->is_outdated(use_))
     fail_system(ECANCELED, "concur::select: descriptor " + std::to_string(fd_) + " was closed while it was waited for");
   const bool is_ready_now = ask();
+  use_.has_turn = true;  // it was woken
   leave_turn(*slot_, direction_, use_);
   return is_ready_now;
 }

@@ -17,7 +17,9 @@
 //   G2  `generation` names one use of a number. News carries the generation it was registered with; news of another
 //       is dropped. A call carries the one it began with, and ends as closed when it finds another: before it waits, and
 //       when it was woken, since the number may have changed hands before it runs. No call begins while the kernel
-//       closes the number, which still works then: it would wait for news that never comes.
+//       closes the number, which still works then: it would wait for news that never comes. And the kernel closes it only
+//       when no call that was woken is on its way to it: it would come to the next owner. (A call's first try is the
+//       affair of its program, as it is among threads.)
 //   G3  Waiters of one side go one at a time, in order: the one that was woken has the turn until its call is
 //       through, and then passes it on (leave_turn). Who comes meanwhile queues behind. So a burst of connections
 //       wakes one acceptor after another, and nobody is overtaken.
@@ -57,6 +59,7 @@ struct descriptor_side {
   intrusive_list<waiter> waiting;
   std::atomic<bool> is_busy{false};  // somebody waits or has the turn; written under the slot's lock
   bool has_turn = false;             // somebody was woken and is not through (G3)
+  unsigned calls = 0;                // that are made now by who waited, or found news (G2); under the slot's lock
   // How often there was news, twice, plus one: never 0. Written under the lock.
   std::atomic<std::uint32_t> news{1};
 
@@ -69,6 +72,7 @@ struct side_use {
   std::uint32_t generation;  // G2
   std::uint32_t news = 0;    // what the side had before the system call
   bool has_turn = false;     // G3
+  bool is_calling = false;   // G2
 };
 
 struct descriptor_slot {
@@ -106,7 +110,7 @@ CONCUR_INLINE outcome wait_ready(descriptor_slot& slot, int fd, direction d, nan
                                  int& error) noexcept;
 // Waits until those that came before are through; like wait_ready otherwise.
 CONCUR_INLINE outcome wait_turn(descriptor_slot& slot, direction d, nanoseconds_t deadline_ns, side_use& use) noexcept;
-CONCUR_INLINE void leave_turn(descriptor_slot& slot, direction d, const side_use& use) noexcept;
+CONCUR_INLINE void leave_turn(descriptor_slot& slot, direction d, side_use& use) noexcept;
 
 // The number was just given out by the kernel: whatever the slot remembers is of a former owner.
 CONCUR_INLINE void adopt_descriptor(int fd, descriptor_kind kind) noexcept;
@@ -223,6 +227,14 @@ inline void unwatch_descriptor(descriptor_slot& slot, int fd, bool is_in_poller)
   slot.watched_by = nullptr;
 }
 
+// Under the lock: the number is looked at, and the system call comes, or has been made.
+inline void begin_call(descriptor_side& side, side_use& use) noexcept {
+  if (!std::exchange(use.is_calling, true)) ++side.calls;
+}
+inline void end_call(descriptor_side& side, side_use& use) noexcept {
+  if (std::exchange(use.is_calling, false)) --side.calls;
+}
+
 // The common part of waiting: the lock is held, and park drops it. Afterwards the note is in no queue.
 inline outcome wait_on_side(descriptor_slot& slot, direction d, nanoseconds_t deadline_ns, bool is_first,
                             side_use& use) noexcept {
@@ -236,27 +248,32 @@ inline outcome wait_on_side(descriptor_slot& slot, direction d, nanoseconds_t de
   note_busy(side);
   const outcome result =
       park_fiber(w, &slot.lock, deadline_ns, d == direction::reading ? wait_reason::readable : wait_reason::writable);
-  use.has_turn = result == outcome::granted;
-  if (result == outcome::timed_out || result == outcome::cancelled) {
-    lock_scope<spin_lock> held(slot.lock);
+  if (result == outcome::closed) return result;
+  lock_scope<spin_lock> held(slot.lock);
+  if (CONCUR_LIKELY(result == outcome::granted)) {
+    if (slot.is_outdated(use) && !CONCUR_MUTANT_IS(241)) return outcome::closed;
+    use.has_turn = true;
+    begin_call(side, use);
+  } else {
     if (intrusive_list<waiter>::is_linked(&note)) side.waiting.erase(&note);
     note_busy(side);
   }
-  return result == outcome::granted && slot.is_outdated(use) && !CONCUR_MUTANT_IS(241) ? outcome::closed : result;
+  return result;
 }
 
 CONCUR_INLINE outcome wait_ready(descriptor_slot& slot, int fd, direction d, nanoseconds_t deadline_ns, side_use& use,
                                  int& error) noexcept {
   error = 0;
   slot.lock.lock();
+  descriptor_side& side = slot.side(d);
   if (slot.is_outdated(use) && !CONCUR_MUTANT_IS(242)) {
     slot.lock.unlock();
     return outcome::closed;
   }
-  descriptor_side& side = slot.side(d);
   // Who has the turn passes it on, so that those behind try again then (G3).
   const bool is_next = use.has_turn || (!side.has_turn && side.waiting.is_empty());
   if (side.present_news() != use.news && is_next && !CONCUR_MUTANT_IS(245)) {
+    begin_call(side, use);
     slot.lock.unlock();
     return outcome::granted;
   }
@@ -269,6 +286,7 @@ CONCUR_INLINE outcome wait_ready(descriptor_slot& slot, int fd, direction d, nan
   }
   const bool had_turn = std::exchange(use.has_turn, false);
   if (had_turn) side.has_turn = false;
+  end_call(side, use);
   slot.watched_by->watcher.arm(fd, static_cast<std::uint32_t>(fd), d == direction::reading, d == direction::writing);
   return wait_on_side(slot, d, deadline_ns, had_turn, use);
 }
@@ -287,11 +305,12 @@ CONCUR_INLINE outcome wait_turn(descriptor_slot& slot, direction d, nanoseconds_
   return wait_on_side(slot, d, deadline_ns, false, use);
 }
 
-CONCUR_INLINE void leave_turn(descriptor_slot& slot, direction d, const side_use& use) noexcept {
+CONCUR_INLINE void leave_turn(descriptor_slot& slot, direction d, side_use& use) noexcept {
   party* next = nullptr;
   {
     lock_scope<spin_lock> held(slot.lock);
-    if (slot.is_outdated(use)) return;  // the turns of another use of the number
+    end_call(slot.side(d), use);
+    if (!use.has_turn || slot.is_outdated(use)) return;  // the turns of another use of the number
     next = pass_turn(slot.side(d));
   }
   resume_if(next);
@@ -332,7 +351,14 @@ CONCUR_INLINE void forget_descriptor(int fd) noexcept {
 
 CONCUR_INLINE std::uint32_t begin_close(int fd) noexcept {
   descriptor_slot* slot = slot_of(fd);
-  return slot != nullptr ? retire_slot(*slot, fd, descriptor_kind::unknown, true, true) : 0;
+  if (slot == nullptr) return 0;
+  const std::uint32_t generation = retire_slot(*slot, fd, descriptor_kind::unknown, true, true);
+  const auto is_called = [slot]() noexcept {
+    lock_scope<spin_lock> held(slot->lock);
+    return slot->sides[0].calls + slot->sides[1].calls != 0;
+  };
+  for (unsigned round = 0; is_called() && !CONCUR_MUTANT_IS(247);) spin_wait(round);
+  return generation;
 }
 
 CONCUR_INLINE void end_close(int fd, std::uint32_t generation) noexcept {

@@ -5,6 +5,7 @@
 #include "support/crew.hpp"
 #include "support/nursery.hpp"
 
+#include <algorithm>
 #include <mutex>
 #include <set>
 #include <string>
@@ -119,22 +120,35 @@ TEST_CASE("children that are started beside the join: each runs before it return
   const nothing_left_over guard;
   for (const kind which : {kind::fiber, kind::thread}) {
     with_each_count([which](tally& held) {
-      for (int round = 0; round < (CONCUR_TSAN ? 10 : 60); ++round) {
+      for (int round = 0; round < (CONCUR_TSAN ? 10 : 30) * CONCUR_TEST_SCALE; ++round) {
         std::atomic<int> ran{0};
         std::atomic<int> accepted{0};
+        std::atomic<bool> is_over{false};
         nursery n;
-        companion starter(which, [&] {
+        crew others(which);
+        others.go([&] {
           while (!is_thrown<std::logic_error>([&] { n.go([&] { ++ran; }); })) {
             ++accepted;
             while (ran != accepted) concur::this_fiber::yield();
           }
         });
+        // Who asks makes the parties of the end wait for each other. Beside the two there is at most one child a worker,
+        // which has run and not left.
+        for (int i = 0; i < 2; ++i) {
+          others.go([&] {
+            for (std::size_t most = 0; !is_over; concur::this_fiber::yield()) {
+              for (int k = 0; k < 50; ++k) most = std::max(most, n.size());
+              CONCUR_EXPECT(held, most <= 6);
+            }
+          });
+        }
         n.go([&] {
           while (accepted == 0) concur::this_fiber::yield();
         });
         n.join();
+        is_over = true;
         const int at_join = ran;
-        starter.join();
+        others.join();
         CONCUR_EXPECT(held, ran == accepted && at_join == ran);
       }
     });

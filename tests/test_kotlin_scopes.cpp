@@ -169,8 +169,7 @@ TEST_CASE("one of two awaited children fails: the other is cancelled, whichever 
           throw special_error(1);
         };
         const auto works = [&] {
-          const finally last([&] { is_cancelled = concur::this_fiber::cancelled(); });
-          waiting.park();
+          is_cancelled = is_thrown<cancelled>([&] { waiting.park(); });
           return 42;
         };
         concur::future<int> one = is_first ? n.async(fails) : n.async(works);

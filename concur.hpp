@@ -14859,7 +14859,8 @@ struct nursery_access {
 
 }  // namespace detail
 
-// Runs a nursery as a function: f(nursery&). Returns what f returned, when every child has ended. Errors as nursery::run.
+// Runs a nursery as a function: f(nursery&). Returns what f returned, when every child has ended. Errors as nursery::run. The
+// children outlive the variables of f itself: let them use what is declared outside, or copies.
 template <class F>
 auto with_nursery(F&& f) -> std::invoke_result_t<F, nursery&> {
   nursery n = detail::nursery_access::make(on_failure::cancel_siblings, "concur::with_nursery");

@@ -16,8 +16,8 @@ using namespace std::chrono_literals;
 namespace {
 
 constexpr unsigned fibers = 12;
-// Steps of each fiber, in each storm on each number of workers: about ten million operations in all.
-constexpr long share = static_cast<long>(scaled(20000)) * CONCUR_TEST_SCALE;
+// Steps of each fiber, in each storm on each number of workers: four million operations in all.
+constexpr long share = static_cast<long>(scaled(8000)) * CONCUR_TEST_SCALE;
 
 template <class Storm>
 void on_all_worker_counts(Storm storm) {

@@ -6168,6 +6168,7 @@ class scheduler {
   void start_threads();
   void stop_threads() noexcept;
   std::uint64_t new_id(worker* w) noexcept;
+  void put_into_root(fiber* f) noexcept;
 
   alignas(cache_line_bytes) shared_queue shared_;
   spin_lock id_lock_;
@@ -6225,16 +6226,20 @@ CONCUR_INLINE std::uint64_t scheduler::new_id(worker* w) noexcept {
   return w->next_id++;
 }
 
+// A block's first use, or one whose fiber left a scope entered for ever. cancel_all, which sets the root's flag and then
+// takes each block's lock, comes before us, and the flag is seen, or behind, and marks the block.
+CONCUR_NOINLINE CONCUR_INLINE void scheduler::put_into_root(fiber* f) noexcept {
+  lock_scope<spin_lock> held(f->scope_lock);
+  f->current_scope.store(&root_scope, std::memory_order_relaxed);               // relaxed: under the lock
+  f->is_cancelled.store(root_scope.is_effective(), std::memory_order_relaxed);  // relaxed: under the lock
+}
+
 CONCUR_INLINE fiber* scheduler::new_fiber(worker* w) noexcept {
   fiber* f = w != nullptr ? w->blocks.take(*blocks) : blocks->take(1);
   if (f == nullptr) return nullptr;
   f->owner = this;
-  f->current_scope.store(&root_scope, std::memory_order_relaxed);  // relaxed: nobody else looks before it is launched
-  // relaxed, all: behind the fence. cancel_all sets the root's flag, makes a heavy fence, and then marks every block: either
-  // it marks this one behind us, or we see the flag.
-  f->is_cancelled.store(false, std::memory_order_relaxed);  // relaxed: as above
-  light_fence();
-  if (CONCUR_UNLIKELY(root_scope.is_effective())) f->is_cancelled.store(true, std::memory_order_relaxed);  // relaxed
+  // A block that comes back is in the root's scope already, and cancel_all has marked it with the others.
+  if (CONCUR_UNLIKELY(f->innermost() != &root_scope)) put_into_root(f);
   f->is_started = false;
   f->shield_depth = 0;
   f->unwind_base = 0;
@@ -6965,7 +6970,127 @@ CONCUR_INLINE outcome wait_queue::wait_until_retired(worker* w, nanoseconds_t de
 CONCUR_NAMESPACE_END
 #endif  // CONCUR_BODIES
 
-// runtime/cancel.hpp - entering and leaving scopes, and the two walks by which a cancellation reaches all that is below.
+// runtime/scope_entry.hpp - how the tree of scopes grows and shrinks: scopes are entered and left, children join and leave.
+//
+// Each of these acts is its own fiber's, or is done for a fiber that does not run yet or any more; and each is done under the
+// lock of scope.hpp that walkers hold while they look there. So a cancellation that comes down the tree at the same moment
+// finds the tree before or after, and in both cases what is new ends up with the right flag:
+//
+//     the walker came first     who enters computes its flag from what the walker wrote above
+//     the walker comes later    it meets what has been entered
+
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+// The fibers that live below a nursery's scope.
+struct nursery_part {
+  nursery_part() noexcept = default;
+  nursery_part(const nursery_part&) = delete;
+  nursery_part& operator=(const nursery_part&) = delete;
+
+  scope* top = nullptr;
+  wait_queue gate;  // its lock guards `members`; who waits there is the nursery's affair (nursery_core.hpp)
+  intrusive_list<member> members;
+};
+
+// Below everything that the running fiber f is in (H1). A scope that others may have cancelled before is `shared`.
+CONCUR_INLINE void enter_scope(scope& s, fiber& f, bool is_shared) noexcept;
+// False, and nothing happened: the caller is not its owner, or has entered others since.
+CONCUR_INLINE bool leave_scope(scope& s) noexcept;
+// Both under the nursery's lock. Before the child is ready for the first time; and when it has left its own scopes: then
+// nobody finds a way from it to there any more.
+CONCUR_INLINE void join_nursery(member& child, nursery_part& n) noexcept;
+CONCUR_INLINE void leave_nursery(member& child) noexcept;
+
+// Under f's lock.
+inline void note_flag(fiber& f) noexcept {
+  f.is_cancelled.store(f.innermost()->is_effective(), std::memory_order_relaxed);  // relaxed: see scope.hpp
+}
+
+// The equation of scope.hpp.
+inline bool computed_flag(const scope& s) noexcept {
+  return s.was_called.load(std::memory_order_relaxed) || s.surroundings_cancelled();  // relaxed: see scope.hpp
+}
+
+// A scope is entered where all is cancelled already. No walk finds that anything changed there, and so none tells a token that
+// was asked for before.
+CONCUR_INLINE void tell_entered(scope& s) noexcept;  // cancel.hpp
+
+}  // namespace detail
+CONCUR_NAMESPACE_END
+
+#if CONCUR_BODIES
+
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+CONCUR_INLINE void enter_scope(scope& s, fiber& f, bool is_shared) noexcept {
+  s.parent = f.innermost();
+  s.outer_unwind_base = f.unwind_base;
+#  if CONCUR_EXCEPTIONS
+  const int uncaught = std::uncaught_exceptions();
+  if (CONCUR_UNLIKELY(uncaught > f.unwind_base)) {         // in a destructor that runs for unwinding
+    s.is_shielded.store(true, std::memory_order_relaxed);  // relaxed: published by the lock below
+    f.unwind_base = static_cast<unsigned char>(uncaught < 255 ? uncaught : 255);
+  }
+#  endif
+  bool is_cancelled = false;
+  {
+    lock_scope<spin_lock> held(f.scope_lock);
+    // seq_cst: with cancel_scope_tree, which writes was_called and then looks for the owner: one of the two sees the other.
+    s.owner.store(&f, is_shared ? std::memory_order_seq_cst : std::memory_order_relaxed);  // relaxed: under the lock
+    if (is_shared) std::atomic_thread_fence(std::memory_order_seq_cst);                    // seq_cst: as above
+    is_cancelled = computed_flag(s) && !CONCUR_MUTANT_IS(202);
+    s.is_cancelled.store(is_cancelled, std::memory_order_relaxed);  // relaxed: under the lock
+    f.current_scope.store(&s, std::memory_order_release);           // release: a walker follows it (cancel_all)
+    note_flag(f);
+  }
+  if (CONCUR_LIKELY(!is_shared || !is_cancelled) || CONCUR_MUTANT_IS(246)) return;
+  tell_entered(s);
+}
+
+CONCUR_INLINE bool leave_scope(scope& s) noexcept {
+  worker* const w = this_worker();
+  fiber* const f = w != nullptr ? w->current : nullptr;
+  if (CONCUR_UNLIKELY(f == nullptr || f->innermost() != &s)) return false;
+  f->unwind_base = s.outer_unwind_base;
+  lock_scope<spin_lock> held(f->scope_lock);
+  f->current_scope.store(s.parent, std::memory_order_relaxed);  // relaxed: under the lock
+  note_flag(*f);
+  s.owner.store(nullptr, std::memory_order_relaxed);  // relaxed: under the lock
+  return true;
+}
+
+CONCUR_INLINE void join_nursery(member& child, nursery_part& n) noexcept {
+  fiber& f = *child.who;
+  child.home = &n;
+  {
+    lock_scope<spin_lock> held(f.scope_lock);
+    f.current_scope.store(n.top, std::memory_order_release);  // release: a walker follows it (cancel_all)
+    if (CONCUR_MUTANT_IS(203))
+      f.is_cancelled.store(false, std::memory_order_relaxed);  // relaxed: mutant
+    else
+      note_flag(f);
+  }
+  n.members.push_back(&child);
+}
+
+CONCUR_INLINE void leave_nursery(member& child) noexcept {
+  {
+    lock_scope<spin_lock> held(child.who->scope_lock);
+    // relaxed: under the lock.
+    if (!CONCUR_MUTANT_IS(206))
+      child.who->current_scope.store(&child.who->owner->root_scope, std::memory_order_relaxed);
+    note_flag(*child.who);
+  }
+  child.home->members.erase(&child);
+}
+
+}  // namespace detail
+CONCUR_NAMESPACE_END
+#endif  // CONCUR_BODIES
+
+// runtime/cancel.hpp - the two walks down the tree of scopes by which a cancellation reaches all that is below.
 //
 // Cancelling must find every fiber below a scope, also those that park in this moment, and wake each exactly once; and
 // while it does, fibers go on entering and leaving scopes, and begin and end. Two walks down the tree do it:
@@ -6988,24 +7113,6 @@ CONCUR_NAMESPACE_END
 
 CONCUR_NAMESPACE_BEGIN
 namespace detail {
-
-// The fibers that live below a nursery's scope.
-struct nursery_part {
-  nursery_part() noexcept = default;
-  nursery_part(const nursery_part&) = delete;
-  nursery_part& operator=(const nursery_part&) = delete;
-
-  scope* top = nullptr;
-  wait_queue gate;  // its lock guards `members`; who waits there is the nursery's affair (nursery_core.hpp)
-  intrusive_list<member> members;
-};
-
-// Below everything that the running fiber f is in (H1). A scope that others may have cancelled before is `shared`.
-CONCUR_INLINE void enter_scope(scope& s, fiber& f, bool is_shared) noexcept;
-// False, and nothing happened: the caller is not its owner, or has entered others since.
-CONCUR_INLINE bool leave_scope(scope& s) noexcept;
-// Under the nursery's lock, of a child that has left its own scopes: nobody finds a way from it to there any more.
-CONCUR_INLINE void leave_nursery(member& child) noexcept;
 
 // Cancels all that is below. From any thread, while the scope exists. Does not wait.
 CONCUR_INLINE void cancel_scope_tree(scope& s) noexcept;
@@ -7064,74 +7171,13 @@ CONCUR_NAMESPACE_END
 CONCUR_NAMESPACE_BEGIN
 namespace detail {
 
-// --- entering and leaving ---
-
-// Under f's lock.
-inline void note_flag(fiber& f) noexcept {
-  f.is_cancelled.store(f.innermost()->is_effective(), std::memory_order_relaxed);  // relaxed: see scope.hpp
-}
-
-inline bool computed_flag(const scope& s) noexcept {
-  return s.was_called.load(std::memory_order_relaxed) || s.surroundings_cancelled();  // relaxed: see scope.hpp
-}
-
-CONCUR_INLINE void enter_scope(scope& s, fiber& f, bool is_shared) noexcept {
-  s.parent = f.innermost();
-  s.outer_unwind_base = f.unwind_base;
-#  if CONCUR_EXCEPTIONS
-  const int uncaught = std::uncaught_exceptions();
-  if (CONCUR_UNLIKELY(uncaught > f.unwind_base)) {         // in a destructor that runs for unwinding
-    s.is_shielded.store(true, std::memory_order_relaxed);  // relaxed: published by the lock below
-    f.unwind_base = static_cast<unsigned char>(uncaught < 255 ? uncaught : 255);
-  }
-#  endif
-  bool is_cancelled = false;
-  {
-    lock_scope<spin_lock> held(f.scope_lock);
-    // seq_cst: with cancel_scope_tree, which writes was_called and then looks for the owner: one of the two sees the other.
-    s.owner.store(&f, is_shared ? std::memory_order_seq_cst : std::memory_order_relaxed);  // relaxed: under the lock
-    if (is_shared) std::atomic_thread_fence(std::memory_order_seq_cst);                    // seq_cst: as above
-    is_cancelled = computed_flag(s) && !CONCUR_MUTANT_IS(202);
-    s.is_cancelled.store(is_cancelled, std::memory_order_relaxed);  // relaxed: under the lock
-    f.current_scope.store(&s, std::memory_order_release);           // release: a walker follows it (cancel_all)
-    note_flag(f);
-  }
-  if (CONCUR_LIKELY(!is_shared || !is_cancelled) || CONCUR_MUTANT_IS(246)) return;
-  // No walk finds that anything changed here, and so none tells a token that was asked for before.
-  cancellation act;
-  act.tell_token(s);
-  act.finish();
-}
-
-CONCUR_INLINE bool leave_scope(scope& s) noexcept {
-  worker* const w = this_worker();
-  fiber* const f = w != nullptr ? w->current : nullptr;
-  if (CONCUR_UNLIKELY(f == nullptr || f->innermost() != &s)) return false;
-  f->unwind_base = s.outer_unwind_base;
-  lock_scope<spin_lock> held(f->scope_lock);
-  f->current_scope.store(s.parent, std::memory_order_relaxed);  // relaxed: under the lock
-  note_flag(*f);
-  s.owner.store(nullptr, std::memory_order_relaxed);  // relaxed: under the lock
-  return true;
-}
-
-CONCUR_INLINE void leave_nursery(member& child) noexcept {
-  {
-    lock_scope<spin_lock> held(child.who->scope_lock);
-    // relaxed: under the lock.
-    if (!CONCUR_MUTANT_IS(206))
-      child.who->current_scope.store(&child.who->owner->root_scope, std::memory_order_relaxed);
-  }
-  child.home->members.erase(&child);
-}
+// --- walking ---
 
 CONCUR_INLINE void note_raised(scope& innermost) noexcept {
   scope* origin = &innermost;
   while (origin->surroundings_cancelled()) origin = origin->parent;
   origin->was_raised.store(true, std::memory_order_relaxed);  // relaxed: read by fibers that are told by other means
 }
-
-// --- walking ---
 
 // Under f's lock: writes the way inwards into f's scopes up to `outside`, and returns the outermost of them; null: none.
 inline scope* link_inwards(fiber& f, const scope* outside) noexcept {
@@ -7241,6 +7287,12 @@ CONCUR_INLINE void cancellation::finish() noexcept {
 
 // --- causes ---
 
+CONCUR_INLINE void tell_entered(scope& s) noexcept {
+  cancellation act;
+  act.tell_token(s);
+  act.finish();
+}
+
 // With the lock of the scope's owner held, which is dropped: after was_called or is_shielded was changed.
 inline void spread(fiber& owner, scope& s) noexcept {
   cancellation act;
@@ -7332,8 +7384,7 @@ CONCUR_INLINE void scheduler::cancel_all() noexcept {
     else
       r->act.mark(f, nullptr, r->root);
   };
-  root_scope.is_cancelled.store(true, std::memory_order_relaxed);  // relaxed: the fence
-  heavy_fence();                                                   // with new_fiber
+  root_scope.is_cancelled.store(true, std::memory_order_relaxed);  // relaxed: the blocks' locks (put_into_root)
   all.act.tell_token(root_scope);
   blocks->walk(look, &all);
   heavy_fence();
@@ -12487,9 +12538,11 @@ class future_state {
 #endif
   }
 
-  // Parks until there is a result or the deadline has passed. granted, timed_out or cancelled. A deadline that has
-  // passed already only looks. From the caller's checkpoint on.
-  outcome wait_from(worker* w, nanoseconds_t deadline_ns) noexcept;
+  // Parks until there is a result or the deadline has passed: granted, timed_out or cancelled; without a code `cancelled` is
+  // thrown. A deadline that has passed already only looks. The checkpoint is in here, so that get() is small enough to be
+  // inlined: each frame between a switch and its caller costs a return that is predicted wrong.
+  outcome wait(nanoseconds_t deadline_ns);
+  outcome wait(nanoseconds_t deadline_ns, std::error_code& error);
 
   // The result, or error, is in place. What comes due by that is put behind what is in `due`. False: nobody will ask,
   // and the caller releases the memory (U1).
@@ -12520,6 +12573,7 @@ class future_state {
   static constexpr std::uint32_t ready = 2;
   static constexpr std::uint32_t dropped = 3;
 
+  outcome wait_from(worker* w, nanoseconds_t deadline_ns) noexcept;
   void take_continuations(due_list& due) noexcept;
 
   intrusive_list<waiter> waiting_;
@@ -12600,7 +12654,7 @@ CONCUR_INLINE void run_due(due_list& due) noexcept {
   while (continuation* one = due.pop()) one->run(one, due);
 }
 
-CONCUR_INLINE outcome future_state::wait_from(worker* w, nanoseconds_t deadline_ns) noexcept {
+CONCUR_FORCE_INLINE outcome future_state::wait_from(worker* w, nanoseconds_t deadline_ns) noexcept {
   caller me(w);
   if (lock_.lock_unless_retired() == ready) return outcome::granted;
   if (deadline_ns != never && deadline_ns <= seam_now() && !CONCUR_MUTANT_IS(149)) {
@@ -12615,6 +12669,13 @@ CONCUR_INLINE outcome future_state::wait_from(worker* w, nanoseconds_t deadline_
     lock_.unlock();
   }
   return result;
+}
+
+CONCUR_INLINE outcome future_state::wait(nanoseconds_t deadline_ns) {
+  return perform([&](worker* w) CONCUR_ALWAYS_INLINED { return wait_from(w, deadline_ns); });
+}
+CONCUR_INLINE outcome future_state::wait(nanoseconds_t deadline_ns, std::error_code& error) {
+  return perform([&](worker* w) CONCUR_ALWAYS_INLINED { return wait_from(w, deadline_ns); }, error);
 }
 
 CONCUR_INLINE bool future_state::complete(due_list& due) noexcept {
@@ -12833,8 +12894,7 @@ class future {
   template <class... Code>
   bool wait_deadline(detail::nanoseconds_t deadline_ns, Code&... code) const {
     if (state_ == nullptr) detail::fail_no_state();
-    return detail::perform([&](detail::worker* w) { return state_->wait_from(w, deadline_ns); }, code...) ==
-           detail::outcome::granted;
+    return state_->wait(deadline_ns, code...) == detail::outcome::granted;
   }
 
   // Without waiting; the result is there.
@@ -14167,11 +14227,7 @@ CONCUR_INLINE bool nursery_core::admit(member& child, fiber* f) {
     ++running_;
   }
   child.who = f;
-  child.home = this;
-  f->current_scope.store(&scope.core_, std::memory_order_release);  // release: a walker follows it (cancel.hpp)
-  const bool is_cancelled = scope.core_.is_effective() && !CONCUR_MUTANT_IS(203);
-  f->is_cancelled.store(is_cancelled, std::memory_order_relaxed);  // relaxed: the walkers' lock is held
-  members.push_back(&child);
+  join_nursery(child, *this);
   lock.unlock();
   home_->launch(own_worker(), f);
   return true;

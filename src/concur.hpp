@@ -47,6 +47,7 @@
 #include "runtime/caller.hpp"
 #include "runtime/forms.hpp"
 #include "runtime/wait_queue.hpp"
+#include "runtime/scope_entry.hpp"
 #include "runtime/cancel.hpp"
 #include "runtime/idle_sleep.hpp"
 #include "runtime/monitor_look.hpp"

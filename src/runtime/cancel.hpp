@@ -1,4 +1,4 @@
-// runtime/cancel.hpp - entering and leaving scopes, and the two walks by which a cancellation reaches all that is below.
+// runtime/cancel.hpp - the two walks down the tree of scopes by which a cancellation reaches all that is below.
 //
 // Cancelling must find every fiber below a scope, also those that park in this moment, and wake each exactly once; and
 // while it does, fibers go on entering and leaving scopes, and begin and end. Two walks down the tree do it:
@@ -24,28 +24,10 @@
 #include "atomic/spin_lock.hpp"
 #include "base/config.hpp"
 #include "runtime/scope.hpp"
-#include "runtime/wait_queue.hpp"
+#include "runtime/scope_entry.hpp"
 
 CONCUR_NAMESPACE_BEGIN
 namespace detail {
-
-// The fibers that live below a nursery's scope.
-struct nursery_part {
-  nursery_part() noexcept = default;
-  nursery_part(const nursery_part&) = delete;
-  nursery_part& operator=(const nursery_part&) = delete;
-
-  scope* top = nullptr;
-  wait_queue gate;  // its lock guards `members`; who waits there is the nursery's affair (nursery_core.hpp)
-  intrusive_list<member> members;
-};
-
-// Below everything that the running fiber f is in (H1). A scope that others may have cancelled before is `shared`.
-CONCUR_INLINE void enter_scope(scope& s, fiber& f, bool is_shared) noexcept;
-// False, and nothing happened: the caller is not its owner, or has entered others since.
-CONCUR_INLINE bool leave_scope(scope& s) noexcept;
-// Under the nursery's lock, of a child that has left its own scopes: nobody finds a way from it to there any more.
-CONCUR_INLINE void leave_nursery(member& child) noexcept;
 
 // Cancels all that is below. From any thread, while the scope exists. Does not wait.
 CONCUR_INLINE void cancel_scope_tree(scope& s) noexcept;
@@ -101,80 +83,18 @@ CONCUR_NAMESPACE_END
 
 #if CONCUR_BODIES
 
-#  include <exception>
 #  include <new>
 
 CONCUR_NAMESPACE_BEGIN
 namespace detail {
 
-// --- entering and leaving ---
-
-// Under f's lock.
-inline void note_flag(fiber& f) noexcept {
-  f.is_cancelled.store(f.innermost()->is_effective(), std::memory_order_relaxed);  // relaxed: see scope.hpp
-}
-
-inline bool computed_flag(const scope& s) noexcept {
-  return s.was_called.load(std::memory_order_relaxed) || s.surroundings_cancelled();  // relaxed: see scope.hpp
-}
-
-CONCUR_INLINE void enter_scope(scope& s, fiber& f, bool is_shared) noexcept {
-  s.parent = f.innermost();
-  s.outer_unwind_base = f.unwind_base;
-#  if CONCUR_EXCEPTIONS
-  const int uncaught = std::uncaught_exceptions();
-  if (CONCUR_UNLIKELY(uncaught > f.unwind_base)) {         // in a destructor that runs for unwinding
-    s.is_shielded.store(true, std::memory_order_relaxed);  // relaxed: published by the lock below
-    f.unwind_base = static_cast<unsigned char>(uncaught < 255 ? uncaught : 255);
-  }
-#  endif
-  bool is_cancelled = false;
-  {
-    lock_scope<spin_lock> held(f.scope_lock);
-    // seq_cst: with cancel_scope_tree, which writes was_called and then looks for the owner: one of the two sees the other.
-    s.owner.store(&f, is_shared ? std::memory_order_seq_cst : std::memory_order_relaxed);  // relaxed: under the lock
-    if (is_shared) std::atomic_thread_fence(std::memory_order_seq_cst);                    // seq_cst: as above
-    is_cancelled = computed_flag(s) && !CONCUR_MUTANT_IS(202);
-    s.is_cancelled.store(is_cancelled, std::memory_order_relaxed);  // relaxed: under the lock
-    f.current_scope.store(&s, std::memory_order_release);           // release: a walker follows it (cancel_all)
-    note_flag(f);
-  }
-  if (CONCUR_LIKELY(!is_shared || !is_cancelled) || CONCUR_MUTANT_IS(246)) return;
-  // No walk finds that anything changed here, and so none tells a token that was asked for before.
-  cancellation act;
-  act.tell_token(s);
-  act.finish();
-}
-
-CONCUR_INLINE bool leave_scope(scope& s) noexcept {
-  worker* const w = this_worker();
-  fiber* const f = w != nullptr ? w->current : nullptr;
-  if (CONCUR_UNLIKELY(f == nullptr || f->innermost() != &s)) return false;
-  f->unwind_base = s.outer_unwind_base;
-  lock_scope<spin_lock> held(f->scope_lock);
-  f->current_scope.store(s.parent, std::memory_order_relaxed);  // relaxed: under the lock
-  note_flag(*f);
-  s.owner.store(nullptr, std::memory_order_relaxed);  // relaxed: under the lock
-  return true;
-}
-
-CONCUR_INLINE void leave_nursery(member& child) noexcept {
-  {
-    lock_scope<spin_lock> held(child.who->scope_lock);
-    // relaxed: under the lock.
-    if (!CONCUR_MUTANT_IS(206))
-      child.who->current_scope.store(&child.who->owner->root_scope, std::memory_order_relaxed);
-  }
-  child.home->members.erase(&child);
-}
+// --- walking ---
 
 CONCUR_INLINE void note_raised(scope& innermost) noexcept {
   scope* origin = &innermost;
   while (origin->surroundings_cancelled()) origin = origin->parent;
   origin->was_raised.store(true, std::memory_order_relaxed);  // relaxed: read by fibers that are told by other means
 }
-
-// --- walking ---
 
 // Under f's lock: writes the way inwards into f's scopes up to `outside`, and returns the outermost of them; null: none.
 inline scope* link_inwards(fiber& f, const scope* outside) noexcept {
@@ -284,6 +204,12 @@ CONCUR_INLINE void cancellation::finish() noexcept {
 
 // --- causes ---
 
+CONCUR_INLINE void tell_entered(scope& s) noexcept {
+  cancellation act;
+  act.tell_token(s);
+  act.finish();
+}
+
 // With the lock of the scope's owner held, which is dropped: after was_called or is_shielded was changed.
 inline void spread(fiber& owner, scope& s) noexcept {
   cancellation act;
@@ -375,8 +301,7 @@ CONCUR_INLINE void scheduler::cancel_all() noexcept {
     else
       r->act.mark(f, nullptr, r->root);
   };
-  root_scope.is_cancelled.store(true, std::memory_order_relaxed);  // relaxed: the fence
-  heavy_fence();                                                   // with new_fiber
+  root_scope.is_cancelled.store(true, std::memory_order_relaxed);  // relaxed: the blocks' locks (put_into_root)
   all.act.tell_token(root_scope);
   blocks->walk(look, &all);
   heavy_fence();

@@ -27,7 +27,6 @@
 #include "atomic/spin_lock.hpp"
 #include "base/config.hpp"
 #include "base/error.hpp"
-#include "machine/fence.hpp"
 #include "machine/poller.hpp"
 #include "machine/stack.hpp"
 #include "runtime/idle.hpp"
@@ -129,6 +128,7 @@ class scheduler {
   void start_threads();
   void stop_threads() noexcept;
   std::uint64_t new_id(worker* w) noexcept;
+  void put_into_root(fiber* f) noexcept;
 
   alignas(cache_line_bytes) shared_queue shared_;
   spin_lock id_lock_;
@@ -188,16 +188,20 @@ CONCUR_INLINE std::uint64_t scheduler::new_id(worker* w) noexcept {
   return w->next_id++;
 }
 
+// A block's first use, or one whose fiber left a scope entered for ever. cancel_all, which sets the root's flag and then
+// takes each block's lock, comes before us, and the flag is seen, or behind, and marks the block.
+CONCUR_NOINLINE CONCUR_INLINE void scheduler::put_into_root(fiber* f) noexcept {
+  lock_scope<spin_lock> held(f->scope_lock);
+  f->current_scope.store(&root_scope, std::memory_order_relaxed);               // relaxed: under the lock
+  f->is_cancelled.store(root_scope.is_effective(), std::memory_order_relaxed);  // relaxed: under the lock
+}
+
 CONCUR_INLINE fiber* scheduler::new_fiber(worker* w) noexcept {
   fiber* f = w != nullptr ? w->blocks.take(*blocks) : blocks->take(1);
   if (f == nullptr) return nullptr;
   f->owner = this;
-  f->current_scope.store(&root_scope, std::memory_order_relaxed);  // relaxed: nobody else looks before it is launched
-  // relaxed, all: behind the fence. cancel_all sets the root's flag, makes a heavy fence, and then marks every block: either
-  // it marks this one behind us, or we see the flag.
-  f->is_cancelled.store(false, std::memory_order_relaxed);  // relaxed: as above
-  light_fence();
-  if (CONCUR_UNLIKELY(root_scope.is_effective())) f->is_cancelled.store(true, std::memory_order_relaxed);  // relaxed
+  // A block that comes back is in the root's scope already, and cancel_all has marked it with the others.
+  if (CONCUR_UNLIKELY(f->innermost() != &root_scope)) put_into_root(f);
   f->is_started = false;
   f->shield_depth = 0;
   f->unwind_base = 0;

@@ -151,8 +151,7 @@ class future {
   template <class... Code>
   bool wait_deadline(detail::nanoseconds_t deadline_ns, Code&... code) const {
     if (state_ == nullptr) detail::fail_no_state();
-    return detail::perform([&](detail::worker* w) { return state_->wait_from(w, deadline_ns); }, code...) ==
-           detail::outcome::granted;
+    return state_->wait(deadline_ns, code...) == detail::outcome::granted;
   }
 
   // Without waiting; the result is there.

@@ -23,6 +23,7 @@
 #include <exception>
 #include <memory>
 #include <new>
+#include <system_error>
 #include <type_traits>
 #include <utility>
 
@@ -73,9 +74,11 @@ class future_state {
 #endif
   }
 
-  // Parks until there is a result or the deadline has passed. granted, timed_out or cancelled. A deadline that has
-  // passed already only looks. From the caller's checkpoint on.
-  outcome wait_from(worker* w, nanoseconds_t deadline_ns) noexcept;
+  // Parks until there is a result or the deadline has passed: granted, timed_out or cancelled; without a code `cancelled` is
+  // thrown. A deadline that has passed already only looks. The checkpoint is in here, so that get() is small enough to be
+  // inlined: each frame between a switch and its caller costs a return that is predicted wrong.
+  outcome wait(nanoseconds_t deadline_ns);
+  outcome wait(nanoseconds_t deadline_ns, std::error_code& error);
 
   // The result, or error, is in place. What comes due by that is put behind what is in `due`. False: nobody will ask,
   // and the caller releases the memory (U1).
@@ -106,6 +109,7 @@ class future_state {
   static constexpr std::uint32_t ready = 2;
   static constexpr std::uint32_t dropped = 3;
 
+  outcome wait_from(worker* w, nanoseconds_t deadline_ns) noexcept;
   void take_continuations(due_list& due) noexcept;
 
   intrusive_list<waiter> waiting_;
@@ -186,7 +190,7 @@ CONCUR_INLINE void run_due(due_list& due) noexcept {
   while (continuation* one = due.pop()) one->run(one, due);
 }
 
-CONCUR_INLINE outcome future_state::wait_from(worker* w, nanoseconds_t deadline_ns) noexcept {
+CONCUR_FORCE_INLINE outcome future_state::wait_from(worker* w, nanoseconds_t deadline_ns) noexcept {
   caller me(w);
   if (lock_.lock_unless_retired() == ready) return outcome::granted;
   if (deadline_ns != never && deadline_ns <= seam_now() && !CONCUR_MUTANT_IS(149)) {
@@ -201,6 +205,13 @@ CONCUR_INLINE outcome future_state::wait_from(worker* w, nanoseconds_t deadline_
     lock_.unlock();
   }
   return result;
+}
+
+CONCUR_INLINE outcome future_state::wait(nanoseconds_t deadline_ns) {
+  return perform([&](worker* w) CONCUR_ALWAYS_INLINED { return wait_from(w, deadline_ns); });
+}
+CONCUR_INLINE outcome future_state::wait(nanoseconds_t deadline_ns, std::error_code& error) {
+  return perform([&](worker* w) CONCUR_ALWAYS_INLINED { return wait_from(w, deadline_ns); }, error);
 }
 
 CONCUR_INLINE bool future_state::complete(due_list& due) noexcept {

@@ -201,11 +201,7 @@ CONCUR_INLINE bool nursery_core::admit(member& child, fiber* f) {
     ++running_;
   }
   child.who = f;
-  child.home = this;
-  f->current_scope.store(&scope.core_, std::memory_order_release);  // release: a walker follows it (cancel.hpp)
-  const bool is_cancelled = scope.core_.is_effective() && !CONCUR_MUTANT_IS(203);
-  f->is_cancelled.store(is_cancelled, std::memory_order_relaxed);  // relaxed: the walkers' lock is held
-  members.push_back(&child);
+  join_nursery(child, *this);
   lock.unlock();
   home_->launch(own_worker(), f);
   return true;

@@ -4847,11 +4847,14 @@ struct scope {
   scope(const scope&) = delete;
   scope& operator=(const scope&) = delete;
 
-  // relaxed, all four: a cancellation that a look misses claims the wait word instead (suspend.hpp, S5).
+  // relaxed, all: a cancellation that a look misses claims the wait word instead (suspend.hpp, S5).
   bool is_effective() const noexcept { return is_cancelled.load(std::memory_order_relaxed); }
+  // What it was entered below; null: nothing yet, or it is a root.
+  scope* outer() const noexcept { return parent.load(std::memory_order_relaxed); }  // relaxed: as above
   bool surroundings_cancelled() const noexcept {
-    return parent != nullptr && !is_shielded.load(std::memory_order_relaxed) &&  // relaxed: as above
-           parent->is_effective();
+    const scope* const around = outer();
+    return around != nullptr && !is_shielded.load(std::memory_order_relaxed) &&  // relaxed: as above
+           around->is_effective();
   }
   // Whether the cancellation that is felt here is this scope's own: then it ends here (Trio's rule).
   bool is_origin() const noexcept { return is_effective() && !surroundings_cancelled(); }
@@ -4862,7 +4865,7 @@ struct scope {
   std::atomic<bool> was_raised{false};   // an operation below was told of its cancellation
   unsigned char outer_unwind_base = 0;   // the owner's, to be put back
   std::atomic<fiber*> owner{nullptr};    // who has entered it; null: nobody yet, or it was left
-  scope* parent = nullptr;
+  std::atomic<scope*> parent{nullptr};
   scope* inner = nullptr;                    // a walker's note; under the owner's lock
   nursery_part* below = nullptr;             // the fibers that live below it, if it is a nursery's
   std::atomic<token_state*> token{nullptr};  // made when first asked for
@@ -7025,7 +7028,7 @@ CONCUR_NAMESPACE_BEGIN
 namespace detail {
 
 CONCUR_INLINE void enter_scope(scope& s, fiber& f, bool is_shared) noexcept {
-  s.parent = f.innermost();
+  s.parent.store(f.innermost(), std::memory_order_relaxed);  // relaxed: published by the lock below
   s.outer_unwind_base = f.unwind_base;
 #  if CONCUR_EXCEPTIONS
   const int uncaught = std::uncaught_exceptions();
@@ -7055,7 +7058,7 @@ CONCUR_INLINE bool leave_scope(scope& s) noexcept {
   if (CONCUR_UNLIKELY(f == nullptr || f->innermost() != &s)) return false;
   f->unwind_base = s.outer_unwind_base;
   lock_scope<spin_lock> held(f->scope_lock);
-  f->current_scope.store(s.parent, std::memory_order_relaxed);  // relaxed: under the lock
+  f->current_scope.store(s.outer(), std::memory_order_relaxed);  // relaxed: under the lock
   note_flag(*f);
   s.owner.store(nullptr, std::memory_order_relaxed);  // relaxed: under the lock
   return true;
@@ -7100,7 +7103,8 @@ CONCUR_NAMESPACE_END
 //     wake     looks at each fiber below that waits in a scope which is cancelled, claims its wait, and resumes it
 //
 //   N1  Whoever parks after the mark sees the flag (suspend.hpp, S5); whoever was parked before is seen by the wake. The
-//       heavy fence between the walks is one side of that pair, the light fence behind the wait word the other.
+//       heavy fence between the walks is one side of that pair, the light fence behind the wait word the other;
+//       tests/model_cancel.cpp ends badly without either.
 //   N2  A walk holds the locks from the scope it began at down to where it is, and takes them in that order: two walks do not
 //       overtake each other, and whoever begins, enters or leaves below is either met or sees what was written above.
 //   N3  Nobody is resumed, and no listener called, under a lock. Claimed fibers stand still until they are resumed (W2), so
@@ -7175,7 +7179,7 @@ namespace detail {
 
 CONCUR_INLINE void note_raised(scope& innermost) noexcept {
   scope* origin = &innermost;
-  while (origin->surroundings_cancelled()) origin = origin->parent;
+  while (origin->surroundings_cancelled()) origin = origin->outer();
   origin->was_raised.store(true, std::memory_order_relaxed);  // relaxed: read by fibers that are told by other means
 }
 
@@ -7183,7 +7187,7 @@ CONCUR_INLINE void note_raised(scope& innermost) noexcept {
 inline scope* link_inwards(fiber& f, const scope* outside) noexcept {
   scope* inner = nullptr;
   // acquire: pairs with enter_scope.
-  for (scope* s = f.current_scope.load(std::memory_order_acquire); s != outside; s = s->parent) {
+  for (scope* s = f.current_scope.load(std::memory_order_acquire); s != outside; s = s->outer()) {
     s->inner = inner;
     inner = s;
   }
@@ -7194,7 +7198,7 @@ inline scope* link_inwards(fiber& f, const scope* outside) noexcept {
 CONCUR_INLINE void cancellation::walk(fiber* f, scope* top, scope* base, scope_look at_scope,
                                       fiber_look at_fiber) noexcept {
   fiber* const host = f;
-  scope* s = link_inwards(*f, top != nullptr ? top->parent : base);
+  scope* s = link_inwards(*f, top != nullptr ? top->outer() : base);
   for (;;) {
     if (s != nullptr) {
       if (!(this->*at_scope)(*s)) {
@@ -7304,7 +7308,7 @@ inline void spread(fiber& owner, scope& s) noexcept {
   if (is_cancelled && (act.has_others() || !is_own)) {
     // With one worker, and on it, nobody parks meanwhile.
     const bool is_alone = w != nullptr && w->sched == owner.owner && w->sched->worker_count == 1;
-    if (!is_alone && !CONCUR_MUTANT_IS(201)) heavy_fence();
+    if (!is_alone) heavy_fence();
     owner.scope_lock.lock();
     // relaxed: under the lock. If it was left meanwhile, so was all that was below.
     if (s.owner.load(std::memory_order_relaxed) == &owner) act.wake(&owner, &s, nullptr);
@@ -7363,7 +7367,7 @@ CONCUR_INLINE token_state* token_of(scope& s) noexcept {
 inline const scope* base_of(const fiber& f) noexcept {
   const scope* s = f.current_scope.load(std::memory_order_acquire);  // acquire: pairs with enter_scope
   // relaxed: under the lock of the one that it is compared with.
-  while (s != nullptr && s->owner.load(std::memory_order_relaxed) == &f) s = s->parent;
+  while (s != nullptr && s->owner.load(std::memory_order_relaxed) == &f) s = s->outer();
   return s;
 }
 
@@ -13739,7 +13743,7 @@ class cancel_scope {
   }
 
   // Cancels the scope at that time, if it is still entered then. Any clock; time_point::max() is no deadline, and takes one
-  // back that has not passed. A moment that has passed cancels at once, or on entering.
+  // back that has not passed. A moment that has passed cancels at once, or on entering. Not from a callback of its token.
   template <class Clock, class Duration>
   void deadline(const std::chrono::time_point<Clock, Duration>& tp) {
     set_deadline(detail::deadline_at(tp));

@@ -8,7 +8,8 @@
 //     wake     looks at each fiber below that waits in a scope which is cancelled, claims its wait, and resumes it
 //
 //   N1  Whoever parks after the mark sees the flag (suspend.hpp, S5); whoever was parked before is seen by the wake. The
-//       heavy fence between the walks is one side of that pair, the light fence behind the wait word the other.
+//       heavy fence between the walks is one side of that pair, the light fence behind the wait word the other;
+//       tests/model_cancel.cpp ends badly without either.
 //   N2  A walk holds the locks from the scope it began at down to where it is, and takes them in that order: two walks do not
 //       overtake each other, and whoever begins, enters or leaves below is either met or sees what was written above.
 //   N3  Nobody is resumed, and no listener called, under a lock. Claimed fibers stand still until they are resumed (W2), so
@@ -92,7 +93,7 @@ namespace detail {
 
 CONCUR_INLINE void note_raised(scope& innermost) noexcept {
   scope* origin = &innermost;
-  while (origin->surroundings_cancelled()) origin = origin->parent;
+  while (origin->surroundings_cancelled()) origin = origin->outer();
   origin->was_raised.store(true, std::memory_order_relaxed);  // relaxed: read by fibers that are told by other means
 }
 
@@ -100,7 +101,7 @@ CONCUR_INLINE void note_raised(scope& innermost) noexcept {
 inline scope* link_inwards(fiber& f, const scope* outside) noexcept {
   scope* inner = nullptr;
   // acquire: pairs with enter_scope.
-  for (scope* s = f.current_scope.load(std::memory_order_acquire); s != outside; s = s->parent) {
+  for (scope* s = f.current_scope.load(std::memory_order_acquire); s != outside; s = s->outer()) {
     s->inner = inner;
     inner = s;
   }
@@ -111,7 +112,7 @@ inline scope* link_inwards(fiber& f, const scope* outside) noexcept {
 CONCUR_INLINE void cancellation::walk(fiber* f, scope* top, scope* base, scope_look at_scope,
                                       fiber_look at_fiber) noexcept {
   fiber* const host = f;
-  scope* s = link_inwards(*f, top != nullptr ? top->parent : base);
+  scope* s = link_inwards(*f, top != nullptr ? top->outer() : base);
   for (;;) {
     if (s != nullptr) {
       if (!(this->*at_scope)(*s)) {
@@ -221,7 +222,7 @@ inline void spread(fiber& owner, scope& s) noexcept {
   if (is_cancelled && (act.has_others() || !is_own)) {
     // With one worker, and on it, nobody parks meanwhile.
     const bool is_alone = w != nullptr && w->sched == owner.owner && w->sched->worker_count == 1;
-    if (!is_alone && !CONCUR_MUTANT_IS(201)) heavy_fence();
+    if (!is_alone) heavy_fence();
     owner.scope_lock.lock();
     // relaxed: under the lock. If it was left meanwhile, so was all that was below.
     if (s.owner.load(std::memory_order_relaxed) == &owner) act.wake(&owner, &s, nullptr);
@@ -280,7 +281,7 @@ CONCUR_INLINE token_state* token_of(scope& s) noexcept {
 inline const scope* base_of(const fiber& f) noexcept {
   const scope* s = f.current_scope.load(std::memory_order_acquire);  // acquire: pairs with enter_scope
   // relaxed: under the lock of the one that it is compared with.
-  while (s != nullptr && s->owner.load(std::memory_order_relaxed) == &f) s = s->parent;
+  while (s != nullptr && s->owner.load(std::memory_order_relaxed) == &f) s = s->outer();
   return s;
 }
 

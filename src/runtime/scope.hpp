@@ -50,11 +50,14 @@ struct scope {
   scope(const scope&) = delete;
   scope& operator=(const scope&) = delete;
 
-  // relaxed, all four: a cancellation that a look misses claims the wait word instead (suspend.hpp, S5).
+  // relaxed, all: a cancellation that a look misses claims the wait word instead (suspend.hpp, S5).
   bool is_effective() const noexcept { return is_cancelled.load(std::memory_order_relaxed); }
+  // What it was entered below; null: nothing yet, or it is a root.
+  scope* outer() const noexcept { return parent.load(std::memory_order_relaxed); }  // relaxed: as above
   bool surroundings_cancelled() const noexcept {
-    return parent != nullptr && !is_shielded.load(std::memory_order_relaxed) &&  // relaxed: as above
-           parent->is_effective();
+    const scope* const around = outer();
+    return around != nullptr && !is_shielded.load(std::memory_order_relaxed) &&  // relaxed: as above
+           around->is_effective();
   }
   // Whether the cancellation that is felt here is this scope's own: then it ends here (Trio's rule).
   bool is_origin() const noexcept { return is_effective() && !surroundings_cancelled(); }
@@ -65,7 +68,7 @@ struct scope {
   std::atomic<bool> was_raised{false};   // an operation below was told of its cancellation
   unsigned char outer_unwind_base = 0;   // the owner's, to be put back
   std::atomic<fiber*> owner{nullptr};    // who has entered it; null: nobody yet, or it was left
-  scope* parent = nullptr;
+  std::atomic<scope*> parent{nullptr};
   scope* inner = nullptr;                    // a walker's note; under the owner's lock
   nursery_part* below = nullptr;             // the fibers that live below it, if it is a nursery's
   std::atomic<token_state*> token{nullptr};  // made when first asked for

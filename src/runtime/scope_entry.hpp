@@ -62,7 +62,7 @@ CONCUR_NAMESPACE_BEGIN
 namespace detail {
 
 CONCUR_INLINE void enter_scope(scope& s, fiber& f, bool is_shared) noexcept {
-  s.parent = f.innermost();
+  s.parent.store(f.innermost(), std::memory_order_relaxed);  // relaxed: published by the lock below
   s.outer_unwind_base = f.unwind_base;
 #  if CONCUR_EXCEPTIONS
   const int uncaught = std::uncaught_exceptions();
@@ -92,7 +92,7 @@ CONCUR_INLINE bool leave_scope(scope& s) noexcept {
   if (CONCUR_UNLIKELY(f == nullptr || f->innermost() != &s)) return false;
   f->unwind_base = s.outer_unwind_base;
   lock_scope<spin_lock> held(f->scope_lock);
-  f->current_scope.store(s.parent, std::memory_order_relaxed);  // relaxed: under the lock
+  f->current_scope.store(s.outer(), std::memory_order_relaxed);  // relaxed: under the lock
   note_flag(*f);
   s.owner.store(nullptr, std::memory_order_relaxed);  // relaxed: under the lock
   return true;

@@ -93,7 +93,7 @@ class cancel_scope {
   }
 
   // Cancels the scope at that time, if it is still entered then. Any clock; time_point::max() is no deadline, and takes one
-  // back that has not passed. A moment that has passed cancels at once, or on entering.
+  // back that has not passed. A moment that has passed cancels at once, or on entering. Not from a callback of its token.
   template <class Clock, class Duration>
   void deadline(const std::chrono::time_point<Clock, Duration>& tp) {
     set_deadline(detail::deadline_at(tp));

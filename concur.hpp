@@ -12546,7 +12546,7 @@ class future_state {
   // thrown. A deadline that has passed already only looks. The checkpoint is in here, so that get() is small enough to be
   // inlined: each frame between a switch and its caller costs a return that is predicted wrong.
   outcome wait(nanoseconds_t deadline_ns);
-  outcome wait(nanoseconds_t deadline_ns, std::error_code& error);
+  outcome wait(nanoseconds_t deadline_ns, std::error_code& told);
 
   // The result, or error, is in place. What comes due by that is put behind what is in `due`. False: nobody will ask,
   // and the caller releases the memory (U1).
@@ -12678,8 +12678,8 @@ CONCUR_FORCE_INLINE outcome future_state::wait_from(worker* w, nanoseconds_t dea
 CONCUR_INLINE outcome future_state::wait(nanoseconds_t deadline_ns) {
   return perform([&](worker* w) CONCUR_ALWAYS_INLINED { return wait_from(w, deadline_ns); });
 }
-CONCUR_INLINE outcome future_state::wait(nanoseconds_t deadline_ns, std::error_code& error) {
-  return perform([&](worker* w) CONCUR_ALWAYS_INLINED { return wait_from(w, deadline_ns); }, error);
+CONCUR_INLINE outcome future_state::wait(nanoseconds_t deadline_ns, std::error_code& told) {
+  return perform([&](worker* w) CONCUR_ALWAYS_INLINED { return wait_from(w, deadline_ns); }, told);
 }
 
 CONCUR_INLINE bool future_state::complete(due_list& due) noexcept {

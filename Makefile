@@ -81,8 +81,8 @@ $(BUILD)/tests/support/doctest_main.o: tests/support/doctest_main.cpp $(BUILD)/s
 	@echo '  compile $<'
 	@$(compile) -c $< -o $@
 
-# With SEPARATE these still hold their own bodies, since they look into them.
-whole_tests := test_io test_stack
+# With SEPARATE these still hold their own bodies: they look into them, or set what the bodies are compiled with.
+whole_tests := test_io test_stack test_timed_mutex
 ifneq ($(SEPARATE),)
 bodies := $(BUILD)/concur.o
 endif

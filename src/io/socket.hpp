@@ -2,6 +2,7 @@
 #ifndef CONCUR_IO_SOCKET_HPP
 #define CONCUR_IO_SOCKET_HPP
 
+#include <atomic>
 #include <system_error>
 #include <type_traits>
 #include <utility>
@@ -19,20 +20,26 @@ class unique_descriptor {
  public:
   unique_descriptor() noexcept = default;
   explicit unique_descriptor(int fd) noexcept : fd_(fd) {}
-  unique_descriptor(unique_descriptor&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
+  unique_descriptor(unique_descriptor&& other) noexcept : fd_(other.release()) {}
   unique_descriptor& operator=(unique_descriptor&& other) noexcept {
     unique_descriptor taken(std::move(other));
-    std::swap(fd_, taken.fd_);
+    const int before = fd_.exchange(taken.release(), std::memory_order_relaxed);  // relaxed: see below
+    taken.fd_.store(before, std::memory_order_relaxed);                           // relaxed: see below
     return *this;
   }
   ~unique_descriptor() { close(); }
 
-  int get() const noexcept { return fd_; }
-  int release() noexcept { return std::exchange(fd_, -1); }
-  int close() noexcept { return fd_ < 0 ? 0 : close_descriptor(std::exchange(fd_, -1)); }
+  // Closing is what one fiber may do while another uses the object; hence the atomic. relaxed, all: the reactor orders the
+  // close against calls that wait.
+  int get() const noexcept { return fd_.load(std::memory_order_relaxed); }
+  int release() noexcept { return fd_.exchange(-1, std::memory_order_relaxed); }  // relaxed: as above
+  int close() noexcept {
+    const int fd = release();
+    return fd < 0 ? 0 : close_descriptor(fd);
+  }
 
  private:
-  int fd_ = -1;
+  std::atomic<int> fd_{-1};
 };
 
 // A contiguous container of bytes: has data() and size(), and its elements are one byte wide.

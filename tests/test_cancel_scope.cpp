@@ -1,6 +1,7 @@
 // test_cancel_scope.cpp - cancel_scope, time limits and shield: what is raised where, who catches it, and what a deadline does
 // that is changed, passes under a shield, or meets its scope's end.
 #include "support/companion.hpp"
+#include "support/nursery.hpp"
 #include "support/tally.hpp"
 #include "support/test.hpp"
 
@@ -23,17 +24,6 @@ using std::chrono::microseconds;
 using std::chrono::milliseconds;
 using clock_type = std::chrono::steady_clock;
 
-// Runs body as a fiber with 1, 2 and 4 workers.
-template <class Body>
-void on_fibers(Body body) {
-  for (const unsigned workers : {1U, 2U, 4U}) {
-    CAPTURE(workers);
-    tally held;
-    concur::run(with_workers(workers), [&] { body(held); });
-    CHECK(held.report() == "");
-  }
-}
-
 template <class Deed>
 bool is_cancelled_by(Deed deed) {
   try {
@@ -44,13 +34,11 @@ bool is_cancelled_by(Deed deed) {
   return false;
 }
 
-void sleep_long() { concur::this_fiber::sleep_for(hours(1)); }
-
 }  // namespace
 
 TEST_CASE("a cancelled scope raises at each checkpoint until it is left, whoever swallows it") {
   const nothing_left_over guard;
-  on_fibers([](tally& held) {
+  with_each_count([](tally& held) {
     {
       concur::cancel_scope scope;
       CONCUR_EXPECT(held, !scope.cancelled() && !concur::this_fiber::cancelled());
@@ -80,7 +68,7 @@ TEST_CASE("a cancelled scope raises at each checkpoint until it is left, whoever
 
 TEST_CASE("a scope catches its own cancellation, and passes on that of what surrounds it") {
   const nothing_left_over guard;
-  on_fibers([](tally& held) {
+  with_each_count([](tally& held) {
     concur::cancel_scope outer(concur::deferred);
     concur::cancel_scope inner(concur::deferred);
     bool is_behind_inner = false;
@@ -105,7 +93,7 @@ TEST_CASE("a scope catches its own cancellation, and passes on that of what surr
 
 TEST_CASE("run returns what the function returns, of any type, and passes other exceptions") {
   const nothing_left_over guard;
-  on_fibers([](tally& held) {
+  with_each_count([](tally& held) {
     int target = 1;
     const auto scope = [] { return concur::cancel_scope(concur::deferred); };
     CONCUR_EXPECT(held, scope().run([] { return std::string("text"); }).value() == "text");
@@ -127,7 +115,7 @@ TEST_CASE("run returns what the function returns, of any type, and passes other 
 
 TEST_CASE("a scope that was cancelled, or whose deadline passed, before it is entered raises at the first checkpoint") {
   const nothing_left_over guard;
-  on_fibers([](tally& held) {
+  with_each_count([](tally& held) {
     for (const bool by_deadline : {false, true}) {
       concur::cancel_scope scope(concur::deferred);
       if (by_deadline)
@@ -149,7 +137,7 @@ TEST_CASE("a scope that was cancelled, or whose deadline passed, before it is en
 
 TEST_CASE("of nested limits the earliest ends what is inside, and its own block says so") {
   const nothing_left_over guard;
-  on_fibers([](tally& held) {
+  with_each_count([](tally& held) {
     bool inner_said = false;
     bool outer_said = false;
     try {
@@ -178,7 +166,7 @@ TEST_CASE("of nested limits the earliest ends what is inside, and its own block 
 
 TEST_CASE("limits of zero, below zero and beyond all time") {
   const nothing_left_over guard;
-  on_fibers([](tally& held) {
+  with_each_count([](tally& held) {
     CONCUR_EXPECT(held, !concur::move_on_after(milliseconds(0), [] { concur::this_fiber::checkpoint(); }));
     CONCUR_EXPECT(held, !concur::move_on_after(hours(-1), [] { concur::this_fiber::checkpoint(); }));
     CONCUR_EXPECT(held, !concur::move_on_at((clock_type::time_point::min)(), [] { concur::this_fiber::checkpoint(); }));
@@ -193,7 +181,7 @@ TEST_CASE("limits of zero, below zero and beyond all time") {
 
 TEST_CASE("a deadline may be changed, also by others while somebody is parked below it") {
   const nothing_left_over guard;
-  on_fibers([](tally& held) {
+  with_each_count([](tally& held) {
     concur::cancel_scope scope(concur::deferred);
     CONCUR_EXPECT(held, scope.deadline() == (clock_type::time_point::max)());
     concur::event is_in;
@@ -252,7 +240,7 @@ TEST_CASE("a plain thread sets the deadline of a scope in which all workers slee
 
 TEST_CASE("what passes under a shield is felt when the shield goes") {
   const nothing_left_over guard;
-  on_fibers([](tally& held) {
+  with_each_count([](tally& held) {
     bool is_through = false;
     bool is_behind = false;
     CONCUR_EXPECT(held, !concur::move_on_after(milliseconds(1), [&] {
@@ -276,7 +264,7 @@ TEST_CASE("what passes under a shield is felt when the shield goes") {
 TEST_CASE(
     "a shield that is taken away wakes who is parked behind it, and one that is put up keeps the cancellation off") {
   const nothing_left_over guard;
-  on_fibers([](tally& held) {
+  with_each_count([](tally& held) {
     concur::cancel_scope outer(concur::deferred);
     concur::cancel_scope inner(concur::deferred);
     concur::with_nursery([&](concur::nursery& n) {
@@ -351,7 +339,7 @@ struct nursery_at_end {
 
 TEST_CASE("destructors that run for unwinding park, and are not cancelled but by limits of their own") {
   const nothing_left_over guard;
-  on_fibers([](tally& held) {
+  with_each_count([](tally& held) {
     for (const bool by_error : {false, true}) {
       bool has_parked = false;
       bool has_passed = false;

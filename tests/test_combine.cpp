@@ -1,4 +1,5 @@
 // test_combine.cpp - all, any and race: what comes back, who is cancelled, and what happens to results that come too late.
+#include "support/nursery.hpp"
 #include "support/tally.hpp"
 #include "support/test.hpp"
 
@@ -16,16 +17,6 @@ namespace {
 using std::chrono::hours;
 using std::chrono::microseconds;
 using std::chrono::milliseconds;
-
-template <class Body>
-void on_fibers(Body body) {
-  for (const unsigned workers : {1U, 2U, 4U}) {
-    CAPTURE(workers);
-    tally held;
-    concur::run(with_workers(workers), [&] { body(held); });
-    CHECK(held.report() == "");
-  }
-}
 
 // Sleeps until it is cancelled, and counts that.
 struct sleeper {
@@ -46,7 +37,7 @@ struct sleeper {
 
 TEST_CASE("all returns every result in the order of the functions, whatever their types") {
   const nothing_left_over guard;
-  on_fibers([](tally& held) {
+  with_each_count([](tally& held) {
     int target = 5;
     auto results = concur::all([] { return 1; }, [] { concur::this_fiber::sleep_for(microseconds(20)); },
                                [] { return std::make_unique<int>(3); }, [&]() -> int& { return target; });
@@ -63,7 +54,7 @@ TEST_CASE("all returns every result in the order of the functions, whatever thei
 
 TEST_CASE("all: the first failure cancels the others and is rethrown as its type") {
   const nothing_left_over guard;
-  on_fibers([](tally& held) {
+  with_each_count([](tally& held) {
     std::atomic<int> cancelled{0};
     const sleeper sleeps{cancelled};
     CONCUR_EXPECT(held, text_of<std::out_of_range>([&] {
@@ -84,7 +75,7 @@ TEST_CASE("all: the first failure cancels the others and is rethrown as its type
 
 TEST_CASE("any: the first success cancels the rest, and failures before it do not count") {
   const nothing_left_over guard;
-  on_fibers([](tally& held) {
+  with_each_count([](tally& held) {
     std::atomic<int> cancelled{0};
     const sleeper sleeps{cancelled};
     CONCUR_EXPECT(held, concur::any([]() -> int { throw std::runtime_error("no"); }, [&] { return sleeps(1); },
@@ -106,7 +97,7 @@ TEST_CASE("any: the first success cancels the rest, and failures before it do no
 
 TEST_CASE("any: when none succeeds, all failures arrive together, in the order of the functions") {
   const nothing_left_over guard;
-  on_fibers([](tally& held) {
+  with_each_count([](tally& held) {
     bool is_right = false;
     try {
       concur::any(
@@ -129,7 +120,7 @@ TEST_CASE("any: when none succeeds, all failures arrive together, in the order o
 
 TEST_CASE("race: the first to end decides, by a value or by an exception") {
   const nothing_left_over guard;
-  on_fibers([](tally& held) {
+  with_each_count([](tally& held) {
     std::atomic<int> cancelled{0};
     const sleeper sleeps{cancelled};
     CONCUR_EXPECT(held, concur::race([&] { return sleeps(1); }, [] { return 2; }) == 2);
@@ -142,7 +133,7 @@ TEST_CASE("race: the first to end decides, by a value or by an exception") {
 
 TEST_CASE("a cancellation from outside ends all three as `cancelled`, with every function ended") {
   const nothing_left_over guard;
-  on_fibers([](tally& held) {
+  with_each_count([](tally& held) {
     std::atomic<int> cancelled{0};
     const sleeper sleeps{cancelled};
     const auto one = [&] { return sleeps(1); };
@@ -155,11 +146,11 @@ TEST_CASE("a cancellation from outside ends all three as `cancelled`, with every
 
 namespace {
 
-struct counted {
-  explicit counted(std::atomic<int>& alive_in) : alive(&alive_in) { alive->fetch_add(1); }
-  counted(counted&& other) noexcept : alive(other.alive) { alive->fetch_add(1); }
-  counted& operator=(counted&&) = default;
-  ~counted() { alive->fetch_sub(1); }
+struct owned {
+  explicit owned(std::atomic<int>& alive_in) : alive(&alive_in) { alive->fetch_add(1); }
+  owned(owned&& other) noexcept : alive(other.alive) { alive->fetch_add(1); }
+  owned& operator=(owned&&) = default;
+  ~owned() { alive->fetch_sub(1); }
   std::atomic<int>* alive;
 };
 
@@ -171,10 +162,10 @@ TEST_CASE("any and race keep one result, and destroy those that come in the same
     std::atomic<int> alive{0};
     tally held;
     concur::run(with_workers(workers), [&] {
-      const auto make = [&] { return counted(alive); };
+      const auto make = [&] { return owned(alive); };
       for (int i = 0; i < (CONCUR_TSAN || CONCUR_ASAN ? 200 : 3000); ++i) {
-        const counted first = concur::any(make, make, make);
-        const counted second = concur::race(make, make, make);
+        const owned first = concur::any(make, make, make);
+        const owned second = concur::race(make, make, make);
         CONCUR_EXPECT(held, alive == 2);
       }
     });

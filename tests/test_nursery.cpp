@@ -1,5 +1,6 @@
 // test_nursery.cpp - nurseries: lives that nest, failures that surface as what they were, limits, start, async, and misuse.
 #include "support/companion.hpp"
+#include "support/nursery.hpp"
 #include "support/tally.hpp"
 #include "support/test.hpp"
 
@@ -18,18 +19,6 @@ namespace {
 using std::chrono::hours;
 using std::chrono::microseconds;
 using std::chrono::milliseconds;
-
-template <class Body>
-void on_fibers(Body body) {
-  for (const unsigned workers : {1U, 2U, 4U}) {
-    CAPTURE(workers);
-    tally held;
-    concur::run(with_workers(workers), [&] { body(held); });
-    CHECK(held.report() == "");
-  }
-}
-
-void sleep_long() { concur::this_fiber::sleep_for(hours(1)); }
 
 // No standard exception, and not to be copied away: what is caught must be what was thrown.
 struct own_error {
@@ -60,7 +49,7 @@ bool is_cancelled_by(Deed deed) {
 
 TEST_CASE("a nursery's block ends behind its last child, which may use what the block may use") {
   const nothing_left_over guard;
-  on_fibers([](tally& held) {
+  with_each_count([](tally& held) {
     std::vector<int> results(100);
     const int answer = concur::with_nursery([&](concur::nursery& n) {
       for (int i = 0; i < 100; ++i) {
@@ -84,7 +73,7 @@ TEST_CASE("a nursery's block ends behind its last child, which may use what the 
 
 TEST_CASE("a failing child cancels siblings and body, and comes out as the type it was thrown with") {
   const nothing_left_over guard;
-  on_fibers([](tally& held) {
+  with_each_count([](tally& held) {
     std::atomic<int> cancelled{0};
     const int number = number_of([&] {
       concur::with_nursery([&](concur::nursery& n) {
@@ -109,7 +98,7 @@ TEST_CASE("a failing child cancels siblings and body, and comes out as the type 
 
 TEST_CASE("all failures can be had, in order, and what was cancelled is none") {
   const nothing_left_over guard;
-  on_fibers([](tally& held) {
+  with_each_count([](tally& held) {
     concur::nursery n(concur::on_failure::keep_going);
     concur::channel<int> turns;
     for (int i = 0; i < 4; ++i) {
@@ -146,7 +135,7 @@ TEST_CASE("all failures can be had, in order, and what was cancelled is none") {
 
 TEST_CASE("cancelling a nursery ends its children and its body, and is no error for what is around it") {
   const nothing_left_over guard;
-  on_fibers([](tally& held) {
+  with_each_count([](tally& held) {
     bool is_behind = false;
     concur::with_nursery([&](concur::nursery& n) {
       n.go(sleep_long);
@@ -174,7 +163,7 @@ TEST_CASE("cancelling a nursery ends its children and its body, and is no error 
 
 TEST_CASE("a cancellation from outside reaches the children, and the block waits for them all the same") {
   const nothing_left_over guard;
-  on_fibers([](tally& held) {
+  with_each_count([](tally& held) {
     int cleaned = 0;
     bool is_behind = false;
     const bool has_returned = concur::move_on_after(milliseconds(1), [&] {
@@ -204,7 +193,7 @@ TEST_CASE("a cancellation from outside reaches the children, and the block waits
 
 TEST_CASE("a child may start siblings, and a thread children, while the nursery has not ended") {
   const nothing_left_over guard;
-  on_fibers([](tally& held) {
+  with_each_count([](tally& held) {
     std::atomic<int> count{0};
     std::thread outsider;
     concur::event is_done;
@@ -228,7 +217,7 @@ TEST_CASE("a child may start siblings, and a thread children, while the nursery 
 
 TEST_CASE("a child that is started in a cancelled nursery begins, and is cancelled at its first checkpoint") {
   const nothing_left_over guard;
-  on_fibers([](tally& held) {
+  with_each_count([](tally& held) {
     bool has_begun = false;
     bool is_behind = false;
     concur::with_nursery([&](concur::nursery& n) {
@@ -245,7 +234,7 @@ TEST_CASE("a child that is started in a cancelled nursery begins, and is cancell
 
 TEST_CASE("a limit bounds what runs, first come, first served; who is cancelled while it waits takes no place") {
   const nothing_left_over guard;
-  on_fibers([](tally& held) {
+  with_each_count([](tally& held) {
     std::atomic<int> running{0};
     std::atomic<int> most{0};
     std::vector<int> order;
@@ -293,7 +282,7 @@ TEST_CASE("a limit bounds what runs, first come, first served; who is cancelled 
 
 TEST_CASE("async gives the result or the error to its taker, and the error to the nursery as well") {
   const nothing_left_over guard;
-  on_fibers([](tally& held) {
+  with_each_count([](tally& held) {
     std::optional<concur::future<std::string>> late;
     concur::with_nursery([&](concur::nursery& n) {
       auto value = n.async([](int a, int b) { return a + b; }, 2, 3);
@@ -318,7 +307,7 @@ TEST_CASE("async gives the result or the error to its taker, and the error to th
 
 TEST_CASE("start returns what the child says when it is up, and takes its errors before that") {
   const nothing_left_over guard;
-  on_fibers([](tally& held) {
+  with_each_count([](tally& held) {
     concur::event stop;
     std::string twice;
     concur::with_nursery([&](concur::nursery& n) {
@@ -356,7 +345,7 @@ TEST_CASE("start returns what the child says when it is up, and takes its errors
 
 TEST_CASE("who is cancelled while it waits in start takes the child with it, and nobody else") {
   const nothing_left_over guard;
-  on_fibers([](tally& held) {
+  with_each_count([](tally& held) {
     bool was_cancelled = false;
     bool is_sibling_through = false;
     concur::event go_on;
@@ -380,7 +369,7 @@ TEST_CASE("who is cancelled while it waits in start takes the child with it, and
 
 TEST_CASE("a child that returns an error code fails by one that is not zero") {
   const nothing_left_over guard;
-  on_fibers([](tally& held) {
+  with_each_count([](tally& held) {
     const auto refused = std::make_error_code(std::errc::connection_refused);
     std::error_code caught;
     try {
@@ -459,7 +448,7 @@ TEST_CASE("a runtime that is cancelled when nurseries have come and gone touches
 
 TEST_CASE("a nursery's scope has a deadline and a shield like any other") {
   const nothing_left_over guard;
-  on_fibers([](tally& held) {
+  with_each_count([](tally& held) {
     std::atomic<int> ended{0};
     concur::with_nursery([&](concur::nursery& n) {
       n.scope().deadline(std::chrono::steady_clock::now() + milliseconds(1));

@@ -413,6 +413,10 @@ TEST_CASE("a child that returns an error code fails by one that is not zero") {
       scope.cancel();
       CONCUR_EXPECT(held, !n.start([](concur::started<int>&) { sleep_long(); }, ec));
       CONCUR_EXPECT(held, ec == std::errc::operation_canceled);
+      n.limit(8);
+      ec.clear();
+      CONCUR_EXPECT(held, !n.start([](concur::started<int>&) { sleep_long(); }, ec));
+      CONCUR_EXPECT(held, ec == std::errc::operation_canceled);
     });
   });
 }

@@ -118,7 +118,7 @@ class child_with_result : public member, public result_state<result_of<F>> {
   closure_room<F> closure_;
 };
 
-// Makes `function` a child of n. Null: the caller was cancelled while it waited for room.
+// Makes `function` a child of n. Null: the caller was cancelled, and n has a limit.
 template <template <class> class Payload, class F>
 auto start_child(nursery_core& n, F&& function) {
   using payload = Payload<std::decay_t<F>>;

@@ -86,7 +86,7 @@ class nursery_core : public nursery_part {
   // A block for a child; null when memory is exhausted.
   fiber* new_child() noexcept { return home_->new_fiber(own_worker()); }
   // Makes the prepared fiber a member and launches it; parks while there are as many as the limit. False: the caller was
-  // cancelled while it waited. Throws std::logic_error when the nursery has ended.
+  // cancelled, before or while it waited. Throws std::logic_error when the nursery has ended.
   bool admit(member& child, fiber* f);
   // A child's last step: the nursery may be gone afterwards.
   void dismiss(member& child) noexcept;
@@ -133,7 +133,7 @@ class nursery_core : public nursery_part {
   std::size_t running_ = 0;
   std::size_t limit_ = no_limit;
   waiter* host_note_ = nullptr;  // null, or it waits for the last child
-  failure_note first_;  // so that the first failure needs no memory
+  failure_note first_;           // so that the first failure needs no memory
   failure_note* last_ = nullptr;
   std::size_t failure_count_ = 0;
 };
@@ -186,7 +186,8 @@ CONCUR_INLINE bool nursery_core::admit(member& child, fiber* f) {
   lock.lock();
   if (limit_ != no_limit) {
     lock.unlock();
-    checkpoint();
+    worker* w = nullptr;
+    if (!checkpoint_quietly(w)) return false;
     lock.lock();
   }
   if (CONCUR_UNLIKELY(is_ended_)) {

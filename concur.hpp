@@ -7015,9 +7015,9 @@ inline bool computed_flag(const scope& s) noexcept {
   return s.was_called.load(std::memory_order_relaxed) || s.surroundings_cancelled();  // relaxed: see scope.hpp
 }
 
-// A scope is entered where all is cancelled already. No walk finds that anything changed there, and so none tells a token that
-// was asked for before.
-CONCUR_INLINE void tell_entered(scope& s) noexcept;  // cancel.hpp
+// For a cancelled scope that no walk comes to: nobody has entered it, or all was cancelled already where it is entered. Its token
+// may have been asked for before.
+CONCUR_INLINE void tell_alone(scope& s) noexcept;  // cancel.hpp
 
 }  // namespace detail
 CONCUR_NAMESPACE_END
@@ -7049,7 +7049,7 @@ CONCUR_INLINE void enter_scope(scope& s, fiber& f, bool is_shared) noexcept {
     note_flag(f);
   }
   if (CONCUR_LIKELY(!is_shared || !is_cancelled) || CONCUR_MUTANT_IS(246)) return;
-  tell_entered(s);
+  tell_alone(s);
 }
 
 CONCUR_INLINE bool leave_scope(scope& s) noexcept {
@@ -7291,7 +7291,7 @@ CONCUR_INLINE void cancellation::finish() noexcept {
 
 // --- causes ---
 
-CONCUR_INLINE void tell_entered(scope& s) noexcept {
+CONCUR_INLINE void tell_alone(scope& s) noexcept {
   cancellation act;
   act.tell_token(s);
   act.finish();
@@ -7330,13 +7330,10 @@ inline fiber* lock_owner(scope& s) noexcept {
 
 CONCUR_INLINE void cancel_scope_tree(scope& s) noexcept {
   if (s.was_called.exchange(true, std::memory_order_seq_cst)) return;  // seq_cst: see enter_scope
-  if (fiber* const f = lock_owner(s)) {
+  if (fiber* const f = lock_owner(s))
     spread(*f, s);
-    return;
-  }
-  cancellation act;
-  act.tell_token(s);
-  act.finish();
+  else
+    tell_alone(s);
 }
 
 CONCUR_INLINE void set_scope_shield(scope& s, bool is_shielded) noexcept {

@@ -205,7 +205,7 @@ CONCUR_INLINE void cancellation::finish() noexcept {
 
 // --- causes ---
 
-CONCUR_INLINE void tell_entered(scope& s) noexcept {
+CONCUR_INLINE void tell_alone(scope& s) noexcept {
   cancellation act;
   act.tell_token(s);
   act.finish();
@@ -244,13 +244,10 @@ inline fiber* lock_owner(scope& s) noexcept {
 
 CONCUR_INLINE void cancel_scope_tree(scope& s) noexcept {
   if (s.was_called.exchange(true, std::memory_order_seq_cst)) return;  // seq_cst: see enter_scope
-  if (fiber* const f = lock_owner(s)) {
+  if (fiber* const f = lock_owner(s))
     spread(*f, s);
-    return;
-  }
-  cancellation act;
-  act.tell_token(s);
-  act.finish();
+  else
+    tell_alone(s);
 }
 
 CONCUR_INLINE void set_scope_shield(scope& s, bool is_shielded) noexcept {

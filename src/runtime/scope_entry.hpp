@@ -47,9 +47,9 @@ inline bool computed_flag(const scope& s) noexcept {
   return s.was_called.load(std::memory_order_relaxed) || s.surroundings_cancelled();  // relaxed: see scope.hpp
 }
 
-// A scope is entered where all is cancelled already. No walk finds that anything changed there, and so none tells a token that
-// was asked for before.
-CONCUR_INLINE void tell_entered(scope& s) noexcept;  // cancel.hpp
+// For a cancelled scope that no walk comes to: nobody has entered it, or all was cancelled already where it is entered. Its token
+// may have been asked for before.
+CONCUR_INLINE void tell_alone(scope& s) noexcept;  // cancel.hpp
 
 }  // namespace detail
 CONCUR_NAMESPACE_END
@@ -83,7 +83,7 @@ CONCUR_INLINE void enter_scope(scope& s, fiber& f, bool is_shared) noexcept {
     note_flag(f);
   }
   if (CONCUR_LIKELY(!is_shared || !is_cancelled) || CONCUR_MUTANT_IS(246)) return;
-  tell_entered(s);
+  tell_alone(s);
 }
 
 CONCUR_INLINE bool leave_scope(scope& s) noexcept {

@@ -170,10 +170,16 @@
 #else
 #  define CONCUR_ABI_SANITIZER
 #endif
-#define CONCUR_ABI_JOIN_(a, b, c, d, e) a##b##c##d##e
-#define CONCUR_ABI_JOIN(a, b, c, d, e) CONCUR_ABI_JOIN_(a, b, c, d, e)
-#define CONCUR_ABI \
-  CONCUR_ABI_JOIN(v1, CONCUR_ABI_EXCEPTIONS, CONCUR_ABI_CHECKED, CONCUR_ABI_POLLER, CONCUR_ABI_SANITIZER)
+#if defined(CONCUR_EXPLORE)
+#  define CONCUR_ABI_EXPLORE _ex
+#else
+#  define CONCUR_ABI_EXPLORE
+#endif
+#define CONCUR_ABI_JOIN_(a, b, c, d, e, f) a##b##c##d##e##f
+#define CONCUR_ABI_JOIN(a, b, c, d, e, f) CONCUR_ABI_JOIN_(a, b, c, d, e, f)
+#define CONCUR_ABI                                                                                          \
+  CONCUR_ABI_JOIN(v1, CONCUR_ABI_EXCEPTIONS, CONCUR_ABI_CHECKED, CONCUR_ABI_POLLER, CONCUR_ABI_SANITIZER, \
+                  CONCUR_ABI_EXPLORE)
 
 // Default visibility also under -fvisibility=hidden: a program and its shared objects must agree on which worker a
 // thread is.
@@ -286,8 +292,9 @@ CONCUR_INLINE void default_on_fatal(const char* message) {
   std::fputs("\n", stderr);
 }
 
+// std::atomic: set once by the program; also in a class so early that the driver is not known.
 CONCUR_INLINE std::atomic<fatal_handler>& fatal_handler_cell() noexcept {
-  static std::atomic<fatal_handler> cell{nullptr};  // constant-initialised: no guard, no destructor
+  static std::atomic<fatal_handler> cell{nullptr};  // std::atomic: as above; constant-initialised: no guard, no destructor
   return cell;
 }
 
@@ -346,6 +353,100 @@ CONCUR_NAMESPACE_END
 
 #endif  // CONCUR_BODIES
 
+// base/driver.hpp - whoever makes the decisions that are left open, when it is not the machine.
+//
+// A concurrent program leaves much to chance: which thread runs next, what the clock says, which of several stores a
+// load sees. In production the machine decides, as cheaply as it can. An exploration (observe/explore.hpp) wants to
+// decide itself, all of it, from one seed, so that a failure seen once can be seen again. It then is the driver: one
+// thread plays all threads, and this is what the rest of the library asks it.
+//
+//   D1  While there is a driver, one thread of the process uses this library: the driver's. So nothing in here needs to
+//       be safe for several threads.
+//   D2  Each question is asked where its answer matters, and nowhere else. Where asking is dear compared with the
+//       decision (before each atomic operation, above all) it is asked only in builds with CONCUR_EXPLORE; where the
+//       decision costs a system call anyway (the clock, blocking, starting a thread) in every build.
+//   D3  Calls that may run other threads before they return are marked so. No lock of the driver's own is held then,
+//       and what they return is decided before anything else runs.
+//   D4  A driver throws nothing. A schedule that has failed is left by parking its threads for ever.
+
+#include <atomic>
+
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+// What is being decided.
+enum class choice : unsigned char {
+  next_fiber,   // which ready fiber runs
+  victim,       // whom an idle worker robs first
+  select_case,  // which of several ready cases
+  waiter,       // which of several waiters, where order is not promised
+  readiness,    // in which order events of one batch are given out, and how many at once
+  io_size,      // how many of the wanted bytes a read or write is asked for
+  io_error,     // whether a system call fails, and how
+  preemption,   // whether another thread runs now, between two steps of a protocol
+  next_thread,  // which thread runs when the present one cannot
+  stale_read,   // which of the stores that a load may see it sees
+  spurious,     // whether something that may fail or wake for no reason does
+};
+
+class driver {
+ public:
+  // A number below count, which is at least 1.
+  virtual std::uint32_t choose(choice what, std::uint32_t count) noexcept = 0;
+  // The time, in nanoseconds.
+  virtual std::int64_t now() noexcept = 0;
+
+  // --- threads ---
+
+  // Starts a thread that runs body(argument); returns its handle, null when it cannot be had.
+  virtual void* start_thread(void (*body)(void*), void* argument) noexcept = 0;
+  // Returns when that thread's body has returned. Runs others. The handle is then spent.
+  virtual void join_thread(void* handle) noexcept = 0;
+  // The calling thread waits for a few steps of another one. Runs others.
+  virtual void spin() noexcept = 0;
+  // Blocks the calling thread until wake(key), or until this time (INT64_MAX: never); false when the time came. `key` is
+  // any address that waker and sleeper share. Runs others.
+  virtual bool block(const void* key, std::int64_t until_ns) noexcept = 0;
+  virtual void wake(const void* key) noexcept = 0;
+
+  // --- memory; only with CONCUR_EXPLORE ---
+
+  // The calling thread is about to touch the word. Runs others.
+  virtual void before_access(const void* word) noexcept = 0;
+  // A load: `latest` is what the word holds; returns that, or what some earlier store left there that may still be seen.
+  virtual std::uint64_t after_load(const void* word, std::uint64_t latest, std::memory_order order) noexcept = 0;
+  // A store, or a read-modify-write, which always reads what was there last.
+  virtual void after_store(const void* word, std::uint64_t before, std::uint64_t after,
+                           std::memory_order order) noexcept = 0;
+  virtual void after_update(const void* word, std::uint64_t before, std::uint64_t after,
+                            std::memory_order order) noexcept = 0;
+  virtual void fence(std::memory_order order) noexcept = 0;
+  // Each thread passes a full fence (membarrier).
+  virtual void fence_all() noexcept = 0;
+  // A new object begins at this address: what was known of the address is void.
+  virtual void birth(const void* address) noexcept = 0;
+  // Memory that is not atomic is read or written; one thread at a time may do so, and the driver looks whether that is so.
+  virtual void plain_access(const void* address, bool is_write, const char* what) noexcept = 0;
+
+  // --- the runtime's own account; what must hold (only with CONCUR_EXPLORE) ---
+
+  // False ends the schedule as failed, with this text.
+  virtual void expect(bool holds, const char* what) noexcept = 0;
+
+ protected:
+  ~driver() = default;
+};
+
+// Set while one thread plays all (D1); null otherwise. std::atomic: this is what drives the others.
+inline std::atomic<driver*> current_driver{nullptr};
+
+CONCUR_FORCE_INLINE driver* driver_or_null() noexcept {
+  return current_driver.load(std::memory_order_relaxed);  // relaxed: D1
+}
+
+}  // namespace detail
+CONCUR_NAMESPACE_END
+
 // base/time.hpp - moments as nanoseconds on the steady clock, and arithmetic that stops at the ends instead of
 // wrapping.
 //
@@ -368,7 +469,9 @@ using nanoseconds_t = std::int64_t;
 inline constexpr nanoseconds_t never = (std::numeric_limits<nanoseconds_t>::max)();
 inline constexpr nanoseconds_t long_ago = (std::numeric_limits<nanoseconds_t>::min)();
 
+// The steady clock, or the driver's.
 inline nanoseconds_t now_ns() noexcept {
+  if (driver* d = driver_or_null()) return d->now();
   return std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now().time_since_epoch())
       .count();
 }
@@ -560,6 +663,190 @@ std::unique_ptr<maker<T>> new_maker(F&& function) {
 }  // namespace detail
 CONCUR_NAMESPACE_END
 
+// atomic/word.hpp - the words that threads share, and the one place where an exploration gets between them.
+//
+// The library's protocols are written with detail::atomic and detail::thread_fence. In an ordinary build these are
+// std::atomic and std::atomic_thread_fence, by name and in every other way. With CONCUR_EXPLORE each operation first
+// lets the driver (base/driver.hpp) run other threads, and then lets it say what a load sees: not only the last store,
+// but any that the memory order still permits. So a protocol is explored as it stands, not a copy of it written for a
+// checker.
+//
+//   W1  The word itself always holds what was stored last. A load may be told something older; a read-modify-write
+//       never is.
+//   W2  Without a driver a CONCUR_EXPLORE build does what an ordinary one does, an untaken branch later.
+//   W3  Memory that a protocol guards without being atomic (the slot of a queue) is announced with note_read and
+//       note_write where the guard is to be checked, and with note_birth where its object begins; they are nothing in an
+//       ordinary build.
+
+#include <cstring>
+
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+#if !defined(CONCUR_EXPLORE)
+
+template <class T>
+using atomic = std::atomic<T>;
+
+CONCUR_FORCE_INLINE void thread_fence(std::memory_order order) noexcept { std::atomic_thread_fence(order); }
+CONCUR_FORCE_INLINE void note_read(const void*, const char* = "") noexcept {}
+CONCUR_FORCE_INLINE void note_write(const void*, const char* = "") noexcept {}
+CONCUR_FORCE_INLINE void note_birth(const void*) noexcept {}
+
+#else
+
+inline void thread_fence(std::memory_order order) noexcept {
+  if (driver* d = driver_or_null()) d->fence(order);
+  std::atomic_thread_fence(order);
+}
+inline void note_read(const void* address, const char* what = "") noexcept {
+  if (driver* d = driver_or_null()) d->plain_access(address, false, what);
+}
+inline void note_write(const void* address, const char* what = "") noexcept {
+  if (driver* d = driver_or_null()) d->plain_access(address, true, what);
+}
+inline void note_birth(const void* address) noexcept {
+  if (driver* d = driver_or_null()) d->birth(address);
+}
+
+template <class T>
+class atomic {
+  static_assert(std::is_trivially_copyable<T>::value && sizeof(T) <= sizeof(std::uint64_t), "one word");
+
+ public:
+  static constexpr bool is_always_lock_free = std::atomic<T>::is_always_lock_free;
+
+  constexpr atomic() noexcept : atomic(T()) {}
+  constexpr atomic(T value) noexcept : word_(value) {
+    if (!__builtin_is_constant_evaluated()) note_birth(this);
+  }
+  atomic(const atomic&) = delete;
+  atomic& operator=(const atomic&) = delete;
+
+  T load(std::memory_order order = std::memory_order_seq_cst) const noexcept {
+    driver* const d = driver_or_null();
+    if (CONCUR_LIKELY(d == nullptr)) return word_.load(order);
+    d->before_access(this);
+    return of_bits(d->after_load(this, to_bits(latest()), order));
+  }
+
+  void store(T value, std::memory_order order = std::memory_order_seq_cst) noexcept {
+    driver* const d = driver_or_null();
+    if (CONCUR_LIKELY(d == nullptr)) return word_.store(value, order);
+    d->before_access(this);
+    const T before = latest();
+    set(value);
+    d->after_store(this, to_bits(before), to_bits(value), order);
+  }
+
+  T exchange(T value, std::memory_order order = std::memory_order_seq_cst) noexcept {
+    return update(
+        order, [&](T) { return value; }, [&] { return word_.exchange(value, order); });
+  }
+  template <class U>
+  T fetch_add(U more, std::memory_order order = std::memory_order_seq_cst) noexcept {
+    return update(
+        order, [&](T was) { return static_cast<T>(was + more); }, [&] { return word_.fetch_add(more, order); });
+  }
+  template <class U>
+  T fetch_sub(U less, std::memory_order order = std::memory_order_seq_cst) noexcept {
+    return update(
+        order, [&](T was) { return static_cast<T>(was - less); }, [&] { return word_.fetch_sub(less, order); });
+  }
+  T fetch_or(T bits, std::memory_order order = std::memory_order_seq_cst) noexcept {
+    return update(
+        order, [&](T was) { return static_cast<T>(was | bits); }, [&] { return word_.fetch_or(bits, order); });
+  }
+  T fetch_and(T bits, std::memory_order order = std::memory_order_seq_cst) noexcept {
+    return update(
+        order, [&](T was) { return static_cast<T>(was & bits); }, [&] { return word_.fetch_and(bits, order); });
+  }
+
+  bool compare_exchange_strong(T& expected, T wanted, std::memory_order success, std::memory_order failure) noexcept {
+    driver* const d = driver_or_null();
+    if (CONCUR_LIKELY(d == nullptr)) return word_.compare_exchange_strong(expected, wanted, success, failure);
+    d->before_access(this);
+    return compare(*d, expected, wanted, success, failure);
+  }
+  bool compare_exchange_strong(T& expected, T wanted, std::memory_order order = std::memory_order_seq_cst) noexcept {
+    return compare_exchange_strong(expected, wanted, order, without_release(order));
+  }
+  bool compare_exchange_weak(T& expected, T wanted, std::memory_order success, std::memory_order failure) noexcept {
+    driver* const d = driver_or_null();
+    if (CONCUR_LIKELY(d == nullptr)) return word_.compare_exchange_weak(expected, wanted, success, failure);
+    d->before_access(this);
+    // It may fail for nothing, as on machines with load-linked and store-conditional.
+    if (to_bits(latest()) == to_bits(expected) && d->choose(choice::spurious, 8) == 7) {
+      d->after_load(this, to_bits(expected), failure);
+      return false;
+    }
+    return compare(*d, expected, wanted, success, failure);
+  }
+  bool compare_exchange_weak(T& expected, T wanted, std::memory_order order = std::memory_order_seq_cst) noexcept {
+    return compare_exchange_weak(expected, wanted, order, without_release(order));
+  }
+
+  T operator=(T value) noexcept {
+    store(value);
+    return value;
+  }
+  operator T() const noexcept { return load(); }
+  T operator++(int) noexcept { return fetch_add(1); }
+  T operator++() noexcept { return static_cast<T>(fetch_add(1) + 1); }
+  T operator--() noexcept { return static_cast<T>(fetch_sub(1) - 1); }
+
+ private:
+  static std::uint64_t to_bits(T value) noexcept {
+    std::uint64_t bits = 0;
+    std::memcpy(&bits, &value, sizeof value);
+    return bits;
+  }
+  static T of_bits(std::uint64_t bits) noexcept {
+    T value;
+    std::memcpy(static_cast<void*>(&value), &bits, sizeof value);
+    return value;
+  }
+  static constexpr std::memory_order without_release(std::memory_order order) noexcept {
+    return order == std::memory_order_acq_rel
+               ? std::memory_order_acquire
+               : (order == std::memory_order_release ? std::memory_order_relaxed : order);
+  }
+  T latest() const noexcept { return word_.load(std::memory_order_relaxed); }    // relaxed: D1
+  void set(T value) noexcept { word_.store(value, std::memory_order_relaxed); }  // relaxed: D1
+
+  bool compare(driver& d, T& expected, T wanted, std::memory_order success, std::memory_order failure) noexcept {
+    const T was = latest();
+    if (to_bits(was) == to_bits(expected)) {
+      set(wanted);
+      d.after_update(this, to_bits(was), to_bits(wanted), success);
+      return true;
+    }
+    // What fails is a load, of the last store (W1): an older one that equals `expected` would have to succeed.
+    d.after_update(this, to_bits(was), to_bits(was), failure);
+    expected = was;
+    return false;
+  }
+
+  template <class F, class Plain>
+  T update(std::memory_order order, F f, Plain plain) noexcept {
+    driver* const d = driver_or_null();
+    if (CONCUR_LIKELY(d == nullptr)) return plain();
+    d->before_access(this);
+    const T was = latest();
+    const T now = f(was);
+    set(now);
+    d->after_update(this, to_bits(was), to_bits(now), order);
+    return was;
+  }
+
+  std::atomic<T> word_;
+};
+
+#endif
+
+}  // namespace detail
+CONCUR_NAMESPACE_END
+
 // atomic/spin_lock.hpp - a lock for a few instructions, in one word.
 //
 // It guards what is over sooner than a thread could be put to sleep: linking a waiter, moving one value. No parking
@@ -572,8 +859,6 @@ CONCUR_NAMESPACE_END
 //   K3  A holder may retire the lock: it leaves a number above 1 instead of 0, and nobody gets the lock any more.
 //       That store is the last touch, so who reads the number may free the memory: the state of a future ends that way.
 //   K4  A retired lock may be brought back by one compare-exchange from its number: an event is set and reset that way.
-
-#include <atomic>
 
 CONCUR_NAMESPACE_BEGIN
 namespace detail {
@@ -646,7 +931,7 @@ class spin_lock {
  private:
   void lock_slow() noexcept;
 
-  std::atomic<std::uint32_t> word_{0};
+  atomic<std::uint32_t> word_{0};
 };
 
 // Holds a lock for a scope. std::lock_guard would bring <mutex>, and with it a good part of a second of compile time.
@@ -722,7 +1007,7 @@ class shared_moment {
   void write(nanoseconds_t ns) noexcept { ns_.store(ns, std::memory_order_relaxed); }  // relaxed: see above
 
  private:
-  std::atomic<nanoseconds_t> ns_;
+  atomic<nanoseconds_t> ns_;
 #else
   nanoseconds_t read() const noexcept {
     lock_scope<spin_lock> held(lock_);
@@ -765,7 +1050,7 @@ namespace detail {
 enum class fence_mode : std::uint32_t { unknown = 0, symmetric = 1, asymmetric = 2 };
 
 // unknown until register_asymmetric_fence has run once in this process; symmetric and asymmetric are final.
-inline std::atomic<fence_mode> process_fence_mode{fence_mode::unknown};
+inline atomic<fence_mode> process_fence_mode{fence_mode::unknown};
 
 // Asks the kernel. Called when the first runtime starts, before any fence is used; harmless when repeated.
 CONCUR_INLINE void register_asymmetric_fence() noexcept;
@@ -773,14 +1058,14 @@ CONCUR_INLINE void heavy_fence() noexcept;
 
 CONCUR_FORCE_INLINE void light_fence() noexcept {
 #if CONCUR_TSAN || !defined(__linux__)
-  std::atomic_thread_fence(std::memory_order_seq_cst);  // seq_cst: this side of A1, where the other is no membarrier
+  thread_fence(std::memory_order_seq_cst);  // seq_cst: this side of A1, where the other is no membarrier
 #else
   // relaxed: written once, before the first worker starts.
   if (CONCUR_LIKELY(process_fence_mode.load(std::memory_order_relaxed) == fence_mode::asymmetric)) {
     std::atomic_signal_fence(
         std::memory_order_seq_cst);  // seq_cst: holds the compiler to A1; heavy_fence holds the core
   } else {
-    std::atomic_thread_fence(std::memory_order_seq_cst);  // seq_cst: this side of A1
+    thread_fence(std::memory_order_seq_cst);  // seq_cst: this side of A1
   }
 #endif
 }
@@ -818,7 +1103,7 @@ CONCUR_INLINE void heavy_fence() noexcept {
   if (process_fence_mode.load(std::memory_order_relaxed) == fence_mode::asymmetric &&
       syscall(SYS_membarrier, membarrier_private_expedited, 0, 0) == 0)
     return;
-  std::atomic_thread_fence(std::memory_order_seq_cst);  // seq_cst: the rare side of A1, with light_fence a full one too
+  thread_fence(std::memory_order_seq_cst);  // seq_cst: the rare side of A1, with light_fence a full one too
 }
 #  else
 CONCUR_INLINE void register_asymmetric_fence() noexcept {
@@ -826,7 +1111,7 @@ CONCUR_INLINE void register_asymmetric_fence() noexcept {
   process_fence_mode.store(fence_mode::symmetric, std::memory_order_relaxed);
 }
 CONCUR_INLINE void heavy_fence() noexcept {
-  std::atomic_thread_fence(std::memory_order_seq_cst);  // seq_cst: the rare side of A1
+  thread_fence(std::memory_order_seq_cst);  // seq_cst: the rare side of A1
 }
 #  endif
 
@@ -2262,8 +2547,6 @@ CONCUR_NAMESPACE_END
 // one on each side of a switch; hence a declaration of our own, a call that is never inlined, and a barrier behind
 // it.
 
-#include <cstring>
-
 CONCUR_NAMESPACE_BEGIN
 namespace detail {
 
@@ -2386,10 +2669,10 @@ CONCUR_INLINE void give_back_mprotect_places(std::size_t count) noexcept;
 // True while nobody wrote to these bytes of a canary. Reading them costs no memory.
 CONCUR_INLINE bool canary_is_zero(const char* low, std::size_t bytes) noexcept;
 
-// The places taken by all pools together.
+// The places taken by all pools together. std::atomic: a count of what the kernel gave, not of the protocol.
 inline std::atomic<std::size_t> mprotect_places_taken{0};
 
-// How many there are; 0: not read yet.
+// How many there are; 0: not read yet. std::atomic: as above.
 inline std::atomic<std::size_t> mprotect_places{0};
 
 }  // namespace detail
@@ -2733,7 +3016,7 @@ class stack_pool {
   void cool_down(temperature from, temperature to, std::size_t bytes_kept) noexcept;
 
   const stack_layout layout_;
-  std::atomic<stack_slab*> slabs_{nullptr};
+  atomic<stack_slab*> slabs_{nullptr};
 
   mutable spin_lock lock_;  // guards what follows
   stack* free_[temperatures] = {};
@@ -3083,6 +3366,7 @@ class thread_signal_stack {
 };
 
 // 0: off, 1: being installed, 2: on. Written by report_stack_overflows only.
+// std::atomic: read in a signal handler, where no driver may be asked.
 inline std::atomic<std::uint32_t> fault_report_state{0};
 inline std::atomic<fault_lookup> fault_lookup_function{nullptr};
 
@@ -3283,8 +3567,8 @@ class parker {
   bool took_token() noexcept;
   bool wait_parked(std::int64_t steady_ns) noexcept;
 
-  std::atomic<std::uint32_t> state_{empty};
-  static_assert(std::atomic<std::uint32_t>::is_always_lock_free, "a futex is a plain word");
+  atomic<std::uint32_t> state_{empty};
+  static_assert(atomic<std::uint32_t>::is_always_lock_free, "a futex is a plain word");
 
 #if defined(CONCUR_PARKER_PTHREAD)
   // A pthread_mutex_t and a pthread_cond_t, whose header has no place here. Sizes are asserted where the header is
@@ -3347,7 +3631,7 @@ struct futex_time {
 
 // Blocks while the word is `parked`; true when the time came. A bit set of all ones only serves to make the time
 // absolute.
-CONCUR_NOINLINE CONCUR_INLINE bool futex_wait_until(std::atomic<std::uint32_t>& word, std::uint32_t expected,
+CONCUR_NOINLINE CONCUR_INLINE bool futex_wait_until(atomic<std::uint32_t>& word, std::uint32_t expected,
                                                     std::int64_t steady_ns) noexcept {
   futex_time until{};
   const futex_time* until_or_never = nullptr;
@@ -3598,7 +3882,7 @@ class poller {
   [[maybe_unused]] int wake_write_fd_ = -1;        // the write end of the pipe
   [[maybe_unused]] bool coarse_timeouts_ = false;  // only milliseconds are to be had; found out by the first wait
   [[maybe_unused]] void* table_ = nullptr;         // what the poll backend watches
-  std::atomic<std::uint32_t> wake_pending_{0};
+  atomic<std::uint32_t> wake_pending_{0};
 };
 
 }  // namespace detail
@@ -4355,40 +4639,17 @@ CONCUR_NAMESPACE_END
 
 // runtime/seam.hpp - every choice the runtime leaves open, in one place.
 //
-// A scheduler is full of choices that no promise decides: whom to rob, which ready case of a select runs, what the
-// clock says, how many bytes a read gives. In production they are made as cheaply as possible. A test wants to make
-// them itself, all of them, from one seed: then a failure seen once can be seen again. So the runtime never decides
-// by itself; it asks here.
+// A scheduler is full of choices that no promise decides: whom to rob, which ready case of a select runs, how many bytes a
+// read gives. In production they are made as cheaply as possible. An exploration wants to make them itself, all of them,
+// from one seed: then a failure seen once can be seen again. So the runtime never decides by itself; it asks here.
 //
-//   C1  Whoever adds a choice whose outcome a user could observe adds it here, and asks through these functions.
-//   C2  With CONCUR_EXPLORE off a question costs what the bare decision costs; the driver does not exist.
+//   C1  Whoever adds a choice whose outcome a user could observe adds it to `choice` (base/driver.hpp), and asks through
+//       these functions.
+//   C2  Without a driver a question costs what the bare decision costs, and one untaken branch.
 //   C3  A driver answers on the thread that asks, does not park, and answers choose(n) with a number below n.
 
 CONCUR_NAMESPACE_BEGIN
 namespace detail {
-
-enum class choice : unsigned char {
-  next_fiber,   // which ready fiber runs
-  victim,       // whom an idle worker robs first
-  select_case,  // which of several ready cases
-  waiter,       // which of several waiters, where order is not promised
-  readiness,    // in which order events of one batch are given out
-  io_size,      // how many of the wanted bytes a read or write is asked for
-  io_error,     // whether a system call fails, and how
-  preemption,   // whether another worker runs now, between two steps of a protocol
-};
-
-#if defined(CONCUR_EXPLORE)
-class seam_driver {
- public:
-  virtual std::uint32_t choose(choice what, std::uint32_t count) noexcept = 0;
-  virtual nanoseconds_t now() noexcept = 0;
-
- protected:
-  ~seam_driver() = default;
-};
-inline seam_driver* current_seam_driver = nullptr;  // set while one thread drives everything
-#endif
 
 // xorshift64* (Vigna, "An experimental exploration of Marsaglia's xorshift generators, scrambled", 2016, section 3):
 // two dozen bits of good randomness in a few cycles. Not for secrets.
@@ -4416,18 +4677,9 @@ inline std::uint64_t thread_seed(const void* stack_address) noexcept {
 }
 
 // A number below count, which is at least 1.
-inline std::uint32_t seam_choose(random_source& random, [[maybe_unused]] choice what, std::uint32_t count) noexcept {
-#if defined(CONCUR_EXPLORE)
-  if (current_seam_driver != nullptr) return current_seam_driver->choose(what, count);
-#endif
+inline std::uint32_t seam_choose(random_source& random, choice what, std::uint32_t count) noexcept {
+  if (driver* d = driver_or_null(); CONCUR_UNLIKELY(d != nullptr)) return d->choose(what, count);
   return static_cast<std::uint32_t>((std::uint64_t{random.next()} * count) >> 32);
-}
-
-inline nanoseconds_t seam_now() noexcept {
-#if defined(CONCUR_EXPLORE)
-  if (current_seam_driver != nullptr) return current_seam_driver->now();
-#endif
-  return now_ns();
 }
 
 }  // namespace detail
@@ -4500,7 +4752,7 @@ enum class party_kind : unsigned char { fiber, thread };
 struct party {
   explicit party(party_kind kind_in) noexcept : kind(kind_in) {}
 
-  std::atomic<std::uint32_t> word{0};
+  atomic<std::uint32_t> word{0};
   outcome result = outcome::granted;
   party_kind kind;
 
@@ -4703,7 +4955,7 @@ struct token_listener {
   token_listener* next = nullptr;
   token_listener* prev = nullptr;
   void (*hear)(token_listener*) noexcept;
-  std::atomic<bool> is_called{false};  // it was taken off the list, and the call is not over; written by who cancels
+  atomic<bool> is_called{false};  // it was taken off the list, and the call is not over; written by who cancels
 };
 
 struct token_bridge {
@@ -4731,9 +4983,9 @@ class token_state {
   void forget(token_listener& who) noexcept;  // K2
 
   token_state* next_told = nullptr;   // of one cancellation's list (cancel.hpp)
-  std::atomic<bool> is_told{false};  // it is, or was, in such a list
+  atomic<bool> is_told{false};  // it is, or was, in such a list
   // What ties it to a std::stop_token; made at most once (cancel_token.hpp).
-  std::atomic<token_bridge*> bridge{nullptr};
+  atomic<token_bridge*> bridge{nullptr};
 
  private:
   void call_listeners() noexcept;
@@ -4742,8 +4994,8 @@ class token_state {
     if (token_bridge* const made = bridge.load(std::memory_order_relaxed)) made->free(made);
   }
 
-  std::atomic<std::uint32_t> holders_{1};
-  std::atomic<bool> is_cancelled_{false};
+  atomic<std::uint32_t> holders_{1};
+  atomic<bool> is_cancelled_{false};
   spin_lock lock_;
   intrusive_list<token_listener> listeners_;
 };
@@ -4859,16 +5111,16 @@ struct scope {
   // Whether the cancellation that is felt here is this scope's own: then it ends here (Trio's rule).
   bool is_origin() const noexcept { return is_effective() && !surroundings_cancelled(); }
 
-  std::atomic<bool> is_cancelled{false};
-  std::atomic<bool> was_called{false};   // somebody cancelled this very scope, or its deadline passed
-  std::atomic<bool> is_shielded{false};  // what surrounds it does not reach it
-  std::atomic<bool> was_raised{false};   // an operation below was told of its cancellation
+  atomic<bool> is_cancelled{false};
+  atomic<bool> was_called{false};   // somebody cancelled this very scope, or its deadline passed
+  atomic<bool> is_shielded{false};  // what surrounds it does not reach it
+  atomic<bool> was_raised{false};   // an operation below was told of its cancellation
   unsigned char outer_unwind_base = 0;   // the owner's, to be put back
-  std::atomic<fiber*> owner{nullptr};    // who has entered it; null: nobody yet, or it was left
-  std::atomic<scope*> parent{nullptr};
+  atomic<fiber*> owner{nullptr};    // who has entered it; null: nobody yet, or it was left
+  atomic<scope*> parent{nullptr};
   scope* inner = nullptr;                    // a walker's note; under the owner's lock
   nursery_part* below = nullptr;             // the fibers that live below it, if it is a nursery's
-  std::atomic<token_state*> token{nullptr};  // made when first asked for
+  atomic<token_state*> token{nullptr};  // made when first asked for
 };
 
 // A fiber as a child of a nursery. The first part of the fiber's payload.
@@ -4918,13 +5170,13 @@ inline constexpr std::size_t fiber_name_bytes = 24;
 struct fiber : party {
   fiber() noexcept : party(party_kind::fiber) {}
 
-  std::atomic<fiber_state> state{fiber_state::idle};
-  std::atomic<wait_reason> reason{wait_reason::none};
+  atomic<fiber_state> state{fiber_state::idle};
+  atomic<wait_reason> reason{wait_reason::none};
   // The present wait is not to be cancelled; written before the wait word, read behind it.
-  std::atomic<bool> is_deaf{false};
+  atomic<bool> is_deaf{false};
   // The flag of its innermost scope. Here, so that who publishes a wait may look at it although the fiber may be elsewhere by
   // then, and its scopes gone. Written by itself as it enters and leaves, and by who cancels; under scope_lock.
-  std::atomic<bool> is_cancelled{false};
+  atomic<bool> is_cancelled{false};
   bool is_started = false;         // it owns a stack, and ctx says where to go on
   unsigned char shield_depth = 0;  // above 0: cancellation is not raised
   std::uint16_t pin_depth = 0;     // how many pinned scopes it is in
@@ -4935,7 +5187,7 @@ struct fiber : party {
   fiber* next = nullptr;                       // the run queue's or the pool's link
   scheduler* owner = nullptr;                  // whose queues it goes to; gone with its runtime
   fiber_pool* pool = nullptr;                  // where the block came from, and outlives the runtime if it must
-  std::atomic<scope*> current_scope{nullptr};  // written by the fiber itself, or before it is ready
+  atomic<scope*> current_scope{nullptr};  // written by the fiber itself, or before it is ready
   stack* memory = nullptr;
   // Calls the closure and keeps what came of it; with an errno instead of 0, only notes that there was no stack for it.
   void (*entry)(fiber*, int refusal) noexcept = nullptr;
@@ -5361,12 +5613,12 @@ class run_queue {
   }
 
   static constexpr unsigned recent_in_a_row_limit = CONCUR_MUTANT_IS(14) ? ~0u : 3;
-  std::atomic<std::uint32_t> owner_inside_{0};  // 0, 1; written by the owner
-  std::atomic<std::uint32_t> thief_inside_{0};  // 0, 1; written by the thief that won it
-  std::atomic<std::uint32_t> head_;
-  std::atomic<std::uint32_t> tail_;
-  std::atomic<fiber*> recent_{nullptr};
-  std::atomic<std::uint32_t> pinned_count_{0};
+  atomic<std::uint32_t> owner_inside_{0};  // 0, 1; written by the owner
+  atomic<std::uint32_t> thief_inside_{0};  // 0, 1; written by the thief that won it
+  atomic<std::uint32_t> head_;
+  atomic<std::uint32_t> tail_;
+  atomic<fiber*> recent_{nullptr};
+  atomic<std::uint32_t> pinned_count_{0};
   unsigned recent_in_a_row_ = 0;
   unsigned turn_ = 0;
   intrusive_queue<fiber> pinned_;
@@ -5489,7 +5741,7 @@ class shared_queue {
   intrusive_queue<fiber> foreign_;
   intrusive_queue<fiber> aged_;
   nanoseconds_t aged_ns_ = 0;  // when the surplus was last made aged
-  std::atomic<std::uint32_t> count_{0};
+  atomic<std::uint32_t> count_{0};
 };
 
 }  // namespace detail
@@ -5588,7 +5840,7 @@ struct timer_entry {
 struct alarm : timer_entry {
   explicit alarm(void (*call_in)(alarm*) noexcept) noexcept : call(call_in) {}
   void (*call)(alarm*) noexcept;        // may not wait
-  std::atomic<bool> is_ringing{false};  // set under the wheel's lock
+  atomic<bool> is_ringing{false};  // set under the wheel's lock
 };
 
 class timer_wheel {
@@ -5638,7 +5890,7 @@ class timer_wheel {
 
   spin_lock lock_;
   tick_t elapsed_ = 0;
-  std::atomic<std::uint32_t> count_{0};
+  atomic<std::uint32_t> count_{0};
   shared_moment next_ns_;  // written under the lock
   std::uint64_t occupied_[ring_count] = {};
   intrusive_list<timer_entry> rings_[ring_count][slot_count];
@@ -5843,7 +6095,7 @@ class worker_counter {
   std::size_t get() const noexcept { return value_.load(std::memory_order_relaxed); }  // relaxed: a figure (T3)
 
  private:
-  std::atomic<std::size_t> value_{0};
+  std::atomic<std::size_t> value_{0};  // std::atomic: a figure, and at every switch
 };
 
 struct alignas(cache_line_bytes) worker {
@@ -5882,8 +6134,8 @@ struct alignas(cache_line_bytes) worker {
   worker_counter spawned, finished, steals, stolen_fibers, parks, polls;
 
   // --- where others reach in ---
-  alignas(cache_line_bytes) std::atomic<fiber*> inbox{nullptr};  // pinned fibers that became ready elsewhere; a stack
-  std::atomic<bool> may_take_recent{false};  // set by the monitor when `recent` lay for long, cleared by the robber
+  alignas(cache_line_bytes) atomic<fiber*> inbox{nullptr};  // pinned fibers that became ready elsewhere; a stack
+  atomic<bool> may_take_recent{false};  // set by the monitor when `recent` lay for long, cleared by the robber
   parker idle_parker;
   worker* idle_next = nullptr;  // the idle list's links; under its lock
   worker* idle_prev = nullptr;
@@ -6002,8 +6254,8 @@ class idle_set {
   spin_lock lock_;
   worker* first_ = nullptr;  // parker sleepers, last come first; then the poller's
   quiet_watch* watches_ = nullptr;
-  std::atomic<std::uint32_t> count_{0};
-  std::atomic<std::uint32_t> searchers_{0};
+  atomic<std::uint32_t> count_{0};
+  atomic<std::uint32_t> searchers_{0};
 };
 
 }  // namespace detail
@@ -6049,9 +6301,9 @@ class monitor {
   void look(scheduler& s, std::size_t* last_switches) noexcept;
 
   parker thread_;
-  std::atomic<bool> is_asleep_{
+  atomic<bool> is_asleep_{
       false};  // written by the monitor before it sleeps without limit, taken back by who wakes it
-  std::atomic<bool> is_stopping_{false};
+  atomic<bool> is_stopping_{false};
 };
 
 }  // namespace detail
@@ -6081,7 +6333,7 @@ CONCUR_NAMESPACE_END
 CONCUR_NAMESPACE_BEGIN
 namespace detail {
 
-// What ended runtimes left behind; touched when one begins or ends, never in between.
+// What ended runtimes left behind; touched when one begins or ends, never in between. std::atomic: figures.
 struct ledger {
   std::atomic<std::size_t> runtimes{0}, fibers{0}, timers{0}, descriptors{0}, stacks{0};
 };
@@ -6151,11 +6403,11 @@ class scheduler {
   scope root_scope;
   idle_set idle;
   monitor watch;
-  std::atomic<bool> is_stopping{false};
-  std::atomic<std::uint32_t> poll_owner{0};  // 1 while some thread is in, or about to be in, watcher.wait
-  std::atomic<std::uint32_t> foreign_spawned{0};
-  std::atomic<std::uint32_t> visitors{0};       // threads from outside that are making a fiber ready (R4)
-  std::atomic<std::uint32_t> watched_count{0};  // descriptors registered with watcher
+  atomic<bool> is_stopping{false};
+  atomic<std::uint32_t> poll_owner{0};  // 1 while some thread is in, or about to be in, watcher.wait
+  atomic<std::uint32_t> foreign_spawned{0};
+  atomic<std::uint32_t> visitors{0};       // threads from outside that are making a fiber ready (R4)
+  atomic<std::uint32_t> watched_count{0};  // descriptors registered with watcher
 
  private:
   friend class idle_set;
@@ -6944,7 +7196,7 @@ namespace detail {
 
 CONCUR_INLINE outcome wait_queue::wait(caller& me, void* value, nanoseconds_t deadline_ns,
                                        wait_reason reason) noexcept {
-  if (deadline_ns != never && deadline_ns <= seam_now()) {
+  if (deadline_ns != never && deadline_ns <= now_ns()) {
     lock.unlock();
     return outcome::timed_out;
   }
@@ -7042,7 +7294,7 @@ CONCUR_INLINE void enter_scope(scope& s, fiber& f, bool is_shared) noexcept {
     lock_scope<spin_lock> held(f.scope_lock);
     // seq_cst: with cancel_scope_tree, which writes was_called and then looks for the owner: one of the two sees the other.
     s.owner.store(&f, is_shared ? std::memory_order_seq_cst : std::memory_order_relaxed);  // relaxed: under the lock
-    if (is_shared) std::atomic_thread_fence(std::memory_order_seq_cst);                    // seq_cst: as above
+    if (is_shared) thread_fence(std::memory_order_seq_cst);                    // seq_cst: as above
     is_cancelled = computed_flag(s) && !CONCUR_MUTANT_IS(202);
     s.is_cancelled.store(is_cancelled, std::memory_order_relaxed);  // relaxed: under the lock
     f.current_scope.store(&s, std::memory_order_release);           // release: a walker follows it (cancel_all)
@@ -7247,7 +7499,7 @@ CONCUR_INLINE bool cancellation::mark_scope(scope& s) noexcept {
 }
 
 CONCUR_INLINE void cancellation::tell_token(scope& s) noexcept {
-  std::atomic_thread_fence(std::memory_order_seq_cst);  // seq_cst: with token_of, which writes the token, then looks
+  thread_fence(std::memory_order_seq_cst);  // seq_cst: with token_of, which writes the token, then looks
   token_state* const t = s.token.load(std::memory_order_acquire);  // acquire: pairs with token_of
   // relaxed: only who is first.
   if (t == nullptr || (t->is_told.exchange(true, std::memory_order_relaxed) && !CONCUR_MUTANT_IS(231))) return;
@@ -7354,7 +7606,7 @@ CONCUR_INLINE token_state* token_of(scope& s) noexcept {
       fresh->release();
   }
   t->hold();
-  std::atomic_thread_fence(std::memory_order_seq_cst);  // seq_cst: as above
+  thread_fence(std::memory_order_seq_cst);  // seq_cst: as above
   // relaxed: behind the fence.
   if (s.is_effective() || s.was_called.load(std::memory_order_relaxed)) t->cancel();
   return t;
@@ -7482,14 +7734,14 @@ CONCUR_INLINE void idle_set::wake_all(scheduler& s) noexcept {
 
 CONCUR_INLINE void idle_set::announce(scheduler& s) noexcept {
   if (!CONCUR_MUTANT_IS(3)) {
-    std::atomic_thread_fence(std::memory_order_seq_cst);  // seq_cst: F1; forbids that R1 and R2 both miss
+    thread_fence(std::memory_order_seq_cst);  // seq_cst: F1; forbids that R1 and R2 both miss
   }
   // relaxed: behind F1.
   if (count_.load(std::memory_order_relaxed) != 0 && searchers_.load(std::memory_order_relaxed) == 0) wake_one(s);
 }
 
 CONCUR_INLINE void idle_set::announce_to(scheduler& s, worker& home) noexcept {
-  std::atomic_thread_fence(std::memory_order_seq_cst);      // seq_cst: F1
+  thread_fence(std::memory_order_seq_cst);      // seq_cst: F1
   if (count_.load(std::memory_order_relaxed) == 0) return;  // relaxed: behind F1
   bool is_polling = false;
   {
@@ -7521,7 +7773,7 @@ CONCUR_INLINE void idle_set::end_search(scheduler& s, worker* w, bool has_found)
   // seq_cst: comes before the last look (R2) in the one order that F1 takes part in (I2).
   const bool was_last = searchers_.fetch_sub(1, std::memory_order_seq_cst) == 1;
   if (!has_found || !was_last) return;
-  std::atomic_thread_fence(std::memory_order_seq_cst);  // seq_cst: as F2, for the look of I3
+  thread_fence(std::memory_order_seq_cst);  // seq_cst: as F2, for the look of I3
   if (s.has_work_for(w, true)) announce(s);
 }
 
@@ -7531,17 +7783,17 @@ CONCUR_INLINE int idle_set::sleep_in_poller(scheduler& s, poll_event* events) no
   poll_until_ns_.write(s.next_timer_ns());
   if (!CONCUR_MUTANT_IS(57)) {
     // seq_cst: I5; either we see the timer, or its worker sees how long we sleep
-    std::atomic_thread_fence(std::memory_order_seq_cst);
+    thread_fence(std::memory_order_seq_cst);
   }
   const nanoseconds_t until = s.next_timer_ns();
-  const nanoseconds_t now = until == never ? 0 : seam_now();
+  const nanoseconds_t now = until == never ? 0 : now_ns();
   const int count = s.wait_events(events, until == never ? -1 : (until > now ? until - now : 0));
   poll_until_ns_.write(long_ago);
   return count;
 }
 
 CONCUR_INLINE void idle_set::hear_timer(scheduler& s, const timer_wheel& wheel) noexcept {
-  std::atomic_thread_fence(std::memory_order_seq_cst);  // seq_cst: I5, the other side
+  thread_fence(std::memory_order_seq_cst);  // seq_cst: I5, the other side
   if (wheel.next_ns() < poll_until_ns_.read()) s.watcher.wake();
 }
 
@@ -7557,7 +7809,7 @@ CONCUR_INLINE void idle_set::sleep(scheduler& s, worker* w, bool has_searched) n
     if (count_.load(std::memory_order_relaxed) == s.worker_count) report_quiet(s);  // relaxed: under the lock
   }
   if (!CONCUR_MUTANT_IS(4)) {
-    std::atomic_thread_fence(std::memory_order_seq_cst);  // seq_cst: F2; forbids that R1 and R2 both miss
+    thread_fence(std::memory_order_seq_cst);  // seq_cst: F2; forbids that R1 and R2 both miss
   }
   poll_event events[scheduler::events_at_once];
   int event_count = 0;
@@ -7616,7 +7868,7 @@ namespace detail {
 CONCUR_INLINE bool monitor::is_all_idle(const scheduler& s) const noexcept { return s.idle.count() == s.worker_count; }
 
 CONCUR_INLINE void monitor::nudge(scheduler&) noexcept {
-  std::atomic_thread_fence(std::memory_order_seq_cst);  // seq_cst: with the one in run, forbids that both looks miss
+  thread_fence(std::memory_order_seq_cst);  // seq_cst: with the one in run, forbids that both looks miss
   if (!is_asleep_.load(std::memory_order_relaxed)) return;                      // relaxed: behind the fence
   if (is_asleep_.exchange(false, std::memory_order_relaxed)) thread_.unpark();  // relaxed: unpark orders
 }
@@ -7643,7 +7895,7 @@ CONCUR_INLINE void monitor::look(scheduler& s, std::size_t* last_switches) noexc
   // relaxed: a look; a poll that starts now is as good.
   const bool is_unwatched = s.poll_owner.load(std::memory_order_relaxed) == 0;
   // Set on a worker that computes since then, while the sleeper in the poller knows only of later ones.
-  const bool has_overdue = s.next_timer_ns() <= seam_now() && !CONCUR_MUTANT_IS(71);
+  const bool has_overdue = s.next_timer_ns() <= now_ns() && !CONCUR_MUTANT_IS(71);
   if (s.idle.count() != 0) {
     if (wants_worker || has_stuck || is_unwatched || has_overdue) s.idle.wake_one(s);
   } else if (has_overdue && !CONCUR_MUTANT_IS(251)) {
@@ -7660,7 +7912,7 @@ CONCUR_INLINE void monitor::run(scheduler& s) noexcept {
     const bool is_idle = is_all_idle(s);
     if (is_idle && was_idle && !CONCUR_MUTANT_IS(53)) {
       is_asleep_.store(true, std::memory_order_relaxed);    // relaxed: the fence orders it
-      std::atomic_thread_fence(std::memory_order_seq_cst);  // seq_cst: see nudge
+      thread_fence(std::memory_order_seq_cst);  // seq_cst: see nudge
       if (is_all_idle(s)) thread_.park();
       is_asleep_.store(false, std::memory_order_relaxed);  // relaxed: only a hint to wakers
       was_idle = false;
@@ -7759,7 +8011,7 @@ CONCUR_INLINE nanoseconds_t scheduler::next_timer_ns() const noexcept {
 
 CONCUR_INLINE std::size_t scheduler::fire_timers() noexcept {
   if (next_timer_ns() == never) return 0;
-  const nanoseconds_t now = seam_now();
+  const nanoseconds_t now = now_ns();
   std::size_t count = 0;
   for (unsigned i = 0; i < worker_count; ++i) count += workers[i].timers.fire(now);
   return count;
@@ -7869,7 +8121,7 @@ CONCUR_INLINE fiber* scheduler::upkeep(worker* w) noexcept {
   constexpr nanoseconds_t interval_ns = 50'000;
   w->picks_to_upkeep = worker::upkeep_interval;
   empty_inbox(w);
-  const nanoseconds_t now = seam_now();
+  const nanoseconds_t now = now_ns();
   if (now - w->last_upkeep_ns >= interval_ns) {
     w->last_upkeep_ns = now;
     shared_.age(now);
@@ -8014,7 +8266,7 @@ CONCUR_INLINE scheduler::scheduler(const options& wanted)
     fail_system(ENOMEM, "concur::runtime: no memory for " + std::to_string(worker_count) + " workers");
   }
   workers = static_cast<worker*>(memory);
-  const nanoseconds_t now = seam_now();
+  const nanoseconds_t now = now_ns();
   for (unsigned i = 0; i < worker_count; ++i) {
     worker* w = ::new (static_cast<void*>(&workers[i])) worker(0x9E3779B97F4A7C15u * (i + 1));
     w->sched = this;
@@ -8123,11 +8375,11 @@ enum class descriptor_kind : unsigned char {
 
 struct descriptor_side {
   intrusive_list<waiter> waiting;
-  std::atomic<bool> is_busy{false};  // somebody waits or has the turn; written under the slot's lock
+  atomic<bool> is_busy{false};  // somebody waits or has the turn; written under the slot's lock
   bool has_turn = false;             // somebody was woken and is not through (G3)
   unsigned calls = 0;                // that are made now by who waited, or found news (G2); under the slot's lock
   // How often there was news, twice, plus one: never 0. Written under the lock.
-  std::atomic<std::uint32_t> news{1};
+  atomic<std::uint32_t> news{1};
 
   // acquire: pairs with note_news. What a call finds out comes after the look.
   std::uint32_t present_news() const noexcept { return news.load(std::memory_order_acquire); }
@@ -8144,13 +8396,13 @@ struct side_use {
 struct descriptor_slot {
   spin_lock lock;
   // G2. Even while the kernel closes the number. Written under the lock.
-  std::atomic<std::uint32_t> generation{1};
+  atomic<std::uint32_t> generation{1};
   scheduler* watched_by = nullptr;  // whose poller it is registered with
-  std::atomic<descriptor_kind> kind{descriptor_kind::unknown};
+  atomic<descriptor_kind> kind{descriptor_kind::unknown};
   // The reading side's news before a read of a stream which gave less than it was asked for. While there is no more, the next
   // read need not try (G5). Written by readers, who may be late: then it is old, and means nothing.
-  std::atomic<std::uint32_t> drained_at{0};
-  std::atomic<bool> has_ended{false};  // the end of the stream was announced; written under the lock
+  atomic<std::uint32_t> drained_at{0};
+  atomic<bool> has_ended{false};  // the end of the stream was announced; written under the lock
   descriptor_side sides[2];
 
   descriptor_side& side(direction d) noexcept { return sides[static_cast<unsigned>(d)]; }
@@ -8196,7 +8448,7 @@ namespace detail {
 
 // Block k holds the slots of 64 << k numbers: no number moves when the table grows, and none is out of reach.
 inline constexpr unsigned slot_blocks = 25;
-inline std::atomic<descriptor_slot*> slot_table[slot_blocks] = {};
+inline atomic<descriptor_slot*> slot_table[slot_blocks] = {};
 
 CONCUR_NOINLINE inline descriptor_slot* grow_slots(unsigned block) noexcept {
   descriptor_slot* fresh = new (std::nothrow) descriptor_slot[std::size_t{64} << block];
@@ -8685,9 +8937,9 @@ class mutex_core {
   void unlock_slow() noexcept;
   [[noreturn]] static void fail_stranger(const char* name);
 
-  std::atomic<std::uint32_t> word_{0};
+  atomic<std::uint32_t> word_{0};
   spin_lock queue_lock_;
-  std::atomic<const void*> owner_{nullptr};
+  atomic<const void*> owner_{nullptr};
   intrusive_list<waiter> queue_;
 };
 
@@ -8729,7 +8981,7 @@ CONCUR_INLINE outcome mutex_core::lock_slow(nanoseconds_t deadline_ns, const cha
   bool wants_handover = false;
   for (;;) {
     if (try_take(self)) return outcome::granted;
-    if (deadline_ns != never && deadline_ns <= seam_now()) return outcome::timed_out;  // M6
+    if (deadline_ns != never && deadline_ns <= now_ns()) return outcome::timed_out;  // M6
     queue_lock_.lock();
     if (!announce_waiting()) {
       queue_lock_.unlock();
@@ -8749,7 +9001,7 @@ CONCUR_INLINE outcome mutex_core::lock_slow(nanoseconds_t deadline_ns, const cha
       leave_queue(note);
       return result;
     }
-    const nanoseconds_t now = seam_now();
+    const nanoseconds_t now = now_ns();
     if (since == 0)
       since = now;
     else if (now - since >= patience_ns)
@@ -9080,9 +9332,9 @@ class shared_mutex {
   void serve(bool readers_first, detail::ended_waits& woken) noexcept;
   static void refuse_relock(bool is_holder);
 
-  std::atomic<std::uint32_t> word_{0};
+  detail::atomic<std::uint32_t> word_{0};
   detail::spin_lock queue_lock_;
-  std::atomic<const void*> owner_{nullptr};
+  detail::atomic<const void*> owner_{nullptr};
   detail::intrusive_list<detail::waiter> writers_;
   detail::intrusive_list<detail::waiter> readers_;
 };
@@ -9111,7 +9363,7 @@ CONCUR_INLINE bool shared_mutex::try_lock_shared() noexcept {
 
 CONCUR_INLINE detail::outcome shared_mutex::lock_slow(const void* self, detail::nanoseconds_t deadline_ns) {
   refuse_relock(is_held_by(self));
-  if (deadline_ns != detail::never && deadline_ns <= detail::seam_now()) return detail::outcome::timed_out;
+  if (deadline_ns != detail::never && deadline_ns <= detail::now_ns()) return detail::outcome::timed_out;
   detail::caller me(detail::this_worker());
   queue_lock_.lock();
   std::uint32_t word = word_.load(std::memory_order_relaxed);  // relaxed: the exchange decides
@@ -9133,7 +9385,7 @@ CONCUR_INLINE detail::outcome shared_mutex::lock_slow(const void* self, detail::
 
 CONCUR_INLINE detail::outcome shared_mutex::lock_shared_slow(detail::nanoseconds_t deadline_ns) {
   refuse_relock(is_held_by(detail::identity_of(detail::this_worker())));
-  if (deadline_ns != detail::never && deadline_ns <= detail::seam_now()) return detail::outcome::timed_out;
+  if (deadline_ns != detail::never && deadline_ns <= detail::now_ns()) return detail::outcome::timed_out;
   detail::caller me(detail::this_worker());
   queue_lock_.lock();
   std::uint32_t word = word_.load(std::memory_order_relaxed);  // relaxed: the exchange decides
@@ -9446,7 +9698,7 @@ CONCUR_INLINE detail::outcome condition_variable::entry::park(detail::nanosecond
     site.lock_.unlock();
     return detail::outcome::granted;
   }
-  if (deadline_ns != detail::never && deadline_ns <= detail::seam_now()) {
+  if (deadline_ns != detail::never && deadline_ns <= detail::now_ns()) {
     site.waiting_.erase(&note);
     site.lock_.unlock();
     return detail::outcome::timed_out;
@@ -9571,7 +9823,7 @@ class semaphore_core {
   void release_slow(std::ptrdiff_t n, std::ptrdiff_t limit);
   void serve(std::ptrdiff_t permits, ended_waits& woken) noexcept;
 
-  std::atomic<std::ptrdiff_t> word_;
+  atomic<std::ptrdiff_t> word_;
   wait_queue waiting_;
 };
 
@@ -9657,7 +9909,7 @@ CONCUR_INLINE outcome semaphore_core::acquire_slow(std::ptrdiff_t n, nanoseconds
   std::ptrdiff_t word = word_.load(std::memory_order_relaxed);  // relaxed: the exchange decides
   while (word >= 0) {
     const bool is_enough = word >= n;
-    if (!is_enough && deadline_ns != never && deadline_ns <= seam_now()) {
+    if (!is_enough && deadline_ns != never && deadline_ns <= now_ns()) {
       waiting_.lock.unlock();
       return outcome::timed_out;
     }
@@ -11045,7 +11297,7 @@ class channel_core {
   void take_tick() noexcept {
     if constexpr (tick_source<T>::is_possible) {
       if (CONCUR_LIKELY(ticks_.next_ns() == never) || is_closed_) return;
-      const nanoseconds_t now = seam_now();
+      const nanoseconds_t now = now_ns();
       if (ticks_.next_ns() > now) return;
       const T tick = ticks_.take(now);
       if (count_ == capacity_) return;
@@ -11079,7 +11331,7 @@ class channel_core {
 
   static bool has_no_time(nanoseconds_t deadline_ns) noexcept {
     if (CONCUR_LIKELY(deadline_ns == never)) return false;
-    return deadline_ns == without_parking || deadline_ns <= seam_now();
+    return deadline_ns == without_parking || deadline_ns <= now_ns();
   }
 
   static constexpr nanoseconds_t earlier(nanoseconds_t a, nanoseconds_t b) noexcept { return a < b ? a : b; }
@@ -11155,7 +11407,7 @@ class channel_core {
 
   spin_lock lock_;
   bool is_closed_ = false;
-  std::atomic<std::uint32_t> handles_{1};
+  atomic<std::uint32_t> handles_{1};
   T* ring_;
   std::size_t capacity_;
   std::size_t first_ = 0;
@@ -11733,7 +11985,7 @@ CONCUR_INLINE bool poll_room::wait(nanoseconds_t deadline_ns, std::size_t count)
     int timeout_ms = -1;
     if (deadline_ns != never) {
       constexpr nanoseconds_t longest_ns = 1'000'000'000'000;
-      const nanoseconds_t now = seam_now();
+      const nanoseconds_t now = now_ns();
       const nanoseconds_t rest_ns = deadline_ns <= now ? 0 : deadline_ns - now;
       timeout_ms = static_cast<int>(((rest_ns < longest_ns ? rest_ns : longest_ns) + 999'999) / 1'000'000);
     }
@@ -12082,7 +12334,7 @@ CONCUR_INLINE outcome run_select(const select_list& list, int& chosen_index) {
     {
       held_sites held(w, list.by_address, sites);
       deadline_ns = soonest_deadline(list, all);
-      const nanoseconds_t now = deadline_ns != never ? seam_now() : long_ago;
+      const nanoseconds_t now = deadline_ns != never ? now_ns() : long_ago;
       const answer found = take_one(list, w, now, held.served);
       if (found.taken != nullptr) {
         chosen_index = index_of(list, found.taken);
@@ -12658,7 +12910,7 @@ CONCUR_INLINE void run_due(due_list& due) noexcept {
 CONCUR_FORCE_INLINE outcome future_state::wait_from(worker* w, nanoseconds_t deadline_ns) noexcept {
   caller me(w);
   if (lock_.lock_unless_retired() == ready) return outcome::granted;
-  if (deadline_ns != never && deadline_ns <= seam_now() && !CONCUR_MUTANT_IS(149)) {
+  if (deadline_ns != never && deadline_ns <= now_ns() && !CONCUR_MUTANT_IS(149)) {
     lock_.unlock();
     return outcome::timed_out;
   }
@@ -13918,7 +14170,7 @@ CONCUR_INLINE void cancel_scope::begin_run(const char* what) {
 // Under timer_lock_, while entered. False: the deadline has passed.
 CONCUR_INLINE bool cancel_scope::arm() noexcept {
   if (deadline_ns_ == detail::never) return true;
-  if (deadline_ns_ <= detail::seam_now()) return false;
+  if (deadline_ns_ <= detail::now_ns()) return false;
   detail::scheduler* const home =
       core_.owner.load(std::memory_order_relaxed)->owner;  // relaxed: it cannot be left under timer_lock_
   detail::worker* const w = detail::this_worker();
@@ -14460,7 +14712,7 @@ class child_with_result : public member, public result_state<result_of<F>> {
     free_payload(this, who);
   }
 
-  std::atomic<std::uint32_t> holders_{2};  // Z2
+  atomic<std::uint32_t> holders_{2};  // Z2
   closure_room<F> closure_;
 };
 
@@ -14568,7 +14820,7 @@ class start_core {
     // acq_rel: publishes value or error. acquire on failure: the loser looks at what the winner wrote.
     return stage_.compare_exchange_strong(expected, to, std::memory_order_acq_rel, std::memory_order_acquire);
   }
-  std::atomic<start_stage> stage_{start_stage::waiting};
+  atomic<start_stage> stage_{start_stage::waiting};
 };
 
 template <class T>
@@ -15114,7 +15366,7 @@ class decision {
   bool is_taken() const noexcept { return is_taken_.load(std::memory_order_relaxed); }  // relaxed: behind the end
 
  private:
-  std::atomic<bool> is_taken_{false};
+  atomic<bool> is_taken_{false};
 };
 
 // One of any's functions.
@@ -15409,7 +15661,7 @@ class promise_base {
   promised<R>* state_;
   future<R> future_;  // until get_future() gives it away
   bool has_given_future_ = false;
-  std::atomic<bool> is_satisfied_{false};
+  atomic<bool> is_satisfied_{false};
 };
 
 }  // namespace detail
@@ -15940,7 +16192,7 @@ struct shared_end {
   void note_taken() noexcept { is_taken.store(true, std::memory_order_relaxed); }  // relaxed: as above
 
   future<R> end;
-  std::atomic<bool> is_taken{false};  // H2; an error that is there
+  atomic<bool> is_taken{false};  // H2; an error that is there
 };
 
 }  // namespace detail
@@ -16166,10 +16418,10 @@ class gathering {
 
   std::vector<note> notes_;
   std::size_t added_ = 0;
-  std::atomic<std::size_t> winner_{no_index};
+  atomic<std::size_t> winner_{no_index};
   bool wants_all_;
-  std::atomic<std::size_t> missing_;
-  std::atomic<std::size_t> holders_;
+  atomic<std::size_t> missing_;
+  atomic<std::size_t> holders_;
 };
 
 // Sequence: a tuple or vector of futures. Result: that, or a when_any_result of it.
@@ -16388,7 +16640,7 @@ inline void fire_overdue() noexcept {
   if (w == nullptr || w->current == nullptr || CONCUR_MUTANT_IS(250)) return;
   const nanoseconds_t next = w->timers.next_ns();
   if (next == never) return;
-  const nanoseconds_t now = seam_now();
+  const nanoseconds_t now = now_ns();
   if (CONCUR_UNLIKELY(next <= now)) fire_own_timers(w, now);
 }
 }  // namespace detail
@@ -16455,7 +16707,7 @@ CONCUR_INLINE void yield_thread() noexcept { sched_yield(); }
 CONCUR_INLINE void fire_own_timers(worker* w, nanoseconds_t now) noexcept { w->timers.fire(now); }
 
 CONCUR_INLINE outcome sleep_from(worker* w, nanoseconds_t deadline_ns) noexcept {
-  if (deadline_ns != never && deadline_ns <= seam_now()) {
+  if (deadline_ns != never && deadline_ns <= now_ns()) {
     if (w != nullptr)
       yield_fiber(w);
     else
@@ -16878,7 +17130,7 @@ template <class Op>
 io_result run_io(int fd, direction d, nanoseconds_t deadline_ns, Op op, std::size_t stream_bytes = 0) {
   worker* w = nullptr;
   if (CONCUR_UNLIKELY(!checkpoint_quietly(w))) return io_cancelled;
-  if (CONCUR_UNLIKELY(deadline_ns != never) && deadline_ns <= seam_now()) return -ETIMEDOUT;
+  if (CONCUR_UNLIKELY(deadline_ns != never) && deadline_ns <= now_ns()) return -ETIMEDOUT;
   if (CONCUR_UNLIKELY(w == nullptr)) return run_io_blocking(fd, d, deadline_ns, op);
   descriptor_slot* slot = slot_of(fd);
   if (CONCUR_UNLIKELY(slot == nullptr)) {  // most likely no descriptor at all: the call says so
@@ -17031,7 +17283,7 @@ CONCUR_NOINLINE CONCUR_INLINE int set_nonblocking(int fd) noexcept {
 // Asks at least once, also for a deadline that has passed.
 CONCUR_NOINLINE CONCUR_INLINE int poll_one(int fd, direction d, nanoseconds_t deadline_ns) noexcept {
   for (;;) {
-    const nanoseconds_t now = deadline_ns == never ? 0 : seam_now();
+    const nanoseconds_t now = deadline_ns == never ? 0 : now_ns();
     int timeout_ms = -1;
     if (deadline_ns <= now)
       timeout_ms = 0;
@@ -17375,7 +17627,7 @@ class unique_descriptor {
   }
 
  private:
-  std::atomic<int> fd_{-1};
+  atomic<int> fd_{-1};
 };
 
 // A contiguous container of bytes: has data() and size(), and its elements are one byte wide.

@@ -9,11 +9,13 @@
 // base: knows the compiler
 #include "base/config.hpp"
 #include "base/error.hpp"
+#include "base/driver.hpp"
 #include "base/time.hpp"
 #include "base/intrusive.hpp"
 #include "base/maker.hpp"
 
 // atomic: words that many threads touch
+#include "atomic/word.hpp"
 #include "atomic/spin_lock.hpp"
 #include "atomic/moment.hpp"
 

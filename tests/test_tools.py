@@ -54,7 +54,7 @@ struct queue {
     return head_.compare_exchange_strong(old, value, std::memory_order_acq_rel,
                                          std::memory_order_relaxed);
   }
-  std::atomic<int> head_{0};
+  atomic<int> head_{0};
 };
 // HERE
 
@@ -126,6 +126,9 @@ PLANTS = {
         ("src/runtime/queue.hpp", "int old = 0;", "int old = 0; ++head_;", "    int old = 0; ++head_;"),
         ("src/runtime/queue.hpp", "int old = 0;", "int old = 0; head_ = 1;", "    int old = 0; head_ = 1;"),
         ("src/runtime/queue.hpp", "int old = 0;", "int old = 0; head_ |= 1;", "    int old = 0; head_ |= 1;"),
+    ],
+    "seen_by_the_driver": [
+        ("src/runtime/queue.hpp", "// HERE", "inline std::atomic<int> one;", "inline std::atomic<int> one;"),
     ],
     "thread_locals": [
         ("src/runtime/queue.hpp", "// HERE", "thread_local int a;\nthread_local int b;", "thread_local int b;"),

@@ -196,9 +196,10 @@ def function_size(tree):
 
 ATOMIC = re.compile(
     r"(?:(?:\.|->)\s*(?:load|store|exchange|compare_exchange_weak|compare_exchange_strong|fetch_(?:add|sub|and|or|xor))"
-    r"|\batomic_(?:thread|signal)_fence)\s*\("
+    r"|\b(?:atomic_thread|atomic_signal|thread)_fence)\s*\("
 )
 ORDER = re.compile(r"memory_order(?:_|::)(relaxed|consume|acquire|release|acq_rel|seq_cst)\b|\b(\w*order\w*)\b")
+SHARED_WORDS = "atomic/word.hpp"
 NOTE = re.compile(r"\b(relaxed|acquire|release|acq_rel|seq_cst)\b[^:]*:\s*\S")
 
 
@@ -234,6 +235,8 @@ def note_for(text, index, last):
 def memory_order(tree):
     """Every atomic operation names its order, and a comment on or right above it says the same word and why."""
     for part, text in tree.parts.items():
+        if part == SHARED_WORDS:
+            continue  # whose orders are its callers'
         for index, line in enumerate(text.code):
             for match in ATOMIC.finditer(line):
                 given, last = arguments_of(text.code, index, match.end() - 1)
@@ -257,13 +260,27 @@ def implicit_order(tree):
     """No operator on an atomic: `count_ = 1`, `++count_` and the like are seq_cst without saying so."""
     for part, text in tree.parts.items():
         code = "\n".join(text.code)
-        for name in sorted(set(re.findall(r"\bstd::atomic<[^;()]*>\s+(\w+)\s*(?:\{[^{}]*\})?;", code))):
+        for name in sorted(set(re.findall(r"\batomic<[^;()]*>\s+(\w+)\s*(?:\{[^{}]*\})?;", code))):
             if re.search(rf"^\s*(?!return|using)[\w:]+[*&]?\s+{name}\s*(=[^;]*|\{{[^{{}}]*\}})?;", code, re.MULTILINE):
                 continue  # also declared without std::atomic, for another machine or another struct
             uses = rf"(\+\+|--)\s*{name}\b(?!\s*[.\[(-])|(?<![\w.]){name}\s*(\+\+|--|[-+&|^]?=(?!=))"
             for index, line in enumerate(text.code):
                 if re.search(uses, line) and not re.search(rf"\batomic<.*>\s+{name}\b", line):
                     tree.find(f"src/{part}", index + 1, "implicit_order", f"an operator on the atomic {name}: name the order")
+
+
+@rule
+def seen_by_the_driver(tree):
+    """detail::atomic and detail::thread_fence, which an exploration can drive; std's only with the reason beside it."""
+    for part, text in tree.parts.items():
+        if part == SHARED_WORDS:
+            continue
+        for index, line in enumerate(text.code):
+            if not re.search(r"\bstd::atomic(<|_thread_fence)", line):
+                continue
+            if "std::atomic:" not in note_for(text, index, index):
+                text_of_it = "use detail::atomic or detail::thread_fence, or say `std::atomic: why`"
+                tree.find(f"src/{part}", index + 1, "seen_by_the_driver", text_of_it)
 
 
 # --- what may stand where ---

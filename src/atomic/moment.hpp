@@ -6,9 +6,8 @@
 #ifndef CONCUR_ATOMIC_MOMENT_HPP
 #define CONCUR_ATOMIC_MOMENT_HPP
 
-#include <atomic>
-
 #include "atomic/spin_lock.hpp"
+#include "atomic/word.hpp"
 #include "base/config.hpp"
 #include "base/time.hpp"
 
@@ -24,7 +23,7 @@ class shared_moment {
   void write(nanoseconds_t ns) noexcept { ns_.store(ns, std::memory_order_relaxed); }  // relaxed: see above
 
  private:
-  std::atomic<nanoseconds_t> ns_;
+  atomic<nanoseconds_t> ns_;
 #else
   nanoseconds_t read() const noexcept {
     lock_scope<spin_lock> held(lock_);

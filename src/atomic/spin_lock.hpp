@@ -13,8 +13,7 @@
 #ifndef CONCUR_ATOMIC_SPIN_LOCK_HPP
 #define CONCUR_ATOMIC_SPIN_LOCK_HPP
 
-#include <atomic>
-
+#include "atomic/word.hpp"
 #include "base/config.hpp"
 
 CONCUR_NAMESPACE_BEGIN
@@ -88,7 +87,7 @@ class spin_lock {
  private:
   void lock_slow() noexcept;
 
-  std::atomic<std::uint32_t> word_{0};
+  atomic<std::uint32_t> word_{0};
 };
 
 // Holds a lock for a scope. std::lock_guard would bring <mutex>, and with it a good part of a second of compile time.

@@ -144,10 +144,16 @@
 #else
 #  define CONCUR_ABI_SANITIZER
 #endif
-#define CONCUR_ABI_JOIN_(a, b, c, d, e) a##b##c##d##e
-#define CONCUR_ABI_JOIN(a, b, c, d, e) CONCUR_ABI_JOIN_(a, b, c, d, e)
-#define CONCUR_ABI \
-  CONCUR_ABI_JOIN(v1, CONCUR_ABI_EXCEPTIONS, CONCUR_ABI_CHECKED, CONCUR_ABI_POLLER, CONCUR_ABI_SANITIZER)
+#if defined(CONCUR_EXPLORE)
+#  define CONCUR_ABI_EXPLORE _ex
+#else
+#  define CONCUR_ABI_EXPLORE
+#endif
+#define CONCUR_ABI_JOIN_(a, b, c, d, e, f) a##b##c##d##e##f
+#define CONCUR_ABI_JOIN(a, b, c, d, e, f) CONCUR_ABI_JOIN_(a, b, c, d, e, f)
+#define CONCUR_ABI                                                                                          \
+  CONCUR_ABI_JOIN(v1, CONCUR_ABI_EXCEPTIONS, CONCUR_ABI_CHECKED, CONCUR_ABI_POLLER, CONCUR_ABI_SANITIZER, \
+                  CONCUR_ABI_EXPLORE)
 
 // Default visibility also under -fvisibility=hidden: a program and its shared objects must agree on which worker a
 // thread is.

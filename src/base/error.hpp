@@ -90,8 +90,9 @@ CONCUR_INLINE void default_on_fatal(const char* message) {
   std::fputs("\n", stderr);
 }
 
+// std::atomic: set once by the program; also in a class so early that the driver is not known.
 CONCUR_INLINE std::atomic<fatal_handler>& fatal_handler_cell() noexcept {
-  static std::atomic<fatal_handler> cell{nullptr};  // constant-initialised: no guard, no destructor
+  static std::atomic<fatal_handler> cell{nullptr};  // std::atomic: as above; constant-initialised: no guard, no destructor
   return cell;
 }
 

@@ -15,6 +15,7 @@
 #include <limits>
 
 #include "base/config.hpp"
+#include "base/driver.hpp"
 
 CONCUR_NAMESPACE_BEGIN
 namespace detail {
@@ -24,7 +25,9 @@ using nanoseconds_t = std::int64_t;
 inline constexpr nanoseconds_t never = (std::numeric_limits<nanoseconds_t>::max)();
 inline constexpr nanoseconds_t long_ago = (std::numeric_limits<nanoseconds_t>::min)();
 
+// The steady clock, or the driver's.
 inline nanoseconds_t now_ns() noexcept {
+  if (driver* d = driver_or_null()) return d->now();
   return std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now().time_since_epoch())
       .count();
 }

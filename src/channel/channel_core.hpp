@@ -21,13 +21,13 @@
 #ifndef CONCUR_CHANNEL_CHANNEL_CORE_HPP
 #define CONCUR_CHANNEL_CHANNEL_CORE_HPP
 
-#include <atomic>
 #include <new>
 #include <optional>
 #include <type_traits>
 #include <utility>
 
 #include "atomic/spin_lock.hpp"
+#include "atomic/word.hpp"
 #include "base/config.hpp"
 #include "base/error.hpp"
 #include "base/intrusive.hpp"
@@ -230,7 +230,7 @@ class channel_core {
   void take_tick() noexcept {
     if constexpr (tick_source<T>::is_possible) {
       if (CONCUR_LIKELY(ticks_.next_ns() == never) || is_closed_) return;
-      const nanoseconds_t now = seam_now();
+      const nanoseconds_t now = now_ns();
       if (ticks_.next_ns() > now) return;
       const T tick = ticks_.take(now);
       if (count_ == capacity_) return;
@@ -264,7 +264,7 @@ class channel_core {
 
   static bool has_no_time(nanoseconds_t deadline_ns) noexcept {
     if (CONCUR_LIKELY(deadline_ns == never)) return false;
-    return deadline_ns == without_parking || deadline_ns <= seam_now();
+    return deadline_ns == without_parking || deadline_ns <= now_ns();
   }
 
   static constexpr nanoseconds_t earlier(nanoseconds_t a, nanoseconds_t b) noexcept { return a < b ? a : b; }
@@ -340,7 +340,7 @@ class channel_core {
 
   spin_lock lock_;
   bool is_closed_ = false;
-  std::atomic<std::uint32_t> handles_{1};
+  atomic<std::uint32_t> handles_{1};
   T* ring_;
   std::size_t capacity_;
   std::size_t first_ = 0;

@@ -330,7 +330,7 @@ CONCUR_INLINE outcome run_select(const select_list& list, int& chosen_index) {
     {
       held_sites held(w, list.by_address, sites);
       deadline_ns = soonest_deadline(list, all);
-      const nanoseconds_t now = deadline_ns != never ? seam_now() : long_ago;
+      const nanoseconds_t now = deadline_ns != never ? now_ns() : long_ago;
       const answer found = take_one(list, w, now, held.served);
       if (found.taken != nullptr) {
         chosen_index = index_of(list, found.taken);

@@ -61,7 +61,7 @@ CONCUR_INLINE bool poll_room::wait(nanoseconds_t deadline_ns, std::size_t count)
     int timeout_ms = -1;
     if (deadline_ns != never) {
       constexpr nanoseconds_t longest_ns = 1'000'000'000'000;
-      const nanoseconds_t now = seam_now();
+      const nanoseconds_t now = now_ns();
       const nanoseconds_t rest_ns = deadline_ns <= now ? 0 : deadline_ns - now;
       timeout_ms = static_cast<int>(((rest_ns < longest_ns ? rest_ns : longest_ns) + 999'999) / 1'000'000);
     }

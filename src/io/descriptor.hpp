@@ -90,7 +90,7 @@ template <class Op>
 io_result run_io(int fd, direction d, nanoseconds_t deadline_ns, Op op, std::size_t stream_bytes = 0) {
   worker* w = nullptr;
   if (CONCUR_UNLIKELY(!checkpoint_quietly(w))) return io_cancelled;
-  if (CONCUR_UNLIKELY(deadline_ns != never) && deadline_ns <= seam_now()) return -ETIMEDOUT;
+  if (CONCUR_UNLIKELY(deadline_ns != never) && deadline_ns <= now_ns()) return -ETIMEDOUT;
   if (CONCUR_UNLIKELY(w == nullptr)) return run_io_blocking(fd, d, deadline_ns, op);
   descriptor_slot* slot = slot_of(fd);
   if (CONCUR_UNLIKELY(slot == nullptr)) {  // most likely no descriptor at all: the call says so
@@ -249,7 +249,7 @@ CONCUR_NOINLINE CONCUR_INLINE int set_nonblocking(int fd) noexcept {
 // Asks at least once, also for a deadline that has passed.
 CONCUR_NOINLINE CONCUR_INLINE int poll_one(int fd, direction d, nanoseconds_t deadline_ns) noexcept {
   for (;;) {
-    const nanoseconds_t now = deadline_ns == never ? 0 : seam_now();
+    const nanoseconds_t now = deadline_ns == never ? 0 : now_ns();
     int timeout_ms = -1;
     if (deadline_ns <= now)
       timeout_ms = 0;

@@ -2,11 +2,11 @@
 #ifndef CONCUR_IO_SOCKET_HPP
 #define CONCUR_IO_SOCKET_HPP
 
-#include <atomic>
 #include <system_error>
 #include <type_traits>
 #include <utility>
 
+#include "atomic/word.hpp"
 #include "base/config.hpp"
 #include "io/address.hpp"
 #include "io/descriptor.hpp"
@@ -39,7 +39,7 @@ class unique_descriptor {
   }
 
  private:
-  std::atomic<int> fd_{-1};
+  atomic<int> fd_{-1};
 };
 
 // A contiguous container of bytes: has data() and size(), and its elements are one byte wide.

@@ -91,6 +91,7 @@ class thread_signal_stack {
 };
 
 // 0: off, 1: being installed, 2: on. Written by report_stack_overflows only.
+// std::atomic: read in a signal handler, where no driver may be asked.
 inline std::atomic<std::uint32_t> fault_report_state{0};
 inline std::atomic<fault_lookup> fault_lookup_function{nullptr};
 

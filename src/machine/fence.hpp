@@ -17,8 +17,7 @@
 #ifndef CONCUR_MACHINE_FENCE_HPP
 #define CONCUR_MACHINE_FENCE_HPP
 
-#include <atomic>
-
+#include "atomic/word.hpp"
 #include "base/config.hpp"
 
 CONCUR_NAMESPACE_BEGIN
@@ -27,7 +26,7 @@ namespace detail {
 enum class fence_mode : std::uint32_t { unknown = 0, symmetric = 1, asymmetric = 2 };
 
 // unknown until register_asymmetric_fence has run once in this process; symmetric and asymmetric are final.
-inline std::atomic<fence_mode> process_fence_mode{fence_mode::unknown};
+inline atomic<fence_mode> process_fence_mode{fence_mode::unknown};
 
 // Asks the kernel. Called when the first runtime starts, before any fence is used; harmless when repeated.
 CONCUR_INLINE void register_asymmetric_fence() noexcept;
@@ -35,14 +34,14 @@ CONCUR_INLINE void heavy_fence() noexcept;
 
 CONCUR_FORCE_INLINE void light_fence() noexcept {
 #if CONCUR_TSAN || !defined(__linux__)
-  std::atomic_thread_fence(std::memory_order_seq_cst);  // seq_cst: this side of A1, where the other is no membarrier
+  thread_fence(std::memory_order_seq_cst);  // seq_cst: this side of A1, where the other is no membarrier
 #else
   // relaxed: written once, before the first worker starts.
   if (CONCUR_LIKELY(process_fence_mode.load(std::memory_order_relaxed) == fence_mode::asymmetric)) {
     std::atomic_signal_fence(
         std::memory_order_seq_cst);  // seq_cst: holds the compiler to A1; heavy_fence holds the core
   } else {
-    std::atomic_thread_fence(std::memory_order_seq_cst);  // seq_cst: this side of A1
+    thread_fence(std::memory_order_seq_cst);  // seq_cst: this side of A1
   }
 #endif
 }
@@ -80,7 +79,7 @@ CONCUR_INLINE void heavy_fence() noexcept {
   if (process_fence_mode.load(std::memory_order_relaxed) == fence_mode::asymmetric &&
       syscall(SYS_membarrier, membarrier_private_expedited, 0, 0) == 0)
     return;
-  std::atomic_thread_fence(std::memory_order_seq_cst);  // seq_cst: the rare side of A1, with light_fence a full one too
+  thread_fence(std::memory_order_seq_cst);  // seq_cst: the rare side of A1, with light_fence a full one too
 }
 #  else
 CONCUR_INLINE void register_asymmetric_fence() noexcept {
@@ -88,7 +87,7 @@ CONCUR_INLINE void register_asymmetric_fence() noexcept {
   process_fence_mode.store(fence_mode::symmetric, std::memory_order_relaxed);
 }
 CONCUR_INLINE void heavy_fence() noexcept {
-  std::atomic_thread_fence(std::memory_order_seq_cst);  // seq_cst: the rare side of A1
+  thread_fence(std::memory_order_seq_cst);  // seq_cst: the rare side of A1
 }
 #  endif
 

@@ -28,9 +28,9 @@
 #ifndef CONCUR_MACHINE_PARKER_HPP
 #define CONCUR_MACHINE_PARKER_HPP
 
-#include <atomic>
 #include <cstdint>
 
+#include "atomic/word.hpp"
 #include "base/config.hpp"
 
 // CONCUR_PARKER_PTHREAD asks for the portable form on Linux too, so that its tests run where there is only Linux.
@@ -72,8 +72,8 @@ class parker {
   bool took_token() noexcept;
   bool wait_parked(std::int64_t steady_ns) noexcept;
 
-  std::atomic<std::uint32_t> state_{empty};
-  static_assert(std::atomic<std::uint32_t>::is_always_lock_free, "a futex is a plain word");
+  atomic<std::uint32_t> state_{empty};
+  static_assert(atomic<std::uint32_t>::is_always_lock_free, "a futex is a plain word");
 
 #if defined(CONCUR_PARKER_PTHREAD)
   // A pthread_mutex_t and a pthread_cond_t, whose header has no place here. Sizes are asserted where the header is
@@ -141,7 +141,7 @@ struct futex_time {
 
 // Blocks while the word is `parked`; true when the time came. A bit set of all ones only serves to make the time
 // absolute.
-CONCUR_NOINLINE CONCUR_INLINE bool futex_wait_until(std::atomic<std::uint32_t>& word, std::uint32_t expected,
+CONCUR_NOINLINE CONCUR_INLINE bool futex_wait_until(atomic<std::uint32_t>& word, std::uint32_t expected,
                                                     std::int64_t steady_ns) noexcept {
   futex_time until{};
   const futex_time* until_or_never = nullptr;

@@ -26,9 +26,9 @@
 #ifndef CONCUR_MACHINE_POLLER_HPP
 #define CONCUR_MACHINE_POLLER_HPP
 
-#include <atomic>
 #include <cstdint>
 
+#include "atomic/word.hpp"
 #include "base/config.hpp"
 
 CONCUR_NAMESPACE_BEGIN
@@ -109,7 +109,7 @@ class poller {
   [[maybe_unused]] int wake_write_fd_ = -1;        // the write end of the pipe
   [[maybe_unused]] bool coarse_timeouts_ = false;  // only milliseconds are to be had; found out by the first wait
   [[maybe_unused]] void* table_ = nullptr;         // what the poll backend watches
-  std::atomic<std::uint32_t> wake_pending_{0};
+  atomic<std::uint32_t> wake_pending_{0};
 };
 
 }  // namespace detail

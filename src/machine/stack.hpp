@@ -22,10 +22,10 @@
 #ifndef CONCUR_MACHINE_STACK_HPP
 #define CONCUR_MACHINE_STACK_HPP
 
-#include <atomic>
 #include <cstddef>
 
 #include "atomic/spin_lock.hpp"
+#include "atomic/word.hpp"
 #include "base/config.hpp"
 #include "machine/stack_guard.hpp"
 #include "machine/stack_slab.hpp"
@@ -84,7 +84,7 @@ class stack_pool {
   void cool_down(temperature from, temperature to, std::size_t bytes_kept) noexcept;
 
   const stack_layout layout_;
-  std::atomic<stack_slab*> slabs_{nullptr};
+  atomic<stack_slab*> slabs_{nullptr};
 
   mutable spin_lock lock_;  // guards what follows
   stack* free_[temperatures] = {};

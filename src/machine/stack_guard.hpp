@@ -51,10 +51,10 @@ CONCUR_INLINE void give_back_mprotect_places(std::size_t count) noexcept;
 // True while nobody wrote to these bytes of a canary. Reading them costs no memory.
 CONCUR_INLINE bool canary_is_zero(const char* low, std::size_t bytes) noexcept;
 
-// The places taken by all pools together.
+// The places taken by all pools together. std::atomic: a count of what the kernel gave, not of the protocol.
 inline std::atomic<std::size_t> mprotect_places_taken{0};
 
-// How many there are; 0: not read yet.
+// How many there are; 0: not read yet. std::atomic: as above.
 inline std::atomic<std::size_t> mprotect_places{0};
 
 }  // namespace detail

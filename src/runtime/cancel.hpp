@@ -23,6 +23,7 @@
 #define CONCUR_RUNTIME_CANCEL_HPP
 
 #include "atomic/spin_lock.hpp"
+#include "atomic/word.hpp"
 #include "base/config.hpp"
 #include "runtime/scope.hpp"
 #include "runtime/scope_entry.hpp"
@@ -161,7 +162,7 @@ CONCUR_INLINE bool cancellation::mark_scope(scope& s) noexcept {
 }
 
 CONCUR_INLINE void cancellation::tell_token(scope& s) noexcept {
-  std::atomic_thread_fence(std::memory_order_seq_cst);  // seq_cst: with token_of, which writes the token, then looks
+  thread_fence(std::memory_order_seq_cst);  // seq_cst: with token_of, which writes the token, then looks
   token_state* const t = s.token.load(std::memory_order_acquire);  // acquire: pairs with token_of
   // relaxed: only who is first.
   if (t == nullptr || (t->is_told.exchange(true, std::memory_order_relaxed) && !CONCUR_MUTANT_IS(231))) return;
@@ -268,7 +269,7 @@ CONCUR_INLINE token_state* token_of(scope& s) noexcept {
       fresh->release();
   }
   t->hold();
-  std::atomic_thread_fence(std::memory_order_seq_cst);  // seq_cst: as above
+  thread_fence(std::memory_order_seq_cst);  // seq_cst: as above
   // relaxed: behind the fence.
   if (s.is_effective() || s.was_called.load(std::memory_order_relaxed)) t->cancel();
   return t;

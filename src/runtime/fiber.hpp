@@ -21,9 +21,8 @@
 #ifndef CONCUR_RUNTIME_FIBER_HPP
 #define CONCUR_RUNTIME_FIBER_HPP
 
-#include <atomic>
-
 #include "atomic/spin_lock.hpp"
+#include "atomic/word.hpp"
 #include "base/config.hpp"
 #include "machine/context.hpp"
 #include "machine/exception_state.hpp"
@@ -47,13 +46,13 @@ inline constexpr std::size_t fiber_name_bytes = 24;
 struct fiber : party {
   fiber() noexcept : party(party_kind::fiber) {}
 
-  std::atomic<fiber_state> state{fiber_state::idle};
-  std::atomic<wait_reason> reason{wait_reason::none};
+  atomic<fiber_state> state{fiber_state::idle};
+  atomic<wait_reason> reason{wait_reason::none};
   // The present wait is not to be cancelled; written before the wait word, read behind it.
-  std::atomic<bool> is_deaf{false};
+  atomic<bool> is_deaf{false};
   // The flag of its innermost scope. Here, so that who publishes a wait may look at it although the fiber may be elsewhere by
   // then, and its scopes gone. Written by itself as it enters and leaves, and by who cancels; under scope_lock.
-  std::atomic<bool> is_cancelled{false};
+  atomic<bool> is_cancelled{false};
   bool is_started = false;         // it owns a stack, and ctx says where to go on
   unsigned char shield_depth = 0;  // above 0: cancellation is not raised
   std::uint16_t pin_depth = 0;     // how many pinned scopes it is in
@@ -64,7 +63,7 @@ struct fiber : party {
   fiber* next = nullptr;                       // the run queue's or the pool's link
   scheduler* owner = nullptr;                  // whose queues it goes to; gone with its runtime
   fiber_pool* pool = nullptr;                  // where the block came from, and outlives the runtime if it must
-  std::atomic<scope*> current_scope{nullptr};  // written by the fiber itself, or before it is ready
+  atomic<scope*> current_scope{nullptr};  // written by the fiber itself, or before it is ready
   stack* memory = nullptr;
   // Calls the closure and keeps what came of it; with an errno instead of 0, only notes that there was no stack for it.
   void (*entry)(fiber*, int refusal) noexcept = nullptr;

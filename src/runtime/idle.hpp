@@ -30,10 +30,9 @@
 #ifndef CONCUR_RUNTIME_IDLE_HPP
 #define CONCUR_RUNTIME_IDLE_HPP
 
-#include <atomic>
-
 #include "atomic/moment.hpp"
 #include "atomic/spin_lock.hpp"
+#include "atomic/word.hpp"
 #include "base/config.hpp"
 #include "base/intrusive.hpp"
 #include "machine/poller.hpp"
@@ -90,8 +89,8 @@ class idle_set {
   spin_lock lock_;
   worker* first_ = nullptr;  // parker sleepers, last come first; then the poller's
   quiet_watch* watches_ = nullptr;
-  std::atomic<std::uint32_t> count_{0};
-  std::atomic<std::uint32_t> searchers_{0};
+  atomic<std::uint32_t> count_{0};
+  atomic<std::uint32_t> searchers_{0};
 };
 
 }  // namespace detail

@@ -2,6 +2,7 @@
 #ifndef CONCUR_RUNTIME_IDLE_SLEEP_HPP
 #define CONCUR_RUNTIME_IDLE_SLEEP_HPP
 
+#include "atomic/word.hpp"
 #include "base/config.hpp"
 #include "runtime/idle.hpp"
 #include "runtime/scheduler.hpp"
@@ -88,14 +89,14 @@ CONCUR_INLINE void idle_set::wake_all(scheduler& s) noexcept {
 
 CONCUR_INLINE void idle_set::announce(scheduler& s) noexcept {
   if (!CONCUR_MUTANT_IS(3)) {
-    std::atomic_thread_fence(std::memory_order_seq_cst);  // seq_cst: F1; forbids that R1 and R2 both miss
+    thread_fence(std::memory_order_seq_cst);  // seq_cst: F1; forbids that R1 and R2 both miss
   }
   // relaxed: behind F1.
   if (count_.load(std::memory_order_relaxed) != 0 && searchers_.load(std::memory_order_relaxed) == 0) wake_one(s);
 }
 
 CONCUR_INLINE void idle_set::announce_to(scheduler& s, worker& home) noexcept {
-  std::atomic_thread_fence(std::memory_order_seq_cst);      // seq_cst: F1
+  thread_fence(std::memory_order_seq_cst);      // seq_cst: F1
   if (count_.load(std::memory_order_relaxed) == 0) return;  // relaxed: behind F1
   bool is_polling = false;
   {
@@ -127,7 +128,7 @@ CONCUR_INLINE void idle_set::end_search(scheduler& s, worker* w, bool has_found)
   // seq_cst: comes before the last look (R2) in the one order that F1 takes part in (I2).
   const bool was_last = searchers_.fetch_sub(1, std::memory_order_seq_cst) == 1;
   if (!has_found || !was_last) return;
-  std::atomic_thread_fence(std::memory_order_seq_cst);  // seq_cst: as F2, for the look of I3
+  thread_fence(std::memory_order_seq_cst);  // seq_cst: as F2, for the look of I3
   if (s.has_work_for(w, true)) announce(s);
 }
 
@@ -137,17 +138,17 @@ CONCUR_INLINE int idle_set::sleep_in_poller(scheduler& s, poll_event* events) no
   poll_until_ns_.write(s.next_timer_ns());
   if (!CONCUR_MUTANT_IS(57)) {
     // seq_cst: I5; either we see the timer, or its worker sees how long we sleep
-    std::atomic_thread_fence(std::memory_order_seq_cst);
+    thread_fence(std::memory_order_seq_cst);
   }
   const nanoseconds_t until = s.next_timer_ns();
-  const nanoseconds_t now = until == never ? 0 : seam_now();
+  const nanoseconds_t now = until == never ? 0 : now_ns();
   const int count = s.wait_events(events, until == never ? -1 : (until > now ? until - now : 0));
   poll_until_ns_.write(long_ago);
   return count;
 }
 
 CONCUR_INLINE void idle_set::hear_timer(scheduler& s, const timer_wheel& wheel) noexcept {
-  std::atomic_thread_fence(std::memory_order_seq_cst);  // seq_cst: I5, the other side
+  thread_fence(std::memory_order_seq_cst);  // seq_cst: I5, the other side
   if (wheel.next_ns() < poll_until_ns_.read()) s.watcher.wake();
 }
 
@@ -163,7 +164,7 @@ CONCUR_INLINE void idle_set::sleep(scheduler& s, worker* w, bool has_searched) n
     if (count_.load(std::memory_order_relaxed) == s.worker_count) report_quiet(s);  // relaxed: under the lock
   }
   if (!CONCUR_MUTANT_IS(4)) {
-    std::atomic_thread_fence(std::memory_order_seq_cst);  // seq_cst: F2; forbids that R1 and R2 both miss
+    thread_fence(std::memory_order_seq_cst);  // seq_cst: F2; forbids that R1 and R2 both miss
   }
   poll_event events[scheduler::events_at_once];
   int event_count = 0;

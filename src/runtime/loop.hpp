@@ -53,7 +53,7 @@ CONCUR_INLINE nanoseconds_t scheduler::next_timer_ns() const noexcept {
 
 CONCUR_INLINE std::size_t scheduler::fire_timers() noexcept {
   if (next_timer_ns() == never) return 0;
-  const nanoseconds_t now = seam_now();
+  const nanoseconds_t now = now_ns();
   std::size_t count = 0;
   for (unsigned i = 0; i < worker_count; ++i) count += workers[i].timers.fire(now);
   return count;
@@ -163,7 +163,7 @@ CONCUR_INLINE fiber* scheduler::upkeep(worker* w) noexcept {
   constexpr nanoseconds_t interval_ns = 50'000;
   w->picks_to_upkeep = worker::upkeep_interval;
   empty_inbox(w);
-  const nanoseconds_t now = seam_now();
+  const nanoseconds_t now = now_ns();
   if (now - w->last_upkeep_ns >= interval_ns) {
     w->last_upkeep_ns = now;
     shared_.age(now);
@@ -308,7 +308,7 @@ CONCUR_INLINE scheduler::scheduler(const options& wanted)
     fail_system(ENOMEM, "concur::runtime: no memory for " + std::to_string(worker_count) + " workers");
   }
   workers = static_cast<worker*>(memory);
-  const nanoseconds_t now = seam_now();
+  const nanoseconds_t now = now_ns();
   for (unsigned i = 0; i < worker_count; ++i) {
     worker* w = ::new (static_cast<void*>(&workers[i])) worker(0x9E3779B97F4A7C15u * (i + 1));
     w->sched = this;

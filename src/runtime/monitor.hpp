@@ -19,8 +19,7 @@
 #ifndef CONCUR_RUNTIME_MONITOR_HPP
 #define CONCUR_RUNTIME_MONITOR_HPP
 
-#include <atomic>
-
+#include "atomic/word.hpp"
 #include "base/config.hpp"
 #include "machine/parker.hpp"
 
@@ -45,9 +44,9 @@ class monitor {
   void look(scheduler& s, std::size_t* last_switches) noexcept;
 
   parker thread_;
-  std::atomic<bool> is_asleep_{
+  atomic<bool> is_asleep_{
       false};  // written by the monitor before it sleeps without limit, taken back by who wakes it
-  std::atomic<bool> is_stopping_{false};
+  atomic<bool> is_stopping_{false};
 };
 
 }  // namespace detail

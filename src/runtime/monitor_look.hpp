@@ -2,6 +2,7 @@
 #ifndef CONCUR_RUNTIME_MONITOR_LOOK_HPP
 #define CONCUR_RUNTIME_MONITOR_LOOK_HPP
 
+#include "atomic/word.hpp"
 #include "base/config.hpp"
 #include "runtime/monitor.hpp"
 #include "runtime/scheduler.hpp"
@@ -16,7 +17,7 @@ namespace detail {
 CONCUR_INLINE bool monitor::is_all_idle(const scheduler& s) const noexcept { return s.idle.count() == s.worker_count; }
 
 CONCUR_INLINE void monitor::nudge(scheduler&) noexcept {
-  std::atomic_thread_fence(std::memory_order_seq_cst);  // seq_cst: with the one in run, forbids that both looks miss
+  thread_fence(std::memory_order_seq_cst);  // seq_cst: with the one in run, forbids that both looks miss
   if (!is_asleep_.load(std::memory_order_relaxed)) return;                      // relaxed: behind the fence
   if (is_asleep_.exchange(false, std::memory_order_relaxed)) thread_.unpark();  // relaxed: unpark orders
 }
@@ -43,7 +44,7 @@ CONCUR_INLINE void monitor::look(scheduler& s, std::size_t* last_switches) noexc
   // relaxed: a look; a poll that starts now is as good.
   const bool is_unwatched = s.poll_owner.load(std::memory_order_relaxed) == 0;
   // Set on a worker that computes since then, while the sleeper in the poller knows only of later ones.
-  const bool has_overdue = s.next_timer_ns() <= seam_now() && !CONCUR_MUTANT_IS(71);
+  const bool has_overdue = s.next_timer_ns() <= now_ns() && !CONCUR_MUTANT_IS(71);
   if (s.idle.count() != 0) {
     if (wants_worker || has_stuck || is_unwatched || has_overdue) s.idle.wake_one(s);
   } else if (has_overdue && !CONCUR_MUTANT_IS(251)) {
@@ -60,7 +61,7 @@ CONCUR_INLINE void monitor::run(scheduler& s) noexcept {
     const bool is_idle = is_all_idle(s);
     if (is_idle && was_idle && !CONCUR_MUTANT_IS(53)) {
       is_asleep_.store(true, std::memory_order_relaxed);    // relaxed: the fence orders it
-      std::atomic_thread_fence(std::memory_order_seq_cst);  // seq_cst: see nudge
+      thread_fence(std::memory_order_seq_cst);  // seq_cst: see nudge
       if (is_all_idle(s)) thread_.park();
       is_asleep_.store(false, std::memory_order_relaxed);  // relaxed: only a hint to wakers
       was_idle = false;

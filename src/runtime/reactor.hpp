@@ -33,10 +33,10 @@
 #ifndef CONCUR_RUNTIME_REACTOR_HPP
 #define CONCUR_RUNTIME_REACTOR_HPP
 
-#include <atomic>
 #include <utility>
 
 #include "atomic/spin_lock.hpp"
+#include "atomic/word.hpp"
 #include "base/config.hpp"
 #include "base/intrusive.hpp"
 #include "runtime/scheduler.hpp"
@@ -57,11 +57,11 @@ enum class descriptor_kind : unsigned char {
 
 struct descriptor_side {
   intrusive_list<waiter> waiting;
-  std::atomic<bool> is_busy{false};  // somebody waits or has the turn; written under the slot's lock
+  atomic<bool> is_busy{false};  // somebody waits or has the turn; written under the slot's lock
   bool has_turn = false;             // somebody was woken and is not through (G3)
   unsigned calls = 0;                // that are made now by who waited, or found news (G2); under the slot's lock
   // How often there was news, twice, plus one: never 0. Written under the lock.
-  std::atomic<std::uint32_t> news{1};
+  atomic<std::uint32_t> news{1};
 
   // acquire: pairs with note_news. What a call finds out comes after the look.
   std::uint32_t present_news() const noexcept { return news.load(std::memory_order_acquire); }
@@ -78,13 +78,13 @@ struct side_use {
 struct descriptor_slot {
   spin_lock lock;
   // G2. Even while the kernel closes the number. Written under the lock.
-  std::atomic<std::uint32_t> generation{1};
+  atomic<std::uint32_t> generation{1};
   scheduler* watched_by = nullptr;  // whose poller it is registered with
-  std::atomic<descriptor_kind> kind{descriptor_kind::unknown};
+  atomic<descriptor_kind> kind{descriptor_kind::unknown};
   // The reading side's news before a read of a stream which gave less than it was asked for. While there is no more, the next
   // read need not try (G5). Written by readers, who may be late: then it is old, and means nothing.
-  std::atomic<std::uint32_t> drained_at{0};
-  std::atomic<bool> has_ended{false};  // the end of the stream was announced; written under the lock
+  atomic<std::uint32_t> drained_at{0};
+  atomic<bool> has_ended{false};  // the end of the stream was announced; written under the lock
   descriptor_side sides[2];
 
   descriptor_side& side(direction d) noexcept { return sides[static_cast<unsigned>(d)]; }
@@ -134,7 +134,7 @@ namespace detail {
 
 // Block k holds the slots of 64 << k numbers: no number moves when the table grows, and none is out of reach.
 inline constexpr unsigned slot_blocks = 25;
-inline std::atomic<descriptor_slot*> slot_table[slot_blocks] = {};
+inline atomic<descriptor_slot*> slot_table[slot_blocks] = {};
 
 CONCUR_NOINLINE inline descriptor_slot* grow_slots(unsigned block) noexcept {
   descriptor_slot* fresh = new (std::nothrow) descriptor_slot[std::size_t{64} << block];

@@ -24,9 +24,8 @@
 #ifndef CONCUR_RUNTIME_RUN_QUEUE_HPP
 #define CONCUR_RUNTIME_RUN_QUEUE_HPP
 
-#include <atomic>
-
 #include "atomic/spin_lock.hpp"
+#include "atomic/word.hpp"
 #include "base/config.hpp"
 #include "base/intrusive.hpp"
 #include "machine/fence.hpp"
@@ -170,12 +169,12 @@ class run_queue {
   }
 
   static constexpr unsigned recent_in_a_row_limit = CONCUR_MUTANT_IS(14) ? ~0u : 3;
-  std::atomic<std::uint32_t> owner_inside_{0};  // 0, 1; written by the owner
-  std::atomic<std::uint32_t> thief_inside_{0};  // 0, 1; written by the thief that won it
-  std::atomic<std::uint32_t> head_;
-  std::atomic<std::uint32_t> tail_;
-  std::atomic<fiber*> recent_{nullptr};
-  std::atomic<std::uint32_t> pinned_count_{0};
+  atomic<std::uint32_t> owner_inside_{0};  // 0, 1; written by the owner
+  atomic<std::uint32_t> thief_inside_{0};  // 0, 1; written by the thief that won it
+  atomic<std::uint32_t> head_;
+  atomic<std::uint32_t> tail_;
+  atomic<fiber*> recent_{nullptr};
+  atomic<std::uint32_t> pinned_count_{0};
   unsigned recent_in_a_row_ = 0;
   unsigned turn_ = 0;
   intrusive_queue<fiber> pinned_;

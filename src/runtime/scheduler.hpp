@@ -25,6 +25,7 @@
 #include <exception>
 
 #include "atomic/spin_lock.hpp"
+#include "atomic/word.hpp"
 #include "base/config.hpp"
 #include "base/error.hpp"
 #include "machine/poller.hpp"
@@ -38,7 +39,7 @@
 CONCUR_NAMESPACE_BEGIN
 namespace detail {
 
-// What ended runtimes left behind; touched when one begins or ends, never in between.
+// What ended runtimes left behind; touched when one begins or ends, never in between. std::atomic: figures.
 struct ledger {
   std::atomic<std::size_t> runtimes{0}, fibers{0}, timers{0}, descriptors{0}, stacks{0};
 };
@@ -108,11 +109,11 @@ class scheduler {
   scope root_scope;
   idle_set idle;
   monitor watch;
-  std::atomic<bool> is_stopping{false};
-  std::atomic<std::uint32_t> poll_owner{0};  // 1 while some thread is in, or about to be in, watcher.wait
-  std::atomic<std::uint32_t> foreign_spawned{0};
-  std::atomic<std::uint32_t> visitors{0};       // threads from outside that are making a fiber ready (R4)
-  std::atomic<std::uint32_t> watched_count{0};  // descriptors registered with watcher
+  atomic<bool> is_stopping{false};
+  atomic<std::uint32_t> poll_owner{0};  // 1 while some thread is in, or about to be in, watcher.wait
+  atomic<std::uint32_t> foreign_spawned{0};
+  atomic<std::uint32_t> visitors{0};       // threads from outside that are making a fiber ready (R4)
+  atomic<std::uint32_t> watched_count{0};  // descriptors registered with watcher
 
  private:
   friend class idle_set;

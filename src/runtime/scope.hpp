@@ -29,8 +29,7 @@
 #ifndef CONCUR_RUNTIME_SCOPE_HPP
 #define CONCUR_RUNTIME_SCOPE_HPP
 
-#include <atomic>
-
+#include "atomic/word.hpp"
 #include "base/config.hpp"
 #include "base/intrusive.hpp"
 #include "runtime/token_state.hpp"
@@ -62,16 +61,16 @@ struct scope {
   // Whether the cancellation that is felt here is this scope's own: then it ends here (Trio's rule).
   bool is_origin() const noexcept { return is_effective() && !surroundings_cancelled(); }
 
-  std::atomic<bool> is_cancelled{false};
-  std::atomic<bool> was_called{false};   // somebody cancelled this very scope, or its deadline passed
-  std::atomic<bool> is_shielded{false};  // what surrounds it does not reach it
-  std::atomic<bool> was_raised{false};   // an operation below was told of its cancellation
+  atomic<bool> is_cancelled{false};
+  atomic<bool> was_called{false};   // somebody cancelled this very scope, or its deadline passed
+  atomic<bool> is_shielded{false};  // what surrounds it does not reach it
+  atomic<bool> was_raised{false};   // an operation below was told of its cancellation
   unsigned char outer_unwind_base = 0;   // the owner's, to be put back
-  std::atomic<fiber*> owner{nullptr};    // who has entered it; null: nobody yet, or it was left
-  std::atomic<scope*> parent{nullptr};
+  atomic<fiber*> owner{nullptr};    // who has entered it; null: nobody yet, or it was left
+  atomic<scope*> parent{nullptr};
   scope* inner = nullptr;                    // a walker's note; under the owner's lock
   nursery_part* below = nullptr;             // the fibers that live below it, if it is a nursery's
-  std::atomic<token_state*> token{nullptr};  // made when first asked for
+  atomic<token_state*> token{nullptr};  // made when first asked for
 };
 
 // A fiber as a child of a nursery. The first part of the fiber's payload.

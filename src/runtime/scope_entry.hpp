@@ -10,6 +10,7 @@
 #define CONCUR_RUNTIME_SCOPE_ENTRY_HPP
 
 #include "atomic/spin_lock.hpp"
+#include "atomic/word.hpp"
 #include "base/config.hpp"
 #include "runtime/scope.hpp"
 #include "runtime/wait_queue.hpp"
@@ -76,7 +77,7 @@ CONCUR_INLINE void enter_scope(scope& s, fiber& f, bool is_shared) noexcept {
     lock_scope<spin_lock> held(f.scope_lock);
     // seq_cst: with cancel_scope_tree, which writes was_called and then looks for the owner: one of the two sees the other.
     s.owner.store(&f, is_shared ? std::memory_order_seq_cst : std::memory_order_relaxed);  // relaxed: under the lock
-    if (is_shared) std::atomic_thread_fence(std::memory_order_seq_cst);                    // seq_cst: as above
+    if (is_shared) thread_fence(std::memory_order_seq_cst);                    // seq_cst: as above
     is_cancelled = computed_flag(s) && !CONCUR_MUTANT_IS(202);
     s.is_cancelled.store(is_cancelled, std::memory_order_relaxed);  // relaxed: under the lock
     f.current_scope.store(&s, std::memory_order_release);           // release: a walker follows it (cancel_all)

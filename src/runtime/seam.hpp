@@ -1,44 +1,22 @@
 // runtime/seam.hpp - every choice the runtime leaves open, in one place.
 //
-// A scheduler is full of choices that no promise decides: whom to rob, which ready case of a select runs, what the
-// clock says, how many bytes a read gives. In production they are made as cheaply as possible. A test wants to make
-// them itself, all of them, from one seed: then a failure seen once can be seen again. So the runtime never decides
-// by itself; it asks here.
+// A scheduler is full of choices that no promise decides: whom to rob, which ready case of a select runs, how many bytes a
+// read gives. In production they are made as cheaply as possible. An exploration wants to make them itself, all of them,
+// from one seed: then a failure seen once can be seen again. So the runtime never decides by itself; it asks here.
 //
-//   C1  Whoever adds a choice whose outcome a user could observe adds it here, and asks through these functions.
-//   C2  With CONCUR_EXPLORE off a question costs what the bare decision costs; the driver does not exist.
+//   C1  Whoever adds a choice whose outcome a user could observe adds it to `choice` (base/driver.hpp), and asks through
+//       these functions.
+//   C2  Without a driver a question costs what the bare decision costs, and one untaken branch.
 //   C3  A driver answers on the thread that asks, does not park, and answers choose(n) with a number below n.
 #ifndef CONCUR_RUNTIME_SEAM_HPP
 #define CONCUR_RUNTIME_SEAM_HPP
 
 #include "base/config.hpp"
+#include "base/driver.hpp"
 #include "base/time.hpp"
 
 CONCUR_NAMESPACE_BEGIN
 namespace detail {
-
-enum class choice : unsigned char {
-  next_fiber,   // which ready fiber runs
-  victim,       // whom an idle worker robs first
-  select_case,  // which of several ready cases
-  waiter,       // which of several waiters, where order is not promised
-  readiness,    // in which order events of one batch are given out
-  io_size,      // how many of the wanted bytes a read or write is asked for
-  io_error,     // whether a system call fails, and how
-  preemption,   // whether another worker runs now, between two steps of a protocol
-};
-
-#if defined(CONCUR_EXPLORE)
-class seam_driver {
- public:
-  virtual std::uint32_t choose(choice what, std::uint32_t count) noexcept = 0;
-  virtual nanoseconds_t now() noexcept = 0;
-
- protected:
-  ~seam_driver() = default;
-};
-inline seam_driver* current_seam_driver = nullptr;  // set while one thread drives everything
-#endif
 
 // xorshift64* (Vigna, "An experimental exploration of Marsaglia's xorshift generators, scrambled", 2016, section 3):
 // two dozen bits of good randomness in a few cycles. Not for secrets.
@@ -66,18 +44,9 @@ inline std::uint64_t thread_seed(const void* stack_address) noexcept {
 }
 
 // A number below count, which is at least 1.
-inline std::uint32_t seam_choose(random_source& random, [[maybe_unused]] choice what, std::uint32_t count) noexcept {
-#if defined(CONCUR_EXPLORE)
-  if (current_seam_driver != nullptr) return current_seam_driver->choose(what, count);
-#endif
+inline std::uint32_t seam_choose(random_source& random, choice what, std::uint32_t count) noexcept {
+  if (driver* d = driver_or_null(); CONCUR_UNLIKELY(d != nullptr)) return d->choose(what, count);
   return static_cast<std::uint32_t>((std::uint64_t{random.next()} * count) >> 32);
-}
-
-inline nanoseconds_t seam_now() noexcept {
-#if defined(CONCUR_EXPLORE)
-  if (current_seam_driver != nullptr) return current_seam_driver->now();
-#endif
-  return now_ns();
 }
 
 }  // namespace detail

@@ -29,9 +29,8 @@
 #ifndef CONCUR_RUNTIME_SHARED_QUEUE_HPP
 #define CONCUR_RUNTIME_SHARED_QUEUE_HPP
 
-#include <atomic>
-
 #include "atomic/spin_lock.hpp"
+#include "atomic/word.hpp"
 #include "base/config.hpp"
 #include "base/intrusive.hpp"
 #include "base/time.hpp"
@@ -74,7 +73,7 @@ class shared_queue {
   intrusive_queue<fiber> foreign_;
   intrusive_queue<fiber> aged_;
   nanoseconds_t aged_ns_ = 0;  // when the surplus was last made aged
-  std::atomic<std::uint32_t> count_{0};
+  atomic<std::uint32_t> count_{0};
 };
 
 }  // namespace detail

@@ -22,10 +22,9 @@
 #ifndef CONCUR_RUNTIME_TIMERS_HPP
 #define CONCUR_RUNTIME_TIMERS_HPP
 
-#include <atomic>
-
 #include "atomic/moment.hpp"
 #include "atomic/spin_lock.hpp"
+#include "atomic/word.hpp"
 #include "base/config.hpp"
 #include "base/intrusive.hpp"
 #include "base/time.hpp"
@@ -52,7 +51,7 @@ struct timer_entry {
 struct alarm : timer_entry {
   explicit alarm(void (*call_in)(alarm*) noexcept) noexcept : call(call_in) {}
   void (*call)(alarm*) noexcept;        // may not wait
-  std::atomic<bool> is_ringing{false};  // set under the wheel's lock
+  atomic<bool> is_ringing{false};  // set under the wheel's lock
 };
 
 class timer_wheel {
@@ -102,7 +101,7 @@ class timer_wheel {
 
   spin_lock lock_;
   tick_t elapsed_ = 0;
-  std::atomic<std::uint32_t> count_{0};
+  atomic<std::uint32_t> count_{0};
   shared_moment next_ns_;  // written under the lock
   std::uint64_t occupied_[ring_count] = {};
   intrusive_list<timer_entry> rings_[ring_count][slot_count];

@@ -9,9 +9,8 @@
 #ifndef CONCUR_RUNTIME_TOKEN_STATE_HPP
 #define CONCUR_RUNTIME_TOKEN_STATE_HPP
 
-#include <atomic>
-
 #include "atomic/spin_lock.hpp"
+#include "atomic/word.hpp"
 #include "base/config.hpp"
 #include "base/intrusive.hpp"
 
@@ -26,7 +25,7 @@ struct token_listener {
   token_listener* next = nullptr;
   token_listener* prev = nullptr;
   void (*hear)(token_listener*) noexcept;
-  std::atomic<bool> is_called{false};  // it was taken off the list, and the call is not over; written by who cancels
+  atomic<bool> is_called{false};  // it was taken off the list, and the call is not over; written by who cancels
 };
 
 struct token_bridge {
@@ -54,9 +53,9 @@ class token_state {
   void forget(token_listener& who) noexcept;  // K2
 
   token_state* next_told = nullptr;   // of one cancellation's list (cancel.hpp)
-  std::atomic<bool> is_told{false};  // it is, or was, in such a list
+  atomic<bool> is_told{false};  // it is, or was, in such a list
   // What ties it to a std::stop_token; made at most once (cancel_token.hpp).
-  std::atomic<token_bridge*> bridge{nullptr};
+  atomic<token_bridge*> bridge{nullptr};
 
  private:
   void call_listeners() noexcept;
@@ -65,8 +64,8 @@ class token_state {
     if (token_bridge* const made = bridge.load(std::memory_order_relaxed)) made->free(made);
   }
 
-  std::atomic<std::uint32_t> holders_{1};
-  std::atomic<bool> is_cancelled_{false};
+  atomic<std::uint32_t> holders_{1};
+  atomic<bool> is_cancelled_{false};
   spin_lock lock_;
   intrusive_list<token_listener> listeners_;
 };

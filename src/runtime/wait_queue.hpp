@@ -44,7 +44,7 @@ namespace detail {
 
 CONCUR_INLINE outcome wait_queue::wait(caller& me, void* value, nanoseconds_t deadline_ns,
                                        wait_reason reason) noexcept {
-  if (deadline_ns != never && deadline_ns <= seam_now()) {
+  if (deadline_ns != never && deadline_ns <= now_ns()) {
     lock.unlock();
     return outcome::timed_out;
   }

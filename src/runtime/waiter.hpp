@@ -25,8 +25,7 @@
 #ifndef CONCUR_RUNTIME_WAITER_HPP
 #define CONCUR_RUNTIME_WAITER_HPP
 
-#include <atomic>
-
+#include "atomic/word.hpp"
 #include "base/config.hpp"
 #include "base/intrusive.hpp"
 
@@ -72,7 +71,7 @@ enum class party_kind : unsigned char { fiber, thread };
 struct party {
   explicit party(party_kind kind_in) noexcept : kind(kind_in) {}
 
-  std::atomic<std::uint32_t> word{0};
+  atomic<std::uint32_t> word{0};
   outcome result = outcome::granted;
   party_kind kind;
 

@@ -16,6 +16,7 @@
 
 #include <atomic>
 
+#include "atomic/word.hpp"
 #include "base/config.hpp"
 #include "machine/parker.hpp"
 #include "runtime/fiber.hpp"
@@ -51,7 +52,7 @@ class worker_counter {
   std::size_t get() const noexcept { return value_.load(std::memory_order_relaxed); }  // relaxed: a figure (T3)
 
  private:
-  std::atomic<std::size_t> value_{0};
+  std::atomic<std::size_t> value_{0};  // std::atomic: a figure, and at every switch
 };
 
 struct alignas(cache_line_bytes) worker {
@@ -90,8 +91,8 @@ struct alignas(cache_line_bytes) worker {
   worker_counter spawned, finished, steals, stolen_fibers, parks, polls;
 
   // --- where others reach in ---
-  alignas(cache_line_bytes) std::atomic<fiber*> inbox{nullptr};  // pinned fibers that became ready elsewhere; a stack
-  std::atomic<bool> may_take_recent{false};  // set by the monitor when `recent` lay for long, cleared by the robber
+  alignas(cache_line_bytes) atomic<fiber*> inbox{nullptr};  // pinned fibers that became ready elsewhere; a stack
+  atomic<bool> may_take_recent{false};  // set by the monitor when `recent` lay for long, cleared by the robber
   parker idle_parker;
   worker* idle_next = nullptr;  // the idle list's links; under its lock
   worker* idle_prev = nullptr;

@@ -273,7 +273,7 @@ CONCUR_INLINE void cancel_scope::begin_run(const char* what) {
 // Under timer_lock_, while entered. False: the deadline has passed.
 CONCUR_INLINE bool cancel_scope::arm() noexcept {
   if (deadline_ns_ == detail::never) return true;
-  if (deadline_ns_ <= detail::seam_now()) return false;
+  if (deadline_ns_ <= detail::now_ns()) return false;
   detail::scheduler* const home =
       core_.owner.load(std::memory_order_relaxed)->owner;  // relaxed: it cannot be left under timer_lock_
   detail::worker* const w = detail::this_worker();

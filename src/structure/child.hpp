@@ -9,11 +9,11 @@
 #ifndef CONCUR_STRUCTURE_CHILD_HPP
 #define CONCUR_STRUCTURE_CHILD_HPP
 
-#include <atomic>
 #include <system_error>
 #include <type_traits>
 #include <utility>
 
+#include "atomic/word.hpp"
 #include "base/config.hpp"
 #include "structure/future_state.hpp"
 #include "structure/nursery_core.hpp"
@@ -114,7 +114,7 @@ class child_with_result : public member, public result_state<result_of<F>> {
     free_payload(this, who);
   }
 
-  std::atomic<std::uint32_t> holders_{2};  // Z2
+  atomic<std::uint32_t> holders_{2};  // Z2
   closure_room<F> closure_;
 };
 

@@ -10,7 +10,6 @@
 #ifndef CONCUR_STRUCTURE_COMBINE_HPP
 #define CONCUR_STRUCTURE_COMBINE_HPP
 
-#include <atomic>
 #include <exception>
 #include <optional>
 #include <stdexcept>
@@ -21,6 +20,7 @@
 #include <variant>
 #include <vector>
 
+#include "atomic/word.hpp"
 #include "base/config.hpp"
 #include "structure/nursery.hpp"
 
@@ -100,7 +100,7 @@ class decision {
   bool is_taken() const noexcept { return is_taken_.load(std::memory_order_relaxed); }  // relaxed: behind the end
 
  private:
-  std::atomic<bool> is_taken_{false};
+  atomic<bool> is_taken_{false};
 };
 
 // One of any's functions.

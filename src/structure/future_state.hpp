@@ -193,7 +193,7 @@ CONCUR_INLINE void run_due(due_list& due) noexcept {
 CONCUR_FORCE_INLINE outcome future_state::wait_from(worker* w, nanoseconds_t deadline_ns) noexcept {
   caller me(w);
   if (lock_.lock_unless_retired() == ready) return outcome::granted;
-  if (deadline_ns != never && deadline_ns <= seam_now() && !CONCUR_MUTANT_IS(149)) {
+  if (deadline_ns != never && deadline_ns <= now_ns() && !CONCUR_MUTANT_IS(149)) {
     lock_.unlock();
     return outcome::timed_out;
   }

@@ -14,12 +14,12 @@
 #ifndef CONCUR_STRUCTURE_PROMISE_HPP
 #define CONCUR_STRUCTURE_PROMISE_HPP
 
-#include <atomic>
 #include <exception>
 #include <memory>
 #include <type_traits>
 #include <utility>
 
+#include "atomic/word.hpp"
 #include "base/config.hpp"
 #include "structure/future.hpp"
 
@@ -149,7 +149,7 @@ class promise_base {
   promised<R>* state_;
   future<R> future_;  // until get_future() gives it away
   bool has_given_future_ = false;
-  std::atomic<bool> is_satisfied_{false};
+  atomic<bool> is_satisfied_{false};
 };
 
 }  // namespace detail

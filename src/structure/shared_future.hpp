@@ -8,12 +8,12 @@
 #ifndef CONCUR_STRUCTURE_SHARED_FUTURE_HPP
 #define CONCUR_STRUCTURE_SHARED_FUTURE_HPP
 
-#include <atomic>
 #include <exception>
 #include <memory>
 #include <type_traits>
 #include <utility>
 
+#include "atomic/word.hpp"
 #include "base/config.hpp"
 #include "base/time.hpp"
 #include "structure/continuation.hpp"
@@ -35,7 +35,7 @@ struct shared_end {
   void note_taken() noexcept { is_taken.store(true, std::memory_order_relaxed); }  // relaxed: as above
 
   future<R> end;
-  std::atomic<bool> is_taken{false};  // H2; an error that is there
+  atomic<bool> is_taken{false};  // H2; an error that is there
 };
 
 }  // namespace detail

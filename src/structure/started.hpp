@@ -13,7 +13,6 @@
 #ifndef CONCUR_STRUCTURE_STARTED_HPP
 #define CONCUR_STRUCTURE_STARTED_HPP
 
-#include <atomic>
 #include <exception>
 #include <memory>
 #include <optional>
@@ -21,6 +20,7 @@
 #include <type_traits>
 #include <utility>
 
+#include "atomic/word.hpp"
 #include "base/config.hpp"
 #include "structure/cancel_scope.hpp"
 #include "structure/child.hpp"
@@ -71,7 +71,7 @@ class start_core {
     // acq_rel: publishes value or error. acquire on failure: the loser looks at what the winner wrote.
     return stage_.compare_exchange_strong(expected, to, std::memory_order_acq_rel, std::memory_order_acquire);
   }
-  std::atomic<start_stage> stage_{start_stage::waiting};
+  atomic<start_stage> stage_{start_stage::waiting};
 };
 
 template <class T>

@@ -47,7 +47,7 @@ inline void fire_overdue() noexcept {
   if (w == nullptr || w->current == nullptr || CONCUR_MUTANT_IS(250)) return;
   const nanoseconds_t next = w->timers.next_ns();
   if (next == never) return;
-  const nanoseconds_t now = seam_now();
+  const nanoseconds_t now = now_ns();
   if (CONCUR_UNLIKELY(next <= now)) fire_own_timers(w, now);
 }
 }  // namespace detail
@@ -118,7 +118,7 @@ CONCUR_INLINE void yield_thread() noexcept { sched_yield(); }
 CONCUR_INLINE void fire_own_timers(worker* w, nanoseconds_t now) noexcept { w->timers.fire(now); }
 
 CONCUR_INLINE outcome sleep_from(worker* w, nanoseconds_t deadline_ns) noexcept {
-  if (deadline_ns != never && deadline_ns <= seam_now()) {
+  if (deadline_ns != never && deadline_ns <= now_ns()) {
     if (w != nullptr)
       yield_fiber(w);
     else

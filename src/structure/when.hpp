@@ -15,7 +15,6 @@
 #ifndef CONCUR_STRUCTURE_WHEN_HPP
 #define CONCUR_STRUCTURE_WHEN_HPP
 
-#include <atomic>
 #include <iterator>
 #include <memory>
 #include <tuple>
@@ -23,6 +22,7 @@
 #include <utility>
 #include <vector>
 
+#include "atomic/word.hpp"
 #include "base/config.hpp"
 #include "structure/continuation.hpp"
 #include "structure/future.hpp"
@@ -83,10 +83,10 @@ class gathering {
 
   std::vector<note> notes_;
   std::size_t added_ = 0;
-  std::atomic<std::size_t> winner_{no_index};
+  atomic<std::size_t> winner_{no_index};
   bool wants_all_;
-  std::atomic<std::size_t> missing_;
-  std::atomic<std::size_t> holders_;
+  atomic<std::size_t> missing_;
+  atomic<std::size_t> holders_;
 };
 
 // Sequence: a tuple or vector of futures. Result: that, or a when_any_result of it.

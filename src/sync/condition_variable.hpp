@@ -217,7 +217,7 @@ CONCUR_INLINE detail::outcome condition_variable::entry::park(detail::nanosecond
     site.lock_.unlock();
     return detail::outcome::granted;
   }
-  if (deadline_ns != detail::never && deadline_ns <= detail::seam_now()) {
+  if (deadline_ns != detail::never && deadline_ns <= detail::now_ns()) {
     site.waiting_.erase(&note);
     site.lock_.unlock();
     return detail::outcome::timed_out;

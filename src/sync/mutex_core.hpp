@@ -23,9 +23,8 @@
 #ifndef CONCUR_SYNC_MUTEX_CORE_HPP
 #define CONCUR_SYNC_MUTEX_CORE_HPP
 
-#include <atomic>
-
 #include "atomic/spin_lock.hpp"
+#include "atomic/word.hpp"
 #include "base/config.hpp"
 #include "base/error.hpp"
 #include "base/intrusive.hpp"
@@ -111,9 +110,9 @@ class mutex_core {
   void unlock_slow() noexcept;
   [[noreturn]] static void fail_stranger(const char* name);
 
-  std::atomic<std::uint32_t> word_{0};
+  atomic<std::uint32_t> word_{0};
   spin_lock queue_lock_;
-  std::atomic<const void*> owner_{nullptr};
+  atomic<const void*> owner_{nullptr};
   intrusive_list<waiter> queue_;
 };
 
@@ -155,7 +154,7 @@ CONCUR_INLINE outcome mutex_core::lock_slow(nanoseconds_t deadline_ns, const cha
   bool wants_handover = false;
   for (;;) {
     if (try_take(self)) return outcome::granted;
-    if (deadline_ns != never && deadline_ns <= seam_now()) return outcome::timed_out;  // M6
+    if (deadline_ns != never && deadline_ns <= now_ns()) return outcome::timed_out;  // M6
     queue_lock_.lock();
     if (!announce_waiting()) {
       queue_lock_.unlock();
@@ -175,7 +174,7 @@ CONCUR_INLINE outcome mutex_core::lock_slow(nanoseconds_t deadline_ns, const cha
       leave_queue(note);
       return result;
     }
-    const nanoseconds_t now = seam_now();
+    const nanoseconds_t now = now_ns();
     if (since == 0)
       since = now;
     else if (now - since >= patience_ns)

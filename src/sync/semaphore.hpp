@@ -17,9 +17,8 @@
 #ifndef CONCUR_SYNC_SEMAPHORE_HPP
 #define CONCUR_SYNC_SEMAPHORE_HPP
 
-#include <atomic>
-
 #include "atomic/spin_lock.hpp"
+#include "atomic/word.hpp"
 #include "base/config.hpp"
 #include "base/error.hpp"
 #include "base/time.hpp"
@@ -78,7 +77,7 @@ class semaphore_core {
   void release_slow(std::ptrdiff_t n, std::ptrdiff_t limit);
   void serve(std::ptrdiff_t permits, ended_waits& woken) noexcept;
 
-  std::atomic<std::ptrdiff_t> word_;
+  atomic<std::ptrdiff_t> word_;
   wait_queue waiting_;
 };
 
@@ -164,7 +163,7 @@ CONCUR_INLINE outcome semaphore_core::acquire_slow(std::ptrdiff_t n, nanoseconds
   std::ptrdiff_t word = word_.load(std::memory_order_relaxed);  // relaxed: the exchange decides
   while (word >= 0) {
     const bool is_enough = word >= n;
-    if (!is_enough && deadline_ns != never && deadline_ns <= seam_now()) {
+    if (!is_enough && deadline_ns != never && deadline_ns <= now_ns()) {
       waiting_.lock.unlock();
       return outcome::timed_out;
     }

@@ -24,9 +24,8 @@
 #ifndef CONCUR_SYNC_SHARED_MUTEX_HPP
 #define CONCUR_SYNC_SHARED_MUTEX_HPP
 
-#include <atomic>
-
 #include "atomic/spin_lock.hpp"
+#include "atomic/word.hpp"
 #include "base/config.hpp"
 #include "base/error.hpp"
 #include "base/intrusive.hpp"
@@ -136,9 +135,9 @@ class shared_mutex {
   void serve(bool readers_first, detail::ended_waits& woken) noexcept;
   static void refuse_relock(bool is_holder);
 
-  std::atomic<std::uint32_t> word_{0};
+  detail::atomic<std::uint32_t> word_{0};
   detail::spin_lock queue_lock_;
-  std::atomic<const void*> owner_{nullptr};
+  detail::atomic<const void*> owner_{nullptr};
   detail::intrusive_list<detail::waiter> writers_;
   detail::intrusive_list<detail::waiter> readers_;
 };
@@ -167,7 +166,7 @@ CONCUR_INLINE bool shared_mutex::try_lock_shared() noexcept {
 
 CONCUR_INLINE detail::outcome shared_mutex::lock_slow(const void* self, detail::nanoseconds_t deadline_ns) {
   refuse_relock(is_held_by(self));
-  if (deadline_ns != detail::never && deadline_ns <= detail::seam_now()) return detail::outcome::timed_out;
+  if (deadline_ns != detail::never && deadline_ns <= detail::now_ns()) return detail::outcome::timed_out;
   detail::caller me(detail::this_worker());
   queue_lock_.lock();
   std::uint32_t word = word_.load(std::memory_order_relaxed);  // relaxed: the exchange decides
@@ -189,7 +188,7 @@ CONCUR_INLINE detail::outcome shared_mutex::lock_slow(const void* self, detail::
 
 CONCUR_INLINE detail::outcome shared_mutex::lock_shared_slow(detail::nanoseconds_t deadline_ns) {
   refuse_relock(is_held_by(detail::identity_of(detail::this_worker())));
-  if (deadline_ns != detail::never && deadline_ns <= detail::seam_now()) return detail::outcome::timed_out;
+  if (deadline_ns != detail::never && deadline_ns <= detail::now_ns()) return detail::outcome::timed_out;
   detail::caller me(detail::this_worker());
   queue_lock_.lock();
   std::uint32_t word = word_.load(std::memory_order_relaxed);  // relaxed: the exchange decides

@@ -1,0 +1,100 @@
+// base/driver.hpp - whoever makes the decisions that are left open, when it is not the machine.
+//
+// A concurrent program leaves much to chance: which thread runs next, what the clock says, which of several stores a
+// load sees. In production the machine decides, as cheaply as it can. An exploration (observe/explore.hpp) wants to
+// decide itself, all of it, from one seed, so that a failure seen once can be seen again. It then is the driver: one
+// thread plays all threads, and this is what the rest of the library asks it.
+//
+//   D1  While there is a driver, one thread of the process uses this library: the driver's. So nothing in here needs to
+//       be safe for several threads.
+//   D2  Each question is asked where its answer matters, and nowhere else. Where asking is dear compared with the
+//       decision (before each atomic operation, above all) it is asked only in builds with CONCUR_EXPLORE; where the
+//       decision costs a system call anyway (the clock, blocking, starting a thread) in every build.
+//   D3  Calls that may run other threads before they return are marked so. No lock of the driver's own is held then,
+//       and what they return is decided before anything else runs.
+//   D4  A driver throws nothing. A schedule that has failed is left by parking its threads for ever.
+#ifndef CONCUR_BASE_DRIVER_HPP
+#define CONCUR_BASE_DRIVER_HPP
+
+#include <atomic>
+#include <cstdint>
+
+#include "base/config.hpp"
+
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+// What is being decided.
+enum class choice : unsigned char {
+  next_fiber,   // which ready fiber runs
+  victim,       // whom an idle worker robs first
+  select_case,  // which of several ready cases
+  waiter,       // which of several waiters, where order is not promised
+  readiness,    // in which order events of one batch are given out, and how many at once
+  io_size,      // how many of the wanted bytes a read or write is asked for
+  io_error,     // whether a system call fails, and how
+  preemption,   // whether another thread runs now, between two steps of a protocol
+  next_thread,  // which thread runs when the present one cannot
+  stale_read,   // which of the stores that a load may see it sees
+  spurious,     // whether something that may fail or wake for no reason does
+};
+
+class driver {
+ public:
+  // A number below count, which is at least 1.
+  virtual std::uint32_t choose(choice what, std::uint32_t count) noexcept = 0;
+  // The time, in nanoseconds.
+  virtual std::int64_t now() noexcept = 0;
+
+  // --- threads ---
+
+  // Starts a thread that runs body(argument); returns its handle, null when it cannot be had.
+  virtual void* start_thread(void (*body)(void*), void* argument) noexcept = 0;
+  // Returns when that thread's body has returned. Runs others. The handle is then spent.
+  virtual void join_thread(void* handle) noexcept = 0;
+  // The calling thread waits for a few steps of another one. Runs others.
+  virtual void spin() noexcept = 0;
+  // Blocks the calling thread until wake(key), or until this time (INT64_MAX: never); false when the time came. `key` is
+  // any address that waker and sleeper share. Runs others.
+  virtual bool block(const void* key, std::int64_t until_ns) noexcept = 0;
+  virtual void wake(const void* key) noexcept = 0;
+
+  // --- memory; only with CONCUR_EXPLORE ---
+
+  // The calling thread is about to touch the word. Runs others.
+  virtual void before_access(const void* word) noexcept = 0;
+  // A load: `latest` is what the word holds; returns that, or what some earlier store left there that may still be seen.
+  virtual std::uint64_t after_load(const void* word, std::uint64_t latest, std::memory_order order) noexcept = 0;
+  // A store, or a read-modify-write, which always reads what was there last.
+  virtual void after_store(const void* word, std::uint64_t before, std::uint64_t after,
+                           std::memory_order order) noexcept = 0;
+  virtual void after_update(const void* word, std::uint64_t before, std::uint64_t after,
+                            std::memory_order order) noexcept = 0;
+  virtual void fence(std::memory_order order) noexcept = 0;
+  // Each thread passes a full fence (membarrier).
+  virtual void fence_all() noexcept = 0;
+  // A new object begins at this address: what was known of the address is void.
+  virtual void birth(const void* address) noexcept = 0;
+  // Memory that is not atomic is read or written; one thread at a time may do so, and the driver looks whether that is so.
+  virtual void plain_access(const void* address, bool is_write, const char* what) noexcept = 0;
+
+  // --- the runtime's own account; what must hold (only with CONCUR_EXPLORE) ---
+
+  // False ends the schedule as failed, with this text.
+  virtual void expect(bool holds, const char* what) noexcept = 0;
+
+ protected:
+  ~driver() = default;
+};
+
+// Set while one thread plays all (D1); null otherwise. std::atomic: this is what drives the others.
+inline std::atomic<driver*> current_driver{nullptr};
+
+CONCUR_FORCE_INLINE driver* driver_or_null() noexcept {
+  return current_driver.load(std::memory_order_relaxed);  // relaxed: D1
+}
+
+}  // namespace detail
+CONCUR_NAMESPACE_END
+
+#endif

@@ -54,6 +54,7 @@
 #include "runtime/idle_sleep.hpp"
 #include "runtime/monitor_look.hpp"
 #include "runtime/overflow.hpp"
+#include "runtime/driven.hpp"
 #include "runtime/loop.hpp"
 #include "runtime/reactor.hpp"
 #include "runtime/snapshot.hpp"

@@ -118,6 +118,7 @@ namespace detail {
 // one that was pre-empted gets the core. The last step sleeps: with real-time priorities a yield alone can starve the
 // holder for ever.
 CONCUR_INLINE void spin_wait(unsigned& round) noexcept {
+  if (driver* d = driver_or_null()) return d->spin();
   constexpr unsigned spinning_rounds = 8;
   constexpr unsigned yielding_rounds = 64;
   if (round < spinning_rounds) {

@@ -119,7 +119,7 @@ class atomic {
     d->before_access(this);
     // It may fail for nothing, as on machines with load-linked and store-conditional.
     if (to_bits(latest()) == to_bits(expected) && d->choose(choice::spurious, 8) == 7) {
-      d->after_load(this, to_bits(expected), failure);
+      d->after_failed_exchange(this, to_bits(expected), failure);
       return false;
     }
     return compare(*d, expected, wanted, success, failure);
@@ -164,7 +164,7 @@ class atomic {
       return true;
     }
     // What fails is a load, of the last store (W1): an older one that equals `expected` would have to succeed.
-    d.after_update(this, to_bits(was), to_bits(was), failure);
+    d.after_failed_exchange(this, to_bits(was), failure);
     expected = was;
     return false;
   }

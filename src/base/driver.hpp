@@ -24,40 +24,58 @@
 CONCUR_NAMESPACE_BEGIN
 namespace detail {
 
-// What is being decided.
+// What is being decided. 0 is the answer of a plain run: go on, the oldest first, the newest store.
 enum class choice : unsigned char {
+  preemption,   // whether another thread runs now, between two steps of a protocol
+  spin_to,      // which thread runs while the present one waits for a few steps of another
+  next_thread,  // which thread runs when the present one cannot
   next_fiber,   // which ready fiber runs
+  slice_end,    // whether a worker looks at timers, events and other queues before its own
   victim,       // whom an idle worker robs first
   select_case,  // which of several ready cases
-  waiter,       // which of several waiters, where order is not promised
-  readiness,    // in which order events of one batch are given out, and how many at once
+  readiness,    // in which order events of one batch are given out
   io_size,      // how many of the wanted bytes a read or write is asked for
-  io_error,     // whether a system call fails, and how
-  preemption,   // whether another thread runs now, between two steps of a protocol
-  next_thread,  // which thread runs when the present one cannot
+  io_error,     // whether a system call is interrupted
+  clock,        // how much time has passed
   stale_read,   // which of the stores that a load may see it sees
-  spurious,     // whether something that may fail or wake for no reason does
+  spurious,     // whether something that may fail for no reason does
+};
+inline constexpr unsigned choice_kinds = 13;
+
+// Why a thread comes back from driver::block.
+enum class block_end : unsigned char {
+  woken,      // or the word was another from the beginning
+  timed_out,
+  look,       // nothing else can run: time to look outside of the process, without waiting
+  look_long,  // the same, and nothing else ever will: waiting is worth it
 };
 
 class driver {
  public:
   // A number below count, which is at least 1.
   virtual std::uint32_t choose(choice what, std::uint32_t count) noexcept = 0;
+  // The same for next_fiber, with the ids of the fibers.
+  virtual std::uint32_t choose_fiber(const std::uint64_t* ids, std::uint32_t count) noexcept = 0;
+  // Whether the running fiber, which could go on, lets others run.
+  virtual bool interrupts_fiber() noexcept = 0;
   // The time, in nanoseconds.
   virtual std::int64_t now() noexcept = 0;
 
   // --- threads ---
 
   // Starts a thread that runs body(argument); returns its handle, null when it cannot be had.
-  virtual void* start_thread(void (*body)(void*), void* argument) noexcept = 0;
+  virtual void* start_thread(void (*body)(void*), void* argument, const char* name) noexcept = 0;
   // Returns when that thread's body has returned. Runs others. The handle is then spent.
   virtual void join_thread(void* handle) noexcept = 0;
+  // A place where the calling thread could as well be interrupted. Runs others.
+  virtual void step() noexcept = 0;
   // The calling thread waits for a few steps of another one. Runs others.
   virtual void spin() noexcept = 0;
-  // Blocks the calling thread until wake(key), or until this time (INT64_MAX: never); false when the time came. `key` is
-  // any address that waker and sleeper share. Runs others.
-  virtual bool block(const void* key, std::int64_t until_ns) noexcept = 0;
-  virtual void wake(const void* key) noexcept = 0;
+  // While the 32-bit word is `expected`: blocks the calling thread until wake(word), or until this time (INT64_MAX: never).
+  // The comparison and the blocking are one step. has_outside: something outside of the process may end the wait too, and
+  // the caller can look whether it did. Runs others.
+  virtual block_end block(const void* word, std::uint32_t expected, std::int64_t until_ns, bool has_outside) noexcept = 0;
+  virtual void wake(const void* word) noexcept = 0;
 
   // --- memory; only with CONCUR_EXPLORE ---
 
@@ -65,23 +83,38 @@ class driver {
   virtual void before_access(const void* word) noexcept = 0;
   // A load: `latest` is what the word holds; returns that, or what some earlier store left there that may still be seen.
   virtual std::uint64_t after_load(const void* word, std::uint64_t latest, std::memory_order order) noexcept = 0;
-  // A store, or a read-modify-write, which always reads what was there last.
   virtual void after_store(const void* word, std::uint64_t before, std::uint64_t after,
                            std::memory_order order) noexcept = 0;
+  // A read-modify-write, which always reads what was there last; a compare-exchange that failed reads that too.
   virtual void after_update(const void* word, std::uint64_t before, std::uint64_t after,
                             std::memory_order order) noexcept = 0;
+  virtual void after_failed_exchange(const void* word, std::uint64_t latest, std::memory_order order) noexcept = 0;
   virtual void fence(std::memory_order order) noexcept = 0;
   // Each thread passes a full fence (membarrier).
   virtual void fence_all() noexcept = 0;
   // A new object begins at this address: what was known of the address is void.
   virtual void birth(const void* address) noexcept = 0;
+  // Orders addresses in a way that is the same in each run of a schedule.
+  virtual std::uint64_t rank(const void* address) noexcept = 0;
   // Memory that is not atomic is read or written; one thread at a time may do so, and the driver looks whether that is so.
   virtual void plain_access(const void* address, bool is_write, const char* what) noexcept = 0;
 
-  // --- the runtime's own account; what must hold (only with CONCUR_EXPLORE) ---
+  // --- what must hold, and what is worth telling ---
 
   // False ends the schedule as failed, with this text.
   virtual void expect(bool holds, const char* what) noexcept = 0;
+  // Something that is to be asked, while it lives, whenever no thread can run: look returns what is wrong, or null, and
+  // describe adds a few lines about what it is doing.
+  struct watched {
+    const void* object;
+    const char* (*look)(const void* object);
+    void (*describe)(const void* object, void (*line)(void* sink, const char* text), void* sink);
+  };
+  virtual void watch(const watched& what) noexcept = 0;
+  virtual void unwatch(const void* object) noexcept = 0;
+  // Whether tell() is of use: texts are made only then.
+  virtual bool is_telling() const noexcept = 0;
+  virtual void tell(const char* text) noexcept = 0;
 
  protected:
   ~driver() = default;

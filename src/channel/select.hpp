@@ -125,6 +125,9 @@ CONCUR_NAMESPACE_BEGIN
 namespace detail {
 
 inline bool is_below(const select_case* a, const select_case* b) noexcept {
+#if defined(CONCUR_EXPLORE)
+  if (driver* d = driver_or_null()) return d->rank(a->site.lock) < d->rank(b->site.lock);
+#endif
   return reinterpret_cast<std::uintptr_t>(a->site.lock) < reinterpret_cast<std::uintptr_t>(b->site.lock);
 }
 

@@ -192,14 +192,32 @@ inline io_result write_without_signal(int fd, const void* data, std::size_t size
   pthread_sigmask(SIG_SETMASK, &before, nullptr);
   return result;
 }
+// A driver may have fewer bytes written than asked for, or the call interrupted. Reads are short by what was written: one
+// that is short for no reason is nothing that a kernel does, and G5 of reactor.hpp rests on that.
+inline bool is_interrupted() noexcept {
+  driver* const d = driver_or_null();
+  return CONCUR_UNLIKELY(d != nullptr) && d->choose(choice::io_error, 2) != 0;
+}
+inline std::size_t bytes_to_write(std::size_t size) noexcept {
+  driver* const d = driver_or_null();
+  if (CONCUR_LIKELY(d == nullptr) || size < 2) return size;
+  const std::size_t sizes[] = {size, 1, (size + 1) / 2};
+  return sizes[d->choose(choice::io_size, 3)];
+}
+
 CONCUR_NOINLINE CONCUR_INLINE io_result write(int fd, const void* data, std::size_t size) noexcept {
+  if (is_interrupted()) return -EINTR;
+  size = bytes_to_write(size);
   if (this_worker() == nullptr) return write_without_signal(fd, data, size);
   return or_errno(::write(fd, data, size));
 }
 CONCUR_NOINLINE CONCUR_INLINE io_result recv(int fd, void* data, std::size_t size) noexcept {
+  if (is_interrupted()) return -EINTR;
   return or_errno(::recv(fd, data, size, MSG_DONTWAIT));
 }
 CONCUR_NOINLINE CONCUR_INLINE io_result send(int fd, const void* data, std::size_t size) noexcept {
+  if (is_interrupted()) return -EINTR;
+  size = bytes_to_write(size);
   return or_errno(::send(fd, data, size, send_flags));
 }
 

@@ -33,6 +33,9 @@ CONCUR_INLINE void register_asymmetric_fence() noexcept;
 CONCUR_INLINE void heavy_fence() noexcept;
 
 CONCUR_FORCE_INLINE void light_fence() noexcept {
+#if defined(CONCUR_EXPLORE)
+  if (driver_or_null() != nullptr) return;  // the asymmetric form is explored: nothing here, all of it in heavy_fence
+#endif
 #if CONCUR_TSAN || !defined(__linux__)
   thread_fence(std::memory_order_seq_cst);  // seq_cst: this side of A1, where the other is no membarrier
 #else
@@ -75,6 +78,9 @@ CONCUR_INLINE void register_asymmetric_fence() noexcept {
 
 CONCUR_INLINE void heavy_fence() noexcept {
   if (CONCUR_MUTANT_IS(40)) return;
+#    if defined(CONCUR_EXPLORE)
+  if (driver* d = driver_or_null()) return d->fence_all();
+#    endif
   // relaxed: see register_asymmetric_fence.
   if (process_fence_mode.load(std::memory_order_relaxed) == fence_mode::asymmetric &&
       syscall(SYS_membarrier, membarrier_private_expedited, 0, 0) == 0)
@@ -87,6 +93,9 @@ CONCUR_INLINE void register_asymmetric_fence() noexcept {
   process_fence_mode.store(fence_mode::symmetric, std::memory_order_relaxed);
 }
 CONCUR_INLINE void heavy_fence() noexcept {
+#    if defined(CONCUR_EXPLORE)
+  if (driver* d = driver_or_null()) return d->fence_all();
+#    endif
   thread_fence(std::memory_order_seq_cst);  // seq_cst: the rare side of A1
 }
 #  endif

@@ -161,7 +161,10 @@ CONCUR_NOINLINE CONCUR_INLINE bool futex_wait_until(atomic<std::uint32_t>& word,
 
 CONCUR_NOINLINE CONCUR_INLINE bool parker::wait_parked(std::int64_t steady_ns) noexcept {
   for (;;) {
-    const bool timed_out = futex_wait_until(state_, parked, steady_ns);
+    driver* const d = driver_or_null();
+    const bool timed_out = CONCUR_UNLIKELY(d != nullptr)
+                               ? d->block(&state_, parked, steady_ns, false) == block_end::timed_out
+                               : futex_wait_until(state_, parked, steady_ns);
     if (timed_out) {
 #if CONCUR_MUTANT_IS(21)
       const bool had_token = false;
@@ -182,6 +185,7 @@ CONCUR_NOINLINE CONCUR_INLINE bool parker::wait_parked(std::int64_t steady_ns) n
 CONCUR_NOINLINE CONCUR_INLINE void parker::unpark() noexcept {
   // release: publishes what came before to the park that takes the token
   if (state_.exchange(notified, std::memory_order_release) != parked) return;
+  if (driver* d = driver_or_null()) return d->wake(&state_);
   ::syscall(SYS_futex, &state_, FUTEX_WAKE | FUTEX_PRIVATE_FLAG, 1, nullptr, nullptr, 0);
 }
 
@@ -245,6 +249,14 @@ inline std::int64_t parker_clock_ns() noexcept {
 }
 
 CONCUR_NOINLINE CONCUR_INLINE bool parker::wait_parked(std::int64_t steady_ns) noexcept {
+  if (driver* d = driver_or_null()) {
+    while (d->block(&state_, parked, steady_ns, false) == block_end::woken) {
+      // acquire: pairs with the release in unpark
+      if (state_.load(std::memory_order_acquire) != parked) break;
+    }
+    // acquire: as below
+    return state_.exchange(empty, std::memory_order_acquire) == notified;
+  }
   pthread_mutex_t* const mutex = mutex_in(mutex_);
   pthread_mutex_lock(mutex);
   // acquire: pairs with the release in unpark; the mutex orders it too, except for a token left before we took it
@@ -273,6 +285,11 @@ CONCUR_NOINLINE CONCUR_INLINE void parker::unpark() noexcept {
     // release: publishes what came before to the park that takes the token; relaxed: a failure only reads the word
     // again
     if (state_.compare_exchange_weak(seen, notified, std::memory_order_release, std::memory_order_relaxed)) return;
+  }
+  if (driver* d = driver_or_null()) {
+    // release: as below
+    state_.exchange(notified, std::memory_order_release);
+    return d->wake(&state_);
   }
   pthread_mutex_lock(mutex_in(mutex_));
   // release: publishes what came before to the park that takes the token

@@ -87,6 +87,16 @@ class poller {
   // returns to.
   void wake() noexcept;
 
+  // Under a driver (base/driver.hpp) nobody blocks in wait(); these two are wake() and the blocking half of wait() then.
+  void wake_driven(driver& d) noexcept {
+    if (must_wake()) d.wake(&wake_pending_);
+  }
+  block_end block_driven(driver& d, std::int64_t until_ns, bool has_outside) noexcept {
+    const block_end end = d.block(&wake_pending_, 0, until_ns, has_outside);
+    if (end == block_end::woken) wake_seen();
+    return end;
+  }
+
   // How many descriptors are its own: what a count of open descriptors should expect.
   int descriptor_count() const noexcept;
 

@@ -46,8 +46,8 @@ inline constexpr std::size_t fiber_name_bytes = 24;
 struct fiber : party {
   fiber() noexcept : party(party_kind::fiber) {}
 
-  atomic<fiber_state> state{fiber_state::idle};
-  atomic<wait_reason> reason{wait_reason::none};
+  std::atomic<fiber_state> state{fiber_state::idle};  // std::atomic, both: for dumps, and no protocol's
+  std::atomic<wait_reason> reason{wait_reason::none};
   // The present wait is not to be cancelled; written before the wait word, read behind it.
   atomic<bool> is_deaf{false};
   // The flag of its innermost scope. Here, so that who publishes a wait may look at it although the fiber may be elsewhere by
@@ -78,7 +78,28 @@ struct fiber : party {
 #endif
 
   // relaxed: the state is for dumps and checks; queues and the wait word order everything.
-  void set_state(fiber_state s) noexcept { state.store(s, std::memory_order_relaxed); }
+  void set_state(fiber_state s) noexcept {
+#if defined(CONCUR_EXPLORE)
+    if (driver* d = driver_or_null())
+      d->expect(may_follow(state.load(std::memory_order_relaxed), s), "a fiber was made ready, or run, twice");  // relaxed
+#endif
+    state.store(s, std::memory_order_relaxed);  // relaxed: as above
+  }
+#if defined(CONCUR_EXPLORE)
+  // The table at the top.
+  static bool may_follow(fiber_state before, fiber_state after) noexcept {
+    switch (after) {
+      case fiber_state::idle:
+        return before != fiber_state::parked;
+      case fiber_state::ready:
+        return before != fiber_state::ready && before != fiber_state::finished;
+      case fiber_state::running:
+        return before == fiber_state::ready;
+      default:
+        return before == fiber_state::running;
+    }
+  }
+#endif
   void set_reason(wait_reason r) noexcept { reason.store(r, std::memory_order_relaxed); }  // relaxed: as above
   // For the fiber itself, for who has claimed its wait, and under scope_lock.
   scope* innermost() const noexcept {

@@ -44,6 +44,8 @@ struct fiber_pool {
 
   // Calls look(f, argument) for each block, free ones included, while no chunk can come or go.
   void walk(void (*look)(fiber*, void*), void* argument) noexcept;
+  // The same without the lock, while nobody can run.
+  void walk_stopped(void (*look)(fiber*, void*), void* argument) const noexcept;
 
  private:
   ~fiber_pool();
@@ -81,7 +83,11 @@ class fiber_cache {
   void clear(fiber_pool& pool) noexcept;
 
  private:
+#if defined(CONCUR_EXPLORE)
+  static constexpr int batch_blocks = 4;
+#else
   static constexpr int batch_blocks = 64;
+#endif
   void shrink(fiber_pool& pool) noexcept;
 
   fiber* free_ = nullptr;
@@ -101,7 +107,11 @@ namespace detail {
 
 // The header takes the room of one block, so that all blocks lie on their own cache lines.
 struct fiber_chunk {
+#if defined(CONCUR_EXPLORE)
+  static constexpr std::size_t bytes = 4 * 1024;
+#else
   static constexpr std::size_t bytes = 64 * 1024;
+#endif
   static constexpr std::size_t blocks = bytes / fiber_block_bytes - 1;
 
   fiber_chunk* next;
@@ -183,6 +193,10 @@ CONCUR_INLINE void fiber_pool::close() noexcept {
 
 CONCUR_INLINE void fiber_pool::walk(void (*look)(fiber*, void*), void* argument) noexcept {
   lock_scope<spin_lock> held(lock_);
+  walk_stopped(look, argument);
+}
+
+CONCUR_INLINE void fiber_pool::walk_stopped(void (*look)(fiber*, void*), void* argument) const noexcept {
   for (fiber_chunk* chunk = chunks_; chunk != nullptr; chunk = chunk->next) {
     for (std::size_t i = 0; i < fiber_chunk::blocks; ++i) look(chunk->block(i), argument);
   }

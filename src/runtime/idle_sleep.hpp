@@ -51,7 +51,7 @@ CONCUR_INLINE bool idle_set::unlink(worker* w) noexcept {
 // wake-up that is then not needed ends some later sleep early. Outside the lock, since it may cost a system call.
 inline void wake_unlinked(scheduler& s, worker* w, bool is_polling) noexcept {
   if (is_polling)
-    s.watcher.wake();
+    s.wake_poller();
   else
     w->idle_parker.unpark();
 }
@@ -149,7 +149,7 @@ CONCUR_INLINE int idle_set::sleep_in_poller(scheduler& s, poll_event* events) no
 
 CONCUR_INLINE void idle_set::hear_timer(scheduler& s, const timer_wheel& wheel) noexcept {
   thread_fence(std::memory_order_seq_cst);  // seq_cst: I5, the other side
-  if (wheel.next_ns() < poll_until_ns_.read()) s.watcher.wake();
+  if (wheel.next_ns() < poll_until_ns_.read()) s.wake_poller();
 }
 
 CONCUR_INLINE void idle_set::sleep(scheduler& s, worker* w, bool has_searched) noexcept {
@@ -174,7 +174,7 @@ CONCUR_INLINE void idle_set::sleep(scheduler& s, worker* w, bool has_searched) n
     if (polls) {
       event_count = sleep_in_poller(s, events);
     } else {
-      if (w->timers.next_ns() < poll_until_ns_.read()) s.watcher.wake();  // I5
+      if (w->timers.next_ns() < poll_until_ns_.read()) s.wake_poller();  // I5
       w->idle_parker.park();
     }
   }

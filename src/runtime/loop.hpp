@@ -60,6 +60,7 @@ CONCUR_INLINE std::size_t scheduler::fire_timers() noexcept {
 }
 
 CONCUR_INLINE int scheduler::wait_events(poll_event* events, nanoseconds_t timeout_ns) noexcept {
+  if (driver* d = driver_or_null()) return wait_events_driven(*d, events, timeout_ns);
   const int count = watcher.wait(events, events_at_once, timeout_ns);
   return count > 0 ? count : 0;
 }
@@ -101,8 +102,9 @@ CONCUR_INLINE bool scheduler::rob(worker* w, worker& victim) noexcept {
 // than it gains. It is taken only if it is still the same one, `patience` rounds of looking later. One is watched at a time,
 // and until it moves: two that take turns in being watched would both wait for ever.
 CONCUR_INLINE bool scheduler::search(worker* w) noexcept {
-  constexpr int rounds = 24;
-  constexpr int patience = 12;
+  const bool is_driven = driver_or_null() != nullptr;  // then there is nothing to spin for
+  const int rounds = is_driven ? 3 : 24;
+  const int patience = is_driven ? 1 : 12;
   constexpr int pauses = 16;
   worker* lone = nullptr;  // whose single fiber is being watched, since when, and at which mark
   std::uint32_t lone_mark = 0;
@@ -135,15 +137,16 @@ CONCUR_INLINE bool scheduler::search(worker* w) noexcept {
 
 CONCUR_INLINE fiber* scheduler::look_around(worker* w) noexcept {
   empty_inbox(w);
-  if (fiber* f = w->queue.pop()) return f;
+  if (fiber* f = pop_own(w)) return f;
   if (fire_timers() != 0) {
-    if (fiber* f = w->queue.pop()) return f;
+    if (fiber* f = pop_own(w)) return f;
   }
   return pop_shared(w, shared_queue::look::idle);
 }
 
 CONCUR_INLINE fiber* scheduler::find_work(worker* w) noexcept {
   for (;;) {
+    if (driver* d = driver_or_null()) d->step();
     fiber* f = std::exchange(w->stackless, nullptr);
     if (f == nullptr && w->picks_to_upkeep == 0) f = upkeep(w);
     if (f == nullptr) f = look_around(w);
@@ -161,7 +164,7 @@ CONCUR_INLINE fiber* scheduler::find_work(worker* w) noexcept {
 
 CONCUR_INLINE fiber* scheduler::upkeep(worker* w) noexcept {
   constexpr nanoseconds_t interval_ns = 50'000;
-  w->picks_to_upkeep = worker::upkeep_interval;
+  w->picks_to_upkeep = driver_or_null() != nullptr ? worker::driven_interval : worker::upkeep_interval;
   empty_inbox(w);
   const nanoseconds_t now = now_ns();
   if (now - w->last_upkeep_ns >= interval_ns) {
@@ -229,6 +232,7 @@ CONCUR_INLINE void scheduler::recycle_stack(worker* w, stack* s) noexcept {
 
 CONCUR_INLINE void scheduler::run_worker(worker* w) noexcept {
   const thread_signal_stack for_overflows;
+  if (driver_or_null() != nullptr) w->picks_to_upkeep = worker::driven_interval;
   *this_worker_cell() = w;
   w->exceptions = exception_globals::of_this_thread();
   w->loop_notice.bind_thread();
@@ -247,6 +251,7 @@ inline void block_signals(sigset_t* before) noexcept {
 }
 
 CONCUR_INLINE void scheduler::start_threads() {
+  if (driver* d = driver_or_null()) return start_driven_threads(*d);
   const unsigned count = worker_count > 1 ? worker_count + 1 : 1;  // the last one is the monitor
   pthread_t* handles = new (std::nothrow) pthread_t[count];
   if (handles == nullptr) fail_system(ENOMEM, "concur::runtime: no memory for its threads");
@@ -284,6 +289,7 @@ CONCUR_INLINE void scheduler::stop_threads() noexcept {
   pthread_t* handles = static_cast<pthread_t*>(threads_);
   // A worker that was about to sleep may miss one waking, and then sees is_stopping in its last look.
   idle.wake_all(*this);
+  if (driver* d = driver_or_null()) return join_driven_threads(*d);
   for (unsigned i = 0; i < started_count_; ++i) pthread_join(handles[i], nullptr);
   delete[] handles;
   threads_ = nullptr;
@@ -297,8 +303,10 @@ CONCUR_INLINE scheduler::scheduler(const options& wanted)
         "GLIBC_TUNABLES=glibc.cpu.x86_shstk=off or link with -z noshstk");
   register_asymmetric_fence();
   set_fault_lookup(&describe_overflow);
-  if (const int error = watcher.open())
-    fail_system(error, "concur::runtime: could not open the poller; are there descriptors left?");
+  if (driver_or_null() == nullptr) {  // else when it is first needed: explorations begin and end thousands a second
+    if (const int error = open_watcher())
+      fail_system(error, "concur::runtime: could not open the poller; are there descriptors left?");
+  }
   worker_count = settings.workers;
   void* memory = ::operator new(sizeof(worker) * worker_count, std::align_val_t(alignof(worker)), std::nothrow);
   blocks = new (std::nothrow) fiber_pool(this);

@@ -211,6 +211,7 @@ CONCUR_INLINE void dispatch_event(const poll_event& event) noexcept {
 // Under the slot's lock. 0, or errno.
 inline int watch_descriptor(descriptor_slot& slot, int fd, scheduler& s) noexcept {
   if (slot.watched_by != nullptr) return 0;
+  if (const int error = s.open_watcher()) return error;
   const int error = s.watcher.add(fd, static_cast<std::uint32_t>(fd), slot.present_generation());
   if (error != 0) return error;
   slot.watched_by = &s;

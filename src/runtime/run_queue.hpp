@@ -38,8 +38,13 @@ class run_queue {
  public:
   // Fibers; the rest goes to the shared queue. A ring that is too small for a program's ready fibers moves them all
   // through that queue's lock, again and again; this one costs 8 KiB a worker.
+#if defined(CONCUR_EXPLORE)
+  static constexpr std::uint32_t capacity = 16;  // small, so that what happens to a full ring happens
+  static constexpr std::uint32_t batch = 4;
+#else
   static constexpr std::uint32_t capacity = sizeof(void*) == 8 ? 1024 : 256;
   static constexpr std::uint32_t batch = 128;  // how many move at once, to a thief or to the shared queue
+#endif
 
   // Tests begin near the wrap (Q3).
   explicit run_queue(std::uint32_t first_index = 0) noexcept : head_(first_index), tail_(first_index) {}
@@ -79,6 +84,9 @@ class run_queue {
     leave();
     return f;
   }
+
+  // The same, where a driver decides which one (driven.hpp).
+  fiber* pop_driven(driver& d) noexcept;
 
   // Takes the oldest out of a full ring, to be given to the shared queue in one go.
   std::uint32_t pop_batch(fiber** out) noexcept {

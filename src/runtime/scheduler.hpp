@@ -77,6 +77,7 @@ class scheduler {
 
   // --- what a worker runs next (loop.hpp) ---
 
+  fiber* pick_driven(driver& d, worker* w) noexcept;
   fiber* upkeep(worker* w) noexcept;  // every upkeep_interval picks: timers, poller, shared queue; may return a fiber
   fiber* find_work(worker* w) noexcept;              // blocks; null: the runtime stops
   void run_worker(worker* w) noexcept;               // the body of a worker's thread
@@ -98,6 +99,8 @@ class scheduler {
   std::size_t fire_timers() noexcept;            // of all workers
   static constexpr int events_at_once = 128;
   int wait_events(poll_event* events, nanoseconds_t timeout_ns) noexcept;
+  void wake_poller() noexcept;
+  int open_watcher() noexcept;  // before its first use; 0, or an errno
   void dispatch_events(const poll_event* events, int count) noexcept;
 
   options settings;
@@ -122,10 +125,17 @@ class scheduler {
   void send_home(fiber* f) noexcept;
   void empty_inbox(worker* w) noexcept;
   fiber* look_around(worker* w) noexcept;
+  int wait_events_driven(driver& d, poll_event* events, nanoseconds_t timeout_ns) noexcept;
+  static const char* look_idle(const void* raw) noexcept;
+  static void describe(const void* raw, void (*line)(void*, const char*), void* sink);
   bool rob(worker* w, worker& victim) noexcept;
   bool search(worker* w) noexcept;
   void free_memory() noexcept;
   void close_ledger() noexcept;
+  fiber* pop_own(worker* w) noexcept;  // and the following: driven.hpp
+  int give_out_driven(driver& d, poll_event* events, int count) noexcept;
+  void start_driven_threads(driver& d);
+  void join_driven_threads(driver& d) noexcept;
   void start_threads();
   void stop_threads() noexcept;
   std::uint64_t new_id(worker* w) noexcept;
@@ -136,7 +146,11 @@ class scheduler {
   std::uint64_t next_id_ = 1;  // under id_lock_
   spin_lock exception_lock_;
   std::exception_ptr exception_;  // under exception_lock_
-  void* threads_ = nullptr;       // pthread_t of each worker that was started
+  void* threads_ = nullptr;       // pthread_t of each thread that was started; under a driver, its handles
+  bool is_watcher_open_ = false;
+  static constexpr int held_events_max = 8;
+  int held_event_count_ = 0;
+  poll_event held_events_[held_events_max];
   unsigned started_count_ = 0;
 };
 

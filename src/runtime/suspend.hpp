@@ -48,6 +48,7 @@ CONCUR_INLINE void publish_finished(worker* w) noexcept;
 CONCUR_INLINE void publish_selected(worker* w) noexcept;
 CONCUR_INLINE void cancel_departed(fiber* f, std::uint32_t ticket) noexcept;
 CONCUR_INLINE void note_raised(scope& innermost) noexcept;  // cancel.hpp
+CONCUR_NOINLINE inline void tell_departure(const worker& w, const fiber& f) noexcept;  // driven.hpp
 
 CONCUR_FORCE_INLINE void publish_wait(worker* w, fiber* f) noexcept {
   w->how = departure::none;
@@ -89,6 +90,9 @@ CONCUR_FORCE_INLINE void publish_departed(worker* w) noexcept {
 CONCUR_FORCE_INLINE fiber* pick_next(worker* w) noexcept {
   w->budget = worker::operations_per_slice;
   w->switches.add();
+#if defined(CONCUR_EXPLORE)
+  if (driver* d = driver_or_null()) return w->sched->pick_driven(*d, w);
+#endif
   if (CONCUR_UNLIKELY(--w->picks_to_upkeep == 0)) return CONCUR_MUTANT_IS(52) ? w->sched->upkeep(w) : nullptr;
   return w->queue.pop();
 }
@@ -311,6 +315,7 @@ CONCUR_INLINE void bind_stack([[maybe_unused]] worker* w, fiber* f, stack* s) no
 CONCUR_NOINLINE CONCUR_INLINE worker* leave_for_new(worker* w, fiber* self, fiber* next) noexcept {
   if (next != nullptr && !next->is_started && !w->sched->give_stack_to(w, next))
     w->stackless = std::exchange(next, nullptr);
+  tell_departure(*w, *self);
   void* back = nullptr;
   if (next != nullptr) {
     next->exceptions.load_into(w->exceptions);
@@ -333,6 +338,7 @@ CONCUR_INLINE void enter_fiber(worker* w, fiber* f) noexcept {
   f->exceptions.load_into(w->exceptions);
   f->set_state(fiber_state::running);
   w->current = f;
+  if (driver_or_null() != nullptr) w->budget = 1;  // every parking operation may be interrupted
   switch_fiber_context(w->loop, f->ctx, w, w->loop_notice, notice_of(f));
   publish_departed(w);
 }
@@ -356,6 +362,10 @@ CONCUR_NOINLINE CONCUR_INLINE worker* checkpoint_slow_quietly(worker* w) noexcep
 #  endif
     note_raised(*w->current->innermost());
     return CONCUR_MUTANT_IS(190) ? w : nullptr;
+  }
+  if (driver* d = driver_or_null()) {
+    w->budget = 1;
+    if (!d->interrupts_fiber()) return w;
   }
   w->picks_to_upkeep = 1;  // a whole slice without a wait is long enough to have missed timers and events
   return yield_fiber(w);

@@ -101,6 +101,11 @@ struct alignas(cache_line_bytes) worker {
   bool is_searching = false;  // it holds one of the search tokens (idle.hpp)
   unsigned index = 0;
 
+#if defined(CONCUR_EXPLORE)
+  static constexpr unsigned driven_interval = 7;
+#else
+  static constexpr unsigned driven_interval = 1;  // while a driver decides (driven.hpp, V2)
+#endif
   static constexpr unsigned upkeep_interval = 61;        // prime, so that it falls in step with no program
   static constexpr unsigned operations_per_slice = 256;  // then a fiber that never has to wait yields all the same
 };

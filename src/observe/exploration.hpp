@@ -1,0 +1,505 @@
+// observe/exploration.hpp - the driver that runs one schedule of a program: its threads, its clock, its memory.
+//
+// The library asks its driver (base/driver.hpp) at every place where something could go one way or another; this one
+// answers from a list of decisions, and so a program runs the same way each time it gets the same list.
+//
+//   X1  One thread runs at a time, and another goes on only within a call of the driver.
+//   X2  Time stands still but for a little with each look at the clock, and now and then a leap. When no thread can run, it
+//       moves to the next moment that one waits for; so waiting takes no time.
+//   X3  When no thread can run and none waits for a moment, the schedule has failed: a deadlock. First whoever has
+//       descriptors looks whether the kernel has news.
+//   X4  A failure is final: the thread that found it goes to the conductor and never comes back.
+//   X5  While the exploration looks at the program itself (to see what is wrong, to tell) it answers nothing and counts
+//       nothing.
+#ifndef CONCUR_OBSERVE_EXPLORATION_HPP
+#define CONCUR_OBSERVE_EXPLORATION_HPP
+
+#include <cstdint>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "base/config.hpp"
+#include "base/driver.hpp"
+#include "observe/decisions.hpp"
+#include "observe/virtual_threads.hpp"
+
+#if defined(CONCUR_EXPLORE)
+#  include "observe/weak_memory.hpp"
+#endif
+
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+// What a schedule is run with.
+struct schedule_settings {
+  bool has_weak_memory = false;
+  bool has_faults = false;
+  bool is_telling = false;
+  std::uint64_t steps_max = 0;
+};
+
+class exploration final : public driver {
+ public:
+  exploration() = default;
+
+  // Runs one schedule of a program that begins with body(argument) on a thread. `given` has begun it.
+  void run(const schedule_settings& settings, void (*body)(void*), void* argument);
+
+  decisions given;
+
+  // --- how it ended ---
+  bool has_failed() const { return has_failed_; }
+  bool was_abandoned() const { return was_abandoned_; }  // V2
+  const std::string& what() const { return what_; }
+  std::uint64_t steps() const { return steps_; }
+  std::vector<std::string>& told() { return told_; }
+  // For the program itself: it has failed, and ends by itself.
+  void note_failure(const std::string& what);
+
+  // --- driver ---
+  std::uint32_t choose(choice what, std::uint32_t count) noexcept override;
+  std::uint32_t choose_fiber(const std::uint64_t* ids, std::uint32_t count) noexcept override;
+  bool interrupts_fiber() noexcept override;
+  std::int64_t now() noexcept override;
+  void* start_thread(void (*body)(void*), void* argument, const char* name) noexcept override;
+  void join_thread(void* handle) noexcept override;
+  void step() noexcept override { before_access(nullptr); }
+  void spin() noexcept override;
+  block_end block(const void* word, std::uint32_t expected, std::int64_t until_ns, bool has_outside) noexcept override;
+  void wake(const void* word) noexcept override;
+  void before_access(const void* word) noexcept override;
+  std::uint64_t after_load(const void* word, std::uint64_t latest, std::memory_order order) noexcept override;
+  void after_store(const void* word, std::uint64_t before, std::uint64_t after,
+                   std::memory_order order) noexcept override;
+  void after_update(const void* word, std::uint64_t before, std::uint64_t after,
+                    std::memory_order order) noexcept override;
+  void after_failed_exchange(const void* word, std::uint64_t latest, std::memory_order order) noexcept override;
+  void fence(std::memory_order order) noexcept override;
+  void fence_all() noexcept override;
+  void birth(const void* address) noexcept override;
+  std::uint64_t rank(const void* address) noexcept override;
+  void plain_access(const void* address, bool is_write, const char* what) noexcept override;
+  void expect(bool holds, const char* what) noexcept override;
+  void watch(const watched& what) noexcept override { watched_.push_back(what); }
+  void unwatch(const void* object) noexcept override;
+  bool is_telling() const noexcept override { return settings_.is_telling; }
+  void tell(const char* text) noexcept override;
+
+  // Ends the calling thread; it has returned from its body.
+  [[noreturn]] void thread_ended() noexcept;
+
+ private:
+  using thread_state = virtual_thread::state;
+  static constexpr std::int64_t begin_ns = 1'000'000'000'000;
+
+  bool is_asked() const { return !is_looking_ && threads_.current() != virtual_threads::conductor; }
+  void count_step();
+  void set_ready(virtual_thread& thread, block_end end);
+  // The threads that can run, the calling one's successors first; it itself not. Returns how many.
+  unsigned list_others(unsigned char* ids) const;
+  void expire();
+  bool advance();
+  bool look_outside(block_end how);
+  unsigned pick_other(choice what);
+  void switch_to(unsigned next, const char* why);
+  void fail(const std::string& what);
+  void describe();
+
+  virtual_threads threads_;
+#if defined(CONCUR_EXPLORE)
+  weak_memory memory_;
+#endif
+  schedule_settings settings_;
+  std::int64_t now_ns_ = begin_ns;
+  std::uint64_t steps_ = 0;
+  unsigned ready_count_ = 0;
+  unsigned outside_looks_ = 0;  // since something else happened than a look outside
+  unsigned lonely_spins_ = 0;   // since a thread could run while another spun
+  bool is_looking_ = false;     // X5
+  bool has_failed_ = false;
+  bool was_abandoned_ = false;
+  std::string what_;
+  std::vector<watched> watched_;
+  std::vector<std::string> told_;
+  std::unordered_map<const void*, std::uint64_t> ranks_;
+  std::uint64_t next_rank_ = 0;
+};
+
+}  // namespace detail
+CONCUR_NAMESPACE_END
+
+#if CONCUR_BODIES
+
+#  include <cstring>
+
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+CONCUR_INLINE void virtual_thread_ended(virtual_threads&) noexcept {
+  static_cast<exploration*>(driver_or_null())->thread_ended();
+}
+
+CONCUR_INLINE void exploration::run(const schedule_settings& settings, void (*body)(void*), void* argument) {
+  settings_ = settings;
+  threads_.reset();
+  now_ns_ = begin_ns;
+  steps_ = 0;
+  ready_count_ = 0;
+  outside_looks_ = 0;
+  lonely_spins_ = 0;
+  is_looking_ = false;
+  has_failed_ = false;
+  was_abandoned_ = false;
+  what_.clear();
+  watched_.clear();
+  told_.clear();
+  ranks_.clear();
+  next_rank_ = 0;
+#  if defined(CONCUR_EXPLORE)
+  if (settings_.has_weak_memory) memory_.reset();
+#  endif
+  current_driver.store(this, std::memory_order_relaxed);  // relaxed: D1
+  const int first = threads_.start(body, argument, "main");
+  if (first < 0) {
+    fail("no memory for a thread");
+  } else {
+    ready_count_ = 1;
+    threads_.go_to(static_cast<unsigned>(first));
+  }
+  current_driver.store(nullptr, std::memory_order_relaxed);  // relaxed: D1
+  given.mix(steps_);
+}
+
+// --- threads ---
+
+CONCUR_INLINE void exploration::count_step() {
+  if (++steps_ <= settings_.steps_max) return;
+  fail("no end after " + std::to_string(settings_.steps_max) + " steps: a livelock, or a limit that is too low");
+}
+
+CONCUR_INLINE void exploration::set_ready(virtual_thread& thread, block_end end) {
+  thread.now = thread_state::ready;
+  thread.end = end;
+  ++ready_count_;
+  if (end != block_end::look && end != block_end::look_long) outside_looks_ = 0;
+}
+
+CONCUR_INLINE unsigned exploration::list_others(unsigned char* ids) const {
+  const unsigned count = threads_.count();
+  unsigned found = 0;
+  auto& all = const_cast<virtual_threads&>(threads_);
+  for (unsigned k = 1; k <= count; ++k) {
+    const unsigned i = (threads_.current() + k) % count;
+    if (i != threads_.current() && all[i].now == thread_state::ready) ids[found++] = static_cast<unsigned char>(i);
+  }
+  return found;
+}
+
+CONCUR_INLINE void exploration::switch_to(unsigned next, const char* why) {
+  given.mix(next + 1);
+  if (settings_.is_telling) {
+    std::string text = threads_[next].name;
+    if (text == "worker" || text == "thread") text += " " + std::to_string(next);
+    tell((text + " goes on (" + why + ")").c_str());
+  }
+  threads_.go_to(next);
+}
+
+CONCUR_INLINE void exploration::before_access(const void*) noexcept {
+  if (!is_asked()) return;
+  count_step();
+  if (ready_count_ <= 1 || given.passes(ready_count_)) return;
+  unsigned char ids[explored_threads_max + 1];
+  ids[0] = static_cast<unsigned char>(threads_.current());
+  const unsigned count = list_others(ids + 1) + 1;
+  const unsigned next = given.answer_thread(choice::preemption, ids, count);
+  if (next != 0) switch_to(ids[next], "interrupts");
+}
+
+CONCUR_INLINE unsigned exploration::pick_other(choice what) {
+  unsigned char ids[explored_threads_max];
+  unsigned count = list_others(ids);
+  while (count == 0) {
+    if (!advance()) fail("deadlock: every thread waits for another");
+    if (threads_[threads_.current()].now == thread_state::ready) return threads_.current();
+    count = list_others(ids);
+  }
+  return ids[given.answer_thread(what, ids, count)];
+}
+
+CONCUR_INLINE void exploration::spin() noexcept {
+  if (!is_asked()) return;
+  count_step();
+  given.demote(threads_.current());
+  if (ready_count_ > 1) {
+    lonely_spins_ = 0;
+    switch_to(pick_other(choice::spin_to), "spin");
+    return;
+  }
+  // Nobody else can run. It may be that what the thread waits for has happened, or that it waits for a moment.
+  constexpr unsigned spins_max = 64;
+  if (++lonely_spins_ < 8) return;
+  if (lonely_spins_ > spins_max || !advance()) fail("a thread spins for ever, and nobody else can run");
+}
+
+CONCUR_INLINE block_end exploration::block(const void* word, std::uint32_t expected, std::int64_t until_ns,
+                                           bool has_outside) noexcept {
+  if (!is_asked()) return block_end::timed_out;
+  count_step();
+  std::uint32_t seen = 0;
+  std::memcpy(&seen, word, sizeof seen);
+  if (seen != expected) return block_end::woken;
+  if (until_ns <= now_ns_) return block_end::timed_out;
+  virtual_thread& self = threads_[threads_.current()];
+  self.now = thread_state::blocked;
+  self.word = word;
+  self.until_ns = until_ns;
+  self.has_outside = has_outside;
+  --ready_count_;
+  switch_to(pick_other(choice::next_thread), "blocked");
+  return self.end;
+}
+
+CONCUR_INLINE void exploration::wake(const void* word) noexcept {
+  if (!is_asked()) return;
+  for (unsigned i = 0; i < threads_.count(); ++i) {
+    if (threads_[i].now == thread_state::blocked && threads_[i].word == word) set_ready(threads_[i], block_end::woken);
+  }
+}
+
+CONCUR_INLINE void* exploration::start_thread(void (*body)(void*), void* argument, const char* name) noexcept {
+  const int child = threads_.start(body, argument, name);
+  if (child < 0) return nullptr;
+  ++ready_count_;
+#  if defined(CONCUR_EXPLORE)
+  if (settings_.has_weak_memory) memory_.start_thread(threads_.current(), static_cast<unsigned>(child));
+#  endif
+  return &threads_[static_cast<unsigned>(child)];
+}
+
+CONCUR_INLINE void exploration::join_thread(void* handle) noexcept {
+  virtual_thread& child = *static_cast<virtual_thread*>(handle);
+  const unsigned number = static_cast<unsigned>(&child - &threads_[0]);
+  count_step();
+  virtual_thread& self = threads_[threads_.current()];
+  if (child.now != thread_state::ended) {
+    self.now = thread_state::joining;
+    self.joins = number;
+    --ready_count_;
+    switch_to(pick_other(choice::next_thread), "waits for a thread's end");
+  }
+  child.own_notice.release();
+  child.now = thread_state::unused;
+#  if defined(CONCUR_EXPLORE)
+  if (settings_.has_weak_memory) memory_.join_thread(threads_.current(), number);
+#  endif
+}
+
+CONCUR_INLINE void exploration::thread_ended() noexcept {
+  const unsigned self = threads_.current();
+  threads_[self].now = thread_state::ended;
+  --ready_count_;
+  bool are_all_ended = true;
+  for (unsigned i = 0; i < threads_.count(); ++i) {
+    virtual_thread& thread = threads_[i];
+    if (thread.now == thread_state::joining && thread.joins == self) set_ready(thread, block_end::woken);
+    if (thread.now != thread_state::ended && thread.now != thread_state::unused) are_all_ended = false;
+  }
+  if (are_all_ended) threads_.end_and_go_to(virtual_threads::conductor);
+  const unsigned next = pick_other(choice::next_thread);
+  given.mix(next + 1);
+  threads_.end_and_go_to(next);
+}
+
+// --- time ---
+
+CONCUR_INLINE std::int64_t exploration::now() noexcept {
+  if (!is_asked()) return now_ns_;
+  count_step();
+  constexpr std::int64_t leaps_ns[] = {100, 2'000, 60'000, 1'100'000, 11'000'000, 200'000'000};
+  now_ns_ += leaps_ns[given.answer(choice::clock, 6)];
+  expire();
+  return now_ns_;
+}
+
+CONCUR_INLINE void exploration::expire() {
+  for (unsigned i = 0; i < threads_.count(); ++i) {
+    if (threads_[i].now == thread_state::blocked && threads_[i].until_ns <= now_ns_)
+      set_ready(threads_[i], block_end::timed_out);
+  }
+}
+
+// Whoever has descriptors looks at them; false: nobody has.
+CONCUR_INLINE bool exploration::look_outside(block_end how) {
+  bool has_any = false;
+  for (unsigned i = 0; i < threads_.count(); ++i) {
+    if (threads_[i].now != thread_state::blocked || !threads_[i].has_outside) continue;
+    set_ready(threads_[i], how);
+    has_any = true;
+  }
+  return has_any;
+}
+
+// No thread can run: lets one (X2, X3). False: there is none.
+CONCUR_INLINE bool exploration::advance() {
+  is_looking_ = true;
+  for (const watched& one : watched_) {
+    if (const char* wrong = one.look(one.object)) {
+      is_looking_ = false;
+      fail(wrong);
+    }
+  }
+  is_looking_ = false;
+  if (outside_looks_ == 0 && look_outside(block_end::look)) {
+    outside_looks_ = 1;
+    return true;
+  }
+  std::int64_t next_ns = INT64_MAX;
+  for (unsigned i = 0; i < threads_.count(); ++i) {
+    if (threads_[i].now == thread_state::blocked && threads_[i].until_ns < next_ns) next_ns = threads_[i].until_ns;
+  }
+  if (next_ns != INT64_MAX) {
+    now_ns_ = next_ns;
+    expire();
+    return true;
+  }
+  if (outside_looks_ == 1 && look_outside(block_end::look_long)) {
+    outside_looks_ = 2;
+    return true;
+  }
+  return false;
+}
+
+// --- what is decided, and what is found ---
+
+CONCUR_INLINE std::uint32_t exploration::choose(choice what, std::uint32_t count) noexcept {
+  if (!is_asked()) return 0;
+  if ((what == choice::io_size || what == choice::io_error) && !settings_.has_faults) return 0;
+  return given.answer(what, count);
+}
+
+CONCUR_INLINE std::uint32_t exploration::choose_fiber(const std::uint64_t* ids, std::uint32_t count) noexcept {
+  return is_asked() ? given.answer_fiber(ids, count) : 0;
+}
+
+CONCUR_INLINE bool exploration::interrupts_fiber() noexcept {
+  count_step();
+  return given.answer_interruption();
+}
+
+CONCUR_INLINE void exploration::unwatch(const void* object) noexcept {
+  for (std::size_t i = 0; i < watched_.size(); ++i) {
+    if (watched_[i].object == object) watched_.erase(watched_.begin() + static_cast<std::ptrdiff_t>(i--));
+  }
+}
+
+CONCUR_INLINE void exploration::tell(const char* text) noexcept {
+  if (!settings_.is_telling) return;
+  constexpr std::size_t lines_max = 5000;
+  if (told_.size() < lines_max) told_.push_back("step " + std::to_string(steps_) + ": " + text);
+}
+
+CONCUR_INLINE void exploration::note_failure(const std::string& what) {
+  if (has_failed_) return;
+  has_failed_ = true;
+  what_ = what;
+}
+
+CONCUR_INLINE void exploration::describe() {
+  is_looking_ = true;
+  for (const watched& one : watched_) {
+    one.describe(
+        one.object,
+        [](void* sink, const char* text) {
+          *static_cast<std::string*>(sink) += "\n  ";
+          *static_cast<std::string*>(sink) += text;
+        },
+        &what_);
+  }
+  is_looking_ = false;
+}
+
+CONCUR_INLINE void exploration::fail(const std::string& what) {
+  note_failure(what);
+  was_abandoned_ = true;
+  describe();
+  if (settings_.is_telling) told_.push_back("step " + std::to_string(steps_) + ": " + what_);
+  if (threads_.current() == virtual_threads::conductor) return;
+  threads_.go_to(virtual_threads::conductor);  // and never back (X4)
+}
+
+CONCUR_INLINE void exploration::expect(bool holds, const char* what) noexcept {
+  if (!holds && is_asked()) fail(what);
+}
+
+// --- memory ---
+
+#  if defined(CONCUR_EXPLORE)
+
+CONCUR_INLINE std::uint64_t exploration::after_load(const void* word, std::uint64_t latest,
+                                                    std::memory_order order) noexcept {
+  if (!settings_.has_weak_memory || !is_asked()) return latest;
+  return memory_.load(threads_.current(), word, latest, order,
+                      [this](unsigned count) { return given.answer(choice::stale_read, count); });
+}
+CONCUR_INLINE void exploration::after_store(const void* word, std::uint64_t before, std::uint64_t after,
+                                            std::memory_order order) noexcept {
+  if (settings_.has_weak_memory && is_asked()) memory_.store(threads_.current(), word, before, after, order);
+}
+CONCUR_INLINE void exploration::after_update(const void* word, std::uint64_t before, std::uint64_t after,
+                                             std::memory_order order) noexcept {
+  if (settings_.has_weak_memory && is_asked()) memory_.update(threads_.current(), word, before, after, order);
+}
+CONCUR_INLINE void exploration::after_failed_exchange(const void* word, std::uint64_t latest,
+                                                      std::memory_order order) noexcept {
+  if (settings_.has_weak_memory && is_asked()) memory_.failed_update(threads_.current(), word, latest, order);
+}
+CONCUR_INLINE void exploration::fence(std::memory_order order) noexcept {
+  if (!is_asked()) return;
+  before_access(nullptr);
+  if (settings_.has_weak_memory) memory_.fence(threads_.current(), order);
+}
+CONCUR_INLINE void exploration::fence_all() noexcept {
+  if (!is_asked()) return;
+  before_access(nullptr);
+  if (settings_.has_weak_memory) memory_.fence_all(threads_.current());
+}
+CONCUR_INLINE void exploration::birth(const void* address) noexcept {
+  if (!is_asked()) return;
+  if (!ranks_.empty()) ranks_.erase(address);
+  if (settings_.has_weak_memory) memory_.birth(threads_.current(), address);
+}
+CONCUR_INLINE void exploration::plain_access(const void* address, bool is_write, const char* what) noexcept {
+  if (!settings_.has_weak_memory || !is_asked()) return;
+  const unsigned self = threads_.current();
+  if (is_write ? memory_.plain_write(self, address) : memory_.plain_read(self, address)) return;
+  fail(std::string("data race: two threads touch ") + (*what != '\0' ? what : "memory") +
+       ", one of them writes, and nothing orders them");
+}
+
+#  else
+
+CONCUR_INLINE std::uint64_t exploration::after_load(const void*, std::uint64_t latest, std::memory_order) noexcept {
+  return latest;
+}
+CONCUR_INLINE void exploration::after_store(const void*, std::uint64_t, std::uint64_t, std::memory_order) noexcept {}
+CONCUR_INLINE void exploration::after_update(const void*, std::uint64_t, std::uint64_t, std::memory_order) noexcept {}
+CONCUR_INLINE void exploration::after_failed_exchange(const void*, std::uint64_t, std::memory_order) noexcept {}
+CONCUR_INLINE void exploration::fence(std::memory_order) noexcept {}
+CONCUR_INLINE void exploration::fence_all() noexcept {}
+CONCUR_INLINE void exploration::birth(const void*) noexcept {}
+CONCUR_INLINE void exploration::plain_access(const void*, bool, const char*) noexcept {}
+
+#  endif
+
+CONCUR_INLINE std::uint64_t exploration::rank(const void* address) noexcept {
+  const auto found = ranks_.find(address);
+  if (found != ranks_.end()) return found->second;
+  return ranks_[address] = next_rank_++;
+}
+
+}  // namespace detail
+CONCUR_NAMESPACE_END
+#endif  // CONCUR_BODIES
+#endif

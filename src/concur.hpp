@@ -115,4 +115,9 @@
 #include "io/tcp_stream.hpp"
 #include "io/tcp_listener.hpp"
 
+// observe: what a program did, and might have done
+#include "observe/vector_clock.hpp"
+#include "observe/address_table.hpp"
+#include "observe/weak_memory.hpp"
+
 #endif

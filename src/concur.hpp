@@ -119,5 +119,12 @@
 #include "observe/vector_clock.hpp"
 #include "observe/address_table.hpp"
 #include "observe/weak_memory.hpp"
+#include "observe/strategy.hpp"
+#include "observe/decisions.hpp"
+#include "observe/virtual_threads.hpp"
+#include "observe/exploration.hpp"
+#include "observe/explored_thread.hpp"
+#include "observe/explore.hpp"
+#include "observe/explore_run.hpp"
 
 #endif

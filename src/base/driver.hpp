@@ -40,7 +40,9 @@ enum class choice : unsigned char {
   stale_read,   // which of the stores that a load may see it sees
   spurious,     // whether something that may fail for no reason does
 };
-inline constexpr unsigned choice_kinds = 13;
+
+// Threads that an exploration can play at once.
+inline constexpr unsigned explored_threads_max = 16;
 
 // Why a thread comes back from driver::block.
 enum class block_end : unsigned char {

@@ -68,6 +68,9 @@ inline constexpr int membarrier_private_expedited = 1 << 3;
 inline constexpr int membarrier_register_private_expedited = 1 << 4;
 
 CONCUR_INLINE void register_asymmetric_fence() noexcept {
+#    if defined(CONCUR_EXPLORE)
+  if (driver_or_null() != nullptr) return;  // what is done once in a process is no part of a schedule
+#    endif
   // relaxed: the same answer for whoever asks; threads started later see it by their creation.
   if (process_fence_mode.load(std::memory_order_relaxed) != fence_mode::unknown) return;
   const bool registered = syscall(SYS_membarrier, membarrier_register_private_expedited, 0, 0) == 0 &&

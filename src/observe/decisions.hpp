@@ -9,6 +9,8 @@
 //   D3  A list of deviations that was shortened is still a schedule: questions that it does not name are answered by 0.
 //   D4  Kinds that `costs` names are answered by 0 in an exhaustive search once `bound` of them were not; all others are
 //       searched to the end.
+//   D5  Priorities alone are unfair: who waits by looking again and again keeps those out for which it waits. So one
+//       that was preferred very often falls behind, and so does who says that it spins.
 #ifndef CONCUR_OBSERVE_DECISIONS_HPP
 #define CONCUR_OBSERVE_DECISIONS_HPP
 
@@ -18,12 +20,11 @@
 #include "base/config.hpp"
 #include "base/driver.hpp"
 #include "observe/strategy.hpp"
+#include "observe/vector_clock.hpp"
 #include "runtime/seam.hpp"
 
 CONCUR_NAMESPACE_BEGIN
 namespace detail {
-
-inline constexpr unsigned explored_threads_max = 16;
 
 // One answer that was not 0.
 struct deviation {
@@ -33,8 +34,8 @@ struct deviation {
 
 class decisions {
  public:
-  // The next schedule, by lot or by priorities. steps: how long schedules of this program are, about.
-  void begin_seeded(strategy how, std::uint64_t seed, std::uint64_t steps);
+  // The next schedule, by lot or by priorities. places: how many change_places() schedules of this program have, about.
+  void begin_seeded(strategy how, std::uint64_t seed, std::uint64_t places);
   // The next one of a search; after restart_search() the first one.
   void begin_search(unsigned bound);
   void restart_search() { path_.clear(); }
@@ -63,12 +64,13 @@ class decisions {
   std::uint32_t answer_thread(choice what, const unsigned char* ids, std::uint32_t count);
   std::uint32_t answer_fiber(const std::uint64_t* ids, std::uint32_t count);
   // Whether a fiber that could go on lets others run.
-  bool answer_interruption() { return source_ == source::priorities || answer(choice::preemption, 2) != 0; }
+  bool answer_interruption();
   // The thread gives way, and is not to be preferred to those it gives way to.
   void demote(unsigned thread) { thread_priorities_[thread] = --lowest_; }
 
   const std::vector<deviation>& deviations() const { return deviations_; }
-  std::uint64_t question_count() const { return question_; }
+  // How many places there were where a change of priorities could have been (pct).
+  std::uint64_t change_places() const { return change_places_; }
   std::uint64_t hash() const { return hash_; }
   void mix(std::uint64_t what) { hash_ = (hash_ ^ what) * 0x100000001B3U; }
 
@@ -105,10 +107,26 @@ class decisions {
   std::int64_t thread_priorities_[explored_threads_max] = {};
   std::uint64_t fiber_salt_ = 0;
   std::int64_t lowest_ = 0;
-  std::uint64_t scheduling_steps_ = 0;
+  std::uint64_t change_places_ = 0;
   std::vector<std::uint64_t> change_points_;  // the next one last
   std::vector<std::uint64_t> demoted_fibers_;
   std::uint64_t running_fiber_ = 0;
+  // How often each was preferred to others (D5).
+  unsigned thread_turns_[explored_threads_max] = {};
+  struct turns {
+    std::uint64_t fiber;
+    unsigned count;
+  };
+  std::vector<turns> fiber_turns_;
+  static constexpr unsigned thread_turns_max = 3000;
+  static constexpr unsigned fiber_turns_max = 100;
+  unsigned& turns_of(std::uint64_t fiber) {
+    for (turns& one : fiber_turns_) {
+      if (one.fiber == fiber) return one.count;
+    }
+    fiber_turns_.push_back({fiber, 0});
+    return fiber_turns_.back().count;
+  }
   // search
   std::vector<branch> path_;
   std::size_t depth_ = 0;
@@ -129,24 +147,30 @@ CONCUR_NAMESPACE_END
 CONCUR_NAMESPACE_BEGIN
 namespace detail {
 
-CONCUR_INLINE void decisions::begin_seeded(strategy how, std::uint64_t seed, std::uint64_t steps) {
+CONCUR_INLINE void decisions::begin_seeded(strategy how, std::uint64_t seed, std::uint64_t places) {
   source_ = how.what() == strategy::kind::pct ? source::priorities : source::lot;
   random_ = random_source((seed + 1) * 0x9E3779B97F4A7C15U);
   question_ = 0;
   hash_ = 0xCBF29CE484222325U;
   deviations_.clear();
+#  if defined(CONCUR_EXPLORE)
   constexpr std::uint32_t means[] = {2, 6, 20, 60, 200};
+#  else
+  constexpr std::uint32_t means[] = {2, 4, 8, 16, 32};  // of places between parking operations
+#  endif
   gap_mean_ = means[below(5)];
   gap_ = 1 + below(2 * gap_mean_);
   if (source_ != source::priorities) return;
   lowest_ = 0;
   for (std::int64_t& priority : thread_priorities_) priority = 1 + static_cast<std::int64_t>(random_.next());
   fiber_salt_ = (std::uint64_t{random_.next()} << 32) | random_.next();
-  scheduling_steps_ = 0;
+  change_places_ = 0;
   demoted_fibers_.clear();
   running_fiber_ = 0;
+  for (unsigned& count : thread_turns_) count = 0;
+  fiber_turns_.clear();
   change_points_.clear();
-  const std::uint32_t among = static_cast<std::uint32_t>(std::min<std::uint64_t>(steps, 0xFFFFFFFFU));
+  const std::uint32_t among = static_cast<std::uint32_t>(std::min<std::uint64_t>(places, 0xFFFFFFFFU));
   for (unsigned i = 1; i < how.parameter(); ++i) change_points_.push_back(1 + below(among != 0 ? among : 1));
   std::sort(change_points_.rbegin(), change_points_.rend());
 }
@@ -241,16 +265,16 @@ CONCUR_INLINE std::uint32_t decisions::answer(choice what, std::uint32_t count) 
 }
 
 CONCUR_INLINE bool decisions::is_change_point() {
-  ++scheduling_steps_;
-  if (change_points_.empty() || scheduling_steps_ < change_points_.back()) return false;
+  ++change_places_;
+  if (change_points_.empty() || change_places_ < change_points_.back()) return false;
   change_points_.pop_back();
   return true;
 }
 
 CONCUR_INLINE std::uint32_t decisions::answer_thread(choice what, const unsigned char* ids, std::uint32_t count) {
   if (source_ != source::priorities) return answer(what, count);
-  if (is_change_point()) {
-    if (what == choice::preemption) demote(ids[0]);
+  if (what == choice::preemption && is_change_point()) {
+    demote(ids[0]);
     if (running_fiber_ != 0) demoted_fibers_.push_back(running_fiber_);
   }
   if (count <= 1) return 0;
@@ -259,7 +283,15 @@ CONCUR_INLINE std::uint32_t decisions::answer_thread(choice what, const unsigned
   for (std::uint32_t i = 1; i < count; ++i) {
     if (thread_priorities_[ids[i]] > thread_priorities_[ids[best]]) best = i;
   }
+  if (++thread_turns_[ids[best]] % thread_turns_max == 0) demote(ids[best]);
   return record(what, count, best);
+}
+
+// With priorities it always does: and is the next one again, if its priority says so.
+CONCUR_INLINE bool decisions::answer_interruption() {
+  if (source_ != source::priorities) return answer(choice::preemption, 2) != 0;
+  if (is_change_point()) demoted_fibers_.push_back(running_fiber_);
+  return true;
 }
 
 CONCUR_INLINE std::uint32_t decisions::answer_fiber(const std::uint64_t* ids, std::uint32_t count) {
@@ -278,6 +310,7 @@ CONCUR_INLINE std::uint32_t decisions::answer_fiber(const std::uint64_t* ids, st
     if (count > 1) {
       ++question_;
       record(choice::next_fiber, count, best);
+      if (++turns_of(ids[best]) % fiber_turns_max == 0) demoted_fibers_.push_back(ids[best]);
     }
   } else {
     best = answer(choice::next_fiber, count);

@@ -384,7 +384,7 @@ CONCUR_INLINE std::uint32_t exploration::choose_fiber(const std::uint64_t* ids, 
 }
 
 CONCUR_INLINE bool exploration::interrupts_fiber() noexcept {
-  count_step();
+  before_access(nullptr);
   return given.answer_interruption();
 }
 
@@ -453,7 +453,7 @@ CONCUR_INLINE void exploration::after_update(const void* word, std::uint64_t bef
 }
 CONCUR_INLINE void exploration::after_failed_exchange(const void* word, std::uint64_t latest,
                                                       std::memory_order order) noexcept {
-  if (settings_.has_weak_memory && is_asked()) memory_.failed_update(threads_.current(), word, latest, order);
+  if (settings_.has_weak_memory && is_asked()) memory_.load_newest(threads_.current(), word, latest, order);
 }
 CONCUR_INLINE void exploration::fence(std::memory_order order) noexcept {
   if (!is_asked()) return;

@@ -7,13 +7,12 @@
 #define CONCUR_OBSERVE_VECTOR_CLOCK_HPP
 
 #include "base/config.hpp"
+#include "base/driver.hpp"
 
 #if defined(CONCUR_EXPLORE)
 
 CONCUR_NAMESPACE_BEGIN
 namespace detail {
-
-inline constexpr unsigned explored_threads_max = 16;
 
 struct vector_clock {
   std::uint32_t at[explored_threads_max] = {};

@@ -115,7 +115,8 @@ CONCUR_INLINE void virtual_threads::reset() {
 }
 
 CONCUR_INLINE int virtual_threads::start(void (*body)(void*), void* argument, const char* name) {
-  unsigned i = 0;
+  unsigned i = count_;  // a number of its own, while there are any: the memory's account is kept by number
+  if (i == explored_threads_max) i = 0;
   while (i < count_ && threads_[i].now != virtual_thread::state::unused) ++i;
   if (i == explored_threads_max) return -1;
   virtual_thread& thread = threads_[i];

@@ -37,7 +37,7 @@ inline void tell_fiber(driver& d, const worker& w, const fiber& f, const char* w
 }
 
 // The fiber is about to leave its worker.
-CONCUR_NOINLINE inline void tell_departure(const worker& w, const fiber& f) noexcept {
+CONCUR_INLINE void tell_departure(const worker& w, const fiber& f) noexcept {
   driver* const d = driver_or_null();
   if (d == nullptr || !d->is_telling()) return;
   if (w.how == departure::yielded)

@@ -48,7 +48,7 @@ CONCUR_INLINE void publish_finished(worker* w) noexcept;
 CONCUR_INLINE void publish_selected(worker* w) noexcept;
 CONCUR_INLINE void cancel_departed(fiber* f, std::uint32_t ticket) noexcept;
 CONCUR_INLINE void note_raised(scope& innermost) noexcept;  // cancel.hpp
-CONCUR_NOINLINE inline void tell_departure(const worker& w, const fiber& f) noexcept;  // driven.hpp
+CONCUR_INLINE void tell_departure(const worker& w, const fiber& f) noexcept;  // driven.hpp
 
 CONCUR_FORCE_INLINE void publish_wait(worker* w, fiber* f) noexcept {
   w->how = departure::none;

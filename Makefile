@@ -36,7 +36,7 @@ endif
 
 compile = $(CXX) -std=$(STD) $(CXXFLAGS) $(WARNINGS) -pthread $(DOCTEST_FLAGS) -I. -Itests
 
-TESTS ?= $(sort $(wildcard tests/test_*.cpp tests/model_*.cpp tests/stress_*.cpp))
+TESTS ?= $(sort $(wildcard tests/test_*.cpp tests/model_*.cpp tests/explore_*.cpp tests/stress_*.cpp))
 test_programs := $(TESTS:%.cpp=$(BUILD)/%)
 test_support := $(sort $(wildcard tests/support/*.hpp))
 
@@ -86,7 +86,9 @@ whole_tests := test_io test_stack test_timed_mutex
 ifneq ($(SEPARATE),)
 bodies := $(BUILD)/concur.o
 endif
-separate = $(if $(SEPARATE),$(if $(filter $(whole_tests),$(notdir $@)),,-DCONCUR_SEPARATE_COMPILATION $(bodies)))
+separate = $(if $(SEPARATE),$(if $(filter $(whole_tests) explore_%,$(notdir $@)),,-DCONCUR_SEPARATE_COMPILATION $(bodies)))
+# Explorations interrupt threads at each atomic operation, which only such a build lets them do.
+explored = $(if $(filter explore_%,$(notdir $@)),-DCONCUR_EXPLORE)
 
 $(BUILD)/concur.o: tools/concur.cpp concur.hpp $(BUILD)/settings
 	@mkdir -p $(@D)
@@ -97,7 +99,7 @@ $(BUILD)/tests/%: tests/%.cpp concur.hpp $(test_support) $(BUILD)/tests/support/
 	@mkdir -p $(@D)
 	@echo '  compile $<'
 	@rm -f $@
-	@$(compile) $(separate) $< $(BUILD)/tests/support/doctest_main.o -o $@ $(LDFLAGS) $(LDLIBS)
+	@$(compile) $(separate) $(explored) $< $(BUILD)/tests/support/doctest_main.o -o $@ $(LDFLAGS) $(LDLIBS)
 
 # Holds the compiler and its flags, and is younger than what was built with others.
 $(BUILD)/settings: always

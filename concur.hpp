@@ -374,40 +374,61 @@ CONCUR_NAMESPACE_END
 CONCUR_NAMESPACE_BEGIN
 namespace detail {
 
-// What is being decided.
+// What is being decided. 0 is the answer of a plain run: go on, the oldest first, the newest store.
 enum class choice : unsigned char {
+  preemption,   // whether another thread runs now, between two steps of a protocol
+  spin_to,      // which thread runs while the present one waits for a few steps of another
+  next_thread,  // which thread runs when the present one cannot
   next_fiber,   // which ready fiber runs
+  slice_end,    // whether a worker looks at timers, events and other queues before its own
   victim,       // whom an idle worker robs first
   select_case,  // which of several ready cases
-  waiter,       // which of several waiters, where order is not promised
-  readiness,    // in which order events of one batch are given out, and how many at once
+  readiness,    // in which order events of one batch are given out
   io_size,      // how many of the wanted bytes a read or write is asked for
-  io_error,     // whether a system call fails, and how
-  preemption,   // whether another thread runs now, between two steps of a protocol
-  next_thread,  // which thread runs when the present one cannot
+  io_error,     // whether a system call is interrupted
+  clock,        // how much time has passed
   stale_read,   // which of the stores that a load may see it sees
-  spurious,     // whether something that may fail or wake for no reason does
+  spurious,     // whether something that may fail for no reason does
+};
+
+// Threads that an exploration can play at once.
+inline constexpr unsigned explored_threads_max = 16;
+
+// Why a thread comes back from driver::block.
+enum class block_end : unsigned char {
+  woken,      // or the word was another from the beginning
+  timed_out,
+  look,       // nothing else can run: time to look outside of the process, without waiting
+  look_long,  // the same, and nothing else ever will: waiting is worth it
 };
 
 class driver {
  public:
   // A number below count, which is at least 1.
   virtual std::uint32_t choose(choice what, std::uint32_t count) noexcept = 0;
+  // The same for next_fiber, with the ids of the fibers.
+  virtual std::uint32_t choose_fiber(const std::uint64_t* ids, std::uint32_t count) noexcept = 0;
+  // Whether the running fiber, which could go on, lets others run.
+  virtual bool interrupts_fiber() noexcept = 0;
   // The time, in nanoseconds.
   virtual std::int64_t now() noexcept = 0;
 
   // --- threads ---
 
   // Starts a thread that runs body(argument); returns its handle, null when it cannot be had.
-  virtual void* start_thread(void (*body)(void*), void* argument) noexcept = 0;
+  virtual void* start_thread(void (*body)(void*), void* argument, const char* name) noexcept = 0;
   // Returns when that thread's body has returned. Runs others. The handle is then spent.
   virtual void join_thread(void* handle) noexcept = 0;
+  // A place where the calling thread could as well be interrupted. Runs others.
+  virtual void step() noexcept = 0;
   // The calling thread waits for a few steps of another one. Runs others.
   virtual void spin() noexcept = 0;
-  // Blocks the calling thread until wake(key), or until this time (INT64_MAX: never); false when the time came. `key` is
-  // any address that waker and sleeper share. Runs others.
-  virtual bool block(const void* key, std::int64_t until_ns) noexcept = 0;
-  virtual void wake(const void* key) noexcept = 0;
+  // While the 32-bit word is `expected`: blocks the calling thread until wake(word), or until this time (INT64_MAX: never).
+  // The comparison and the blocking are one step. has_outside: something outside of the process may end the wait too, and
+  // the caller can look whether it did. Runs others.
+  virtual block_end block(const void* word, std::uint32_t expected, std::int64_t until_ns,
+                          bool has_outside) noexcept = 0;
+  virtual void wake(const void* word) noexcept = 0;
 
   // --- memory; only with CONCUR_EXPLORE ---
 
@@ -415,23 +436,38 @@ class driver {
   virtual void before_access(const void* word) noexcept = 0;
   // A load: `latest` is what the word holds; returns that, or what some earlier store left there that may still be seen.
   virtual std::uint64_t after_load(const void* word, std::uint64_t latest, std::memory_order order) noexcept = 0;
-  // A store, or a read-modify-write, which always reads what was there last.
   virtual void after_store(const void* word, std::uint64_t before, std::uint64_t after,
                            std::memory_order order) noexcept = 0;
+  // A read-modify-write, which always reads what was there last; a compare-exchange that failed reads that too.
   virtual void after_update(const void* word, std::uint64_t before, std::uint64_t after,
                             std::memory_order order) noexcept = 0;
+  virtual void after_failed_exchange(const void* word, std::uint64_t latest, std::memory_order order) noexcept = 0;
   virtual void fence(std::memory_order order) noexcept = 0;
   // Each thread passes a full fence (membarrier).
   virtual void fence_all() noexcept = 0;
   // A new object begins at this address: what was known of the address is void.
   virtual void birth(const void* address) noexcept = 0;
+  // Orders addresses in a way that is the same in each run of a schedule.
+  virtual std::uint64_t rank(const void* address) noexcept = 0;
   // Memory that is not atomic is read or written; one thread at a time may do so, and the driver looks whether that is so.
   virtual void plain_access(const void* address, bool is_write, const char* what) noexcept = 0;
 
-  // --- the runtime's own account; what must hold (only with CONCUR_EXPLORE) ---
+  // --- what must hold, and what is worth telling ---
 
   // False ends the schedule as failed, with this text.
   virtual void expect(bool holds, const char* what) noexcept = 0;
+  // Something that is to be asked, while it lives, whenever no thread can run: look returns what is wrong, or null, and
+  // describe adds a few lines about what it is doing.
+  struct watched {
+    const void* object;
+    const char* (*look)(const void* object);
+    void (*describe)(const void* object, void (*line)(void* sink, const char* text), void* sink);
+  };
+  virtual void watch(const watched& what) noexcept = 0;
+  virtual void unwatch(const void* object) noexcept = 0;
+  // Whether tell() is of use: texts are made only then.
+  virtual bool is_telling() const noexcept = 0;
+  virtual void tell(const char* text) noexcept = 0;
 
  protected:
   ~driver() = default;
@@ -777,7 +813,7 @@ class atomic {
     d->before_access(this);
     // It may fail for nothing, as on machines with load-linked and store-conditional.
     if (to_bits(latest()) == to_bits(expected) && d->choose(choice::spurious, 8) == 7) {
-      d->after_load(this, to_bits(expected), failure);
+      d->after_failed_exchange(this, to_bits(expected), failure);
       return false;
     }
     return compare(*d, expected, wanted, success, failure);
@@ -822,7 +858,7 @@ class atomic {
       return true;
     }
     // What fails is a load, of the last store (W1): an older one that equals `expected` would have to succeed.
-    d.after_update(this, to_bits(was), to_bits(was), failure);
+    d.after_failed_exchange(this, to_bits(was), failure);
     expected = was;
     return false;
   }
@@ -962,6 +998,7 @@ namespace detail {
 // one that was pre-empted gets the core. The last step sleeps: with real-time priorities a yield alone can starve the
 // holder for ever.
 CONCUR_INLINE void spin_wait(unsigned& round) noexcept {
+  if (driver* d = driver_or_null()) return d->spin();
   constexpr unsigned spinning_rounds = 8;
   constexpr unsigned yielding_rounds = 64;
   if (round < spinning_rounds) {
@@ -1057,6 +1094,9 @@ CONCUR_INLINE void register_asymmetric_fence() noexcept;
 CONCUR_INLINE void heavy_fence() noexcept;
 
 CONCUR_FORCE_INLINE void light_fence() noexcept {
+#if defined(CONCUR_EXPLORE)
+  if (driver_or_null() != nullptr) return;  // the asymmetric form is explored: nothing here, all of it in heavy_fence
+#endif
 #if CONCUR_TSAN || !defined(__linux__)
   thread_fence(std::memory_order_seq_cst);  // seq_cst: this side of A1, where the other is no membarrier
 #else
@@ -1089,6 +1129,9 @@ inline constexpr int membarrier_private_expedited = 1 << 3;
 inline constexpr int membarrier_register_private_expedited = 1 << 4;
 
 CONCUR_INLINE void register_asymmetric_fence() noexcept {
+#    if defined(CONCUR_EXPLORE)
+  if (driver_or_null() != nullptr) return;  // what is done once in a process is no part of a schedule
+#    endif
   // relaxed: the same answer for whoever asks; threads started later see it by their creation.
   if (process_fence_mode.load(std::memory_order_relaxed) != fence_mode::unknown) return;
   const bool registered = syscall(SYS_membarrier, membarrier_register_private_expedited, 0, 0) == 0 &&
@@ -1099,6 +1142,9 @@ CONCUR_INLINE void register_asymmetric_fence() noexcept {
 
 CONCUR_INLINE void heavy_fence() noexcept {
   if (CONCUR_MUTANT_IS(40)) return;
+#    if defined(CONCUR_EXPLORE)
+  if (driver* d = driver_or_null()) return d->fence_all();
+#    endif
   // relaxed: see register_asymmetric_fence.
   if (process_fence_mode.load(std::memory_order_relaxed) == fence_mode::asymmetric &&
       syscall(SYS_membarrier, membarrier_private_expedited, 0, 0) == 0)
@@ -1111,6 +1157,9 @@ CONCUR_INLINE void register_asymmetric_fence() noexcept {
   process_fence_mode.store(fence_mode::symmetric, std::memory_order_relaxed);
 }
 CONCUR_INLINE void heavy_fence() noexcept {
+#    if defined(CONCUR_EXPLORE)
+  if (driver* d = driver_or_null()) return d->fence_all();
+#    endif
   thread_fence(std::memory_order_seq_cst);  // seq_cst: the rare side of A1
 }
 #  endif
@@ -3651,7 +3700,10 @@ CONCUR_NOINLINE CONCUR_INLINE bool futex_wait_until(atomic<std::uint32_t>& word,
 
 CONCUR_NOINLINE CONCUR_INLINE bool parker::wait_parked(std::int64_t steady_ns) noexcept {
   for (;;) {
-    const bool timed_out = futex_wait_until(state_, parked, steady_ns);
+    driver* const d = driver_or_null();
+    const bool timed_out = CONCUR_UNLIKELY(d != nullptr)
+                               ? d->block(&state_, parked, steady_ns, false) == block_end::timed_out
+                               : futex_wait_until(state_, parked, steady_ns);
     if (timed_out) {
 #if CONCUR_MUTANT_IS(21)
       const bool had_token = false;
@@ -3672,6 +3724,7 @@ CONCUR_NOINLINE CONCUR_INLINE bool parker::wait_parked(std::int64_t steady_ns) n
 CONCUR_NOINLINE CONCUR_INLINE void parker::unpark() noexcept {
   // release: publishes what came before to the park that takes the token
   if (state_.exchange(notified, std::memory_order_release) != parked) return;
+  if (driver* d = driver_or_null()) return d->wake(&state_);
   ::syscall(SYS_futex, &state_, FUTEX_WAKE | FUTEX_PRIVATE_FLAG, 1, nullptr, nullptr, 0);
 }
 
@@ -3735,6 +3788,14 @@ inline std::int64_t parker_clock_ns() noexcept {
 }
 
 CONCUR_NOINLINE CONCUR_INLINE bool parker::wait_parked(std::int64_t steady_ns) noexcept {
+  if (driver* d = driver_or_null()) {
+    while (d->block(&state_, parked, steady_ns, false) == block_end::woken) {
+      // acquire: pairs with the release in unpark
+      if (state_.load(std::memory_order_acquire) != parked) break;
+    }
+    // acquire: as below
+    return state_.exchange(empty, std::memory_order_acquire) == notified;
+  }
   pthread_mutex_t* const mutex = mutex_in(mutex_);
   pthread_mutex_lock(mutex);
   // acquire: pairs with the release in unpark; the mutex orders it too, except for a token left before we took it
@@ -3763,6 +3824,11 @@ CONCUR_NOINLINE CONCUR_INLINE void parker::unpark() noexcept {
     // release: publishes what came before to the park that takes the token; relaxed: a failure only reads the word
     // again
     if (state_.compare_exchange_weak(seen, notified, std::memory_order_release, std::memory_order_relaxed)) return;
+  }
+  if (driver* d = driver_or_null()) {
+    // release: as below
+    state_.exchange(notified, std::memory_order_release);
+    return d->wake(&state_);
   }
   pthread_mutex_lock(mutex_in(mutex_));
   // release: publishes what came before to the park that takes the token
@@ -3859,6 +3925,16 @@ class poller {
   // Ends the wait() in progress, or else the next one. What was written before is visible to whoever that wait()
   // returns to.
   void wake() noexcept;
+
+  // Under a driver (base/driver.hpp) nobody blocks in wait(); these two are wake() and the blocking half of wait() then.
+  void wake_driven(driver& d) noexcept {
+    if (must_wake()) d.wake(&wake_pending_);
+  }
+  block_end block_driven(driver& d, std::int64_t until_ns, bool has_outside) noexcept {
+    const block_end end = d.block(&wake_pending_, 0, until_ns, has_outside);
+    if (end == block_end::woken) wake_seen();
+    return end;
+  }
 
   // How many descriptors are its own: what a count of open descriptors should expect.
   int descriptor_count() const noexcept;
@@ -5170,8 +5246,8 @@ inline constexpr std::size_t fiber_name_bytes = 24;
 struct fiber : party {
   fiber() noexcept : party(party_kind::fiber) {}
 
-  atomic<fiber_state> state{fiber_state::idle};
-  atomic<wait_reason> reason{wait_reason::none};
+  std::atomic<fiber_state> state{fiber_state::idle};   // std::atomic: for dumps, and no protocol's
+  std::atomic<wait_reason> reason{wait_reason::none};  // std::atomic: as above
   // The present wait is not to be cancelled; written before the wait word, read behind it.
   atomic<bool> is_deaf{false};
   // The flag of its innermost scope. Here, so that who publishes a wait may look at it although the fiber may be elsewhere by
@@ -5202,7 +5278,28 @@ struct fiber : party {
 #endif
 
   // relaxed: the state is for dumps and checks; queues and the wait word order everything.
-  void set_state(fiber_state s) noexcept { state.store(s, std::memory_order_relaxed); }
+  void set_state(fiber_state s) noexcept {
+#if defined(CONCUR_EXPLORE)
+    if (driver* d = driver_or_null())
+      d->expect(may_follow(state.load(std::memory_order_relaxed), s), "a fiber was made ready, or run, twice");  // relaxed
+#endif
+    state.store(s, std::memory_order_relaxed);  // relaxed: as above
+  }
+#if defined(CONCUR_EXPLORE)
+  // The table at the top.
+  static bool may_follow(fiber_state before, fiber_state after) noexcept {
+    switch (after) {
+      case fiber_state::idle:
+        return before != fiber_state::parked;
+      case fiber_state::ready:
+        return before != fiber_state::ready && before != fiber_state::finished;
+      case fiber_state::running:
+        return before == fiber_state::ready;
+      default:
+        return before == fiber_state::running;
+    }
+  }
+#endif
   void set_reason(wait_reason r) noexcept { reason.store(r, std::memory_order_relaxed); }  // relaxed: as above
   // For the fiber itself, for who has claimed its wait, and under scope_lock.
   scope* innermost() const noexcept {
@@ -5281,6 +5378,8 @@ struct fiber_pool {
 
   // Calls look(f, argument) for each block, free ones included, while no chunk can come or go.
   void walk(void (*look)(fiber*, void*), void* argument) noexcept;
+  // The same without the lock, while nobody can run.
+  void walk_stopped(void (*look)(fiber*, void*), void* argument) const noexcept;
 
  private:
   ~fiber_pool();
@@ -5318,7 +5417,11 @@ class fiber_cache {
   void clear(fiber_pool& pool) noexcept;
 
  private:
+#if defined(CONCUR_EXPLORE)
+  static constexpr int batch_blocks = 4;
+#else
   static constexpr int batch_blocks = 64;
+#endif
   void shrink(fiber_pool& pool) noexcept;
 
   fiber* free_ = nullptr;
@@ -5335,7 +5438,11 @@ namespace detail {
 
 // The header takes the room of one block, so that all blocks lie on their own cache lines.
 struct fiber_chunk {
+#if defined(CONCUR_EXPLORE)
+  static constexpr std::size_t bytes = 4 * 1024;
+#else
   static constexpr std::size_t bytes = 64 * 1024;
+#endif
   static constexpr std::size_t blocks = bytes / fiber_block_bytes - 1;
 
   fiber_chunk* next;
@@ -5417,6 +5524,10 @@ CONCUR_INLINE void fiber_pool::close() noexcept {
 
 CONCUR_INLINE void fiber_pool::walk(void (*look)(fiber*, void*), void* argument) noexcept {
   lock_scope<spin_lock> held(lock_);
+  walk_stopped(look, argument);
+}
+
+CONCUR_INLINE void fiber_pool::walk_stopped(void (*look)(fiber*, void*), void* argument) const noexcept {
   for (fiber_chunk* chunk = chunks_; chunk != nullptr; chunk = chunk->next) {
     for (std::size_t i = 0; i < fiber_chunk::blocks; ++i) look(chunk->block(i), argument);
   }
@@ -5482,8 +5593,13 @@ class run_queue {
  public:
   // Fibers; the rest goes to the shared queue. A ring that is too small for a program's ready fibers moves them all
   // through that queue's lock, again and again; this one costs 8 KiB a worker.
+#if defined(CONCUR_EXPLORE)
+  static constexpr std::uint32_t capacity = 16;  // small, so that what happens to a full ring happens
+  static constexpr std::uint32_t batch = 4;
+#else
   static constexpr std::uint32_t capacity = sizeof(void*) == 8 ? 1024 : 256;
   static constexpr std::uint32_t batch = 128;  // how many move at once, to a thief or to the shared queue
+#endif
 
   // Tests begin near the wrap (Q3).
   explicit run_queue(std::uint32_t first_index = 0) noexcept : head_(first_index), tail_(first_index) {}
@@ -5523,6 +5639,9 @@ class run_queue {
     leave();
     return f;
   }
+
+  // The same, where a driver decides which one (driven.hpp).
+  fiber* pop_driven(driver& d) noexcept;
 
   // Takes the oldest out of a full ring, to be given to the shared queue in one go.
   std::uint32_t pop_batch(fiber** out) noexcept {
@@ -6144,6 +6263,11 @@ struct alignas(cache_line_bytes) worker {
   bool is_searching = false;  // it holds one of the search tokens (idle.hpp)
   unsigned index = 0;
 
+#if defined(CONCUR_EXPLORE)
+  static constexpr unsigned driven_interval = 7;
+#else
+  static constexpr unsigned driven_interval = 1;  // while a driver decides (driven.hpp, V2)
+#endif
   static constexpr unsigned upkeep_interval = 61;        // prime, so that it falls in step with no program
   static constexpr unsigned operations_per_slice = 256;  // then a fiber that never has to wait yields all the same
 };
@@ -6371,6 +6495,7 @@ class scheduler {
 
   // --- what a worker runs next (loop.hpp) ---
 
+  fiber* pick_driven(driver& d, worker* w) noexcept;
   fiber* upkeep(worker* w) noexcept;  // every upkeep_interval picks: timers, poller, shared queue; may return a fiber
   fiber* find_work(worker* w) noexcept;              // blocks; null: the runtime stops
   void run_worker(worker* w) noexcept;               // the body of a worker's thread
@@ -6392,6 +6517,8 @@ class scheduler {
   std::size_t fire_timers() noexcept;            // of all workers
   static constexpr int events_at_once = 128;
   int wait_events(poll_event* events, nanoseconds_t timeout_ns) noexcept;
+  void wake_poller() noexcept;
+  int open_watcher() noexcept;  // before its first use; 0, or an errno
   void dispatch_events(const poll_event* events, int count) noexcept;
 
   options settings;
@@ -6416,10 +6543,17 @@ class scheduler {
   void send_home(fiber* f) noexcept;
   void empty_inbox(worker* w) noexcept;
   fiber* look_around(worker* w) noexcept;
+  int wait_events_driven(driver& d, poll_event* events, nanoseconds_t timeout_ns) noexcept;
+  static const char* look_idle(const void* raw) noexcept;
+  static void describe(const void* raw, void (*line)(void*, const char*), void* sink);
   bool rob(worker* w, worker& victim) noexcept;
   bool search(worker* w) noexcept;
   void free_memory() noexcept;
   void close_ledger() noexcept;
+  fiber* pop_own(worker* w) noexcept;  // and the following: driven.hpp
+  int give_out_driven(driver& d, poll_event* events, int count) noexcept;
+  void start_driven_threads(driver& d);
+  void join_driven_threads(driver& d) noexcept;
   void start_threads();
   void stop_threads() noexcept;
   std::uint64_t new_id(worker* w) noexcept;
@@ -6430,7 +6564,11 @@ class scheduler {
   std::uint64_t next_id_ = 1;  // under id_lock_
   spin_lock exception_lock_;
   std::exception_ptr exception_;  // under exception_lock_
-  void* threads_ = nullptr;       // pthread_t of each worker that was started
+  void* threads_ = nullptr;       // pthread_t of each thread that was started; under a driver, its handles
+  bool is_watcher_open_ = false;
+  static constexpr int held_events_max = 8;
+  int held_event_count_ = 0;
+  poll_event held_events_[held_events_max];
   unsigned started_count_ = 0;
 };
 
@@ -6691,6 +6829,7 @@ CONCUR_INLINE void publish_finished(worker* w) noexcept;
 CONCUR_INLINE void publish_selected(worker* w) noexcept;
 CONCUR_INLINE void cancel_departed(fiber* f, std::uint32_t ticket) noexcept;
 CONCUR_INLINE void note_raised(scope& innermost) noexcept;  // cancel.hpp
+CONCUR_INLINE void tell_departure(const worker& w, const fiber& f) noexcept;  // driven.hpp
 
 CONCUR_FORCE_INLINE void publish_wait(worker* w, fiber* f) noexcept {
   w->how = departure::none;
@@ -6732,6 +6871,9 @@ CONCUR_FORCE_INLINE void publish_departed(worker* w) noexcept {
 CONCUR_FORCE_INLINE fiber* pick_next(worker* w) noexcept {
   w->budget = worker::operations_per_slice;
   w->switches.add();
+#if defined(CONCUR_EXPLORE)
+  if (driver* d = driver_or_null()) return w->sched->pick_driven(*d, w);
+#endif
   if (CONCUR_UNLIKELY(--w->picks_to_upkeep == 0)) return CONCUR_MUTANT_IS(52) ? w->sched->upkeep(w) : nullptr;
   return w->queue.pop();
 }
@@ -6954,6 +7096,7 @@ CONCUR_INLINE void bind_stack([[maybe_unused]] worker* w, fiber* f, stack* s) no
 CONCUR_NOINLINE CONCUR_INLINE worker* leave_for_new(worker* w, fiber* self, fiber* next) noexcept {
   if (next != nullptr && !next->is_started && !w->sched->give_stack_to(w, next))
     w->stackless = std::exchange(next, nullptr);
+  tell_departure(*w, *self);
   void* back = nullptr;
   if (next != nullptr) {
     next->exceptions.load_into(w->exceptions);
@@ -6976,6 +7119,7 @@ CONCUR_INLINE void enter_fiber(worker* w, fiber* f) noexcept {
   f->exceptions.load_into(w->exceptions);
   f->set_state(fiber_state::running);
   w->current = f;
+  if (driver_or_null() != nullptr) w->budget = 1;  // every parking operation may be interrupted
   switch_fiber_context(w->loop, f->ctx, w, w->loop_notice, notice_of(f));
   publish_departed(w);
 }
@@ -6999,6 +7143,10 @@ CONCUR_NOINLINE CONCUR_INLINE worker* checkpoint_slow_quietly(worker* w) noexcep
 #  endif
     note_raised(*w->current->innermost());
     return CONCUR_MUTANT_IS(190) ? w : nullptr;
+  }
+  if (driver* d = driver_or_null()) {
+    w->budget = 1;
+    if (!d->interrupts_fiber()) return w;
   }
   w->picks_to_upkeep = 1;  // a whole slice without a wait is long enough to have missed timers and events
   return yield_fiber(w);
@@ -7696,7 +7844,7 @@ CONCUR_INLINE bool idle_set::unlink(worker* w) noexcept {
 // wake-up that is then not needed ends some later sleep early. Outside the lock, since it may cost a system call.
 inline void wake_unlinked(scheduler& s, worker* w, bool is_polling) noexcept {
   if (is_polling)
-    s.watcher.wake();
+    s.wake_poller();
   else
     w->idle_parker.unpark();
 }
@@ -7794,7 +7942,7 @@ CONCUR_INLINE int idle_set::sleep_in_poller(scheduler& s, poll_event* events) no
 
 CONCUR_INLINE void idle_set::hear_timer(scheduler& s, const timer_wheel& wheel) noexcept {
   thread_fence(std::memory_order_seq_cst);  // seq_cst: I5, the other side
-  if (wheel.next_ns() < poll_until_ns_.read()) s.watcher.wake();
+  if (wheel.next_ns() < poll_until_ns_.read()) s.wake_poller();
 }
 
 CONCUR_INLINE void idle_set::sleep(scheduler& s, worker* w, bool has_searched) noexcept {
@@ -7819,7 +7967,7 @@ CONCUR_INLINE void idle_set::sleep(scheduler& s, worker* w, bool has_searched) n
     if (polls) {
       event_count = sleep_in_poller(s, events);
     } else {
-      if (w->timers.next_ns() < poll_until_ns_.read()) s.watcher.wake();  // I5
+      if (w->timers.next_ns() < poll_until_ns_.read()) s.wake_poller();  // I5
       w->idle_parker.park();
     }
   }
@@ -7969,6 +8117,228 @@ CONCUR_INLINE bool describe_overflow(const void* address, char* text, std::size_
 CONCUR_NAMESPACE_END
 #endif  // CONCUR_BODIES
 
+// runtime/driven.hpp - what a runtime does otherwise while a driver decides (base/driver.hpp).
+//
+// Its workers are then threads of the driver's, which sleep and wake through it, and time is the driver's. All protocols
+// stay what they are; only what they end in, a system call, is another. Two things are added, both to leave less to
+// chance: which of the ready fibers a worker takes is asked, and every parking operation is a place where the fiber may be
+// interrupted, as if its slice were over.
+//
+//   V1  Without a driver nothing of this file runs; each way into it is a branch beside something slow.
+//   V2  In an ordinary build every fiber that stops goes through its worker's loop, where the driver is asked. With
+//       CONCUR_EXPLORE it may also switch straight to the next one, as it would in production.
+//   V3  A runtime's poller is opened when the first descriptor comes: most schedules have none, and a schedule takes less
+//       time than opening it.
+
+#if CONCUR_BODIES
+
+#  include <cerrno>
+
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+// --- telling ---
+
+inline void tell_fiber(driver& d, const worker& w, const fiber& f, const char* what, const char* more) noexcept {
+  char text[160];
+  std::snprintf(text, sizeof text, "worker %u: fiber %llu%s%s%s %s%s", w.index, static_cast<unsigned long long>(f.id),
+                f.name != nullptr ? " \"" : "", f.name != nullptr ? f.name : "", f.name != nullptr ? "\"" : "", what,
+                more);
+  d.tell(text);
+}
+
+// The fiber is about to leave its worker.
+CONCUR_INLINE void tell_departure(const worker& w, const fiber& f) noexcept {
+  driver* const d = driver_or_null();
+  if (d == nullptr || !d->is_telling()) return;
+  if (w.how == departure::yielded)
+    tell_fiber(*d, w, f, "lets others run", "");
+  else
+    tell_fiber(*d, w, f, "waits: ", to_string(f.reason.load(std::memory_order_relaxed)));  // relaxed: its own
+}
+
+// --- which fiber is next ---
+
+// Any of the first few; 0 is the one that pop() would give.
+CONCUR_INLINE fiber* run_queue::pop_driven(driver& d) noexcept {
+  constexpr std::uint32_t most = 8;
+  std::uint64_t ids[most + 1];
+  enter();
+  const std::uint32_t head = head_.load(std::memory_order_relaxed);    // relaxed: inside (Q1)
+  std::uint32_t count = tail_.load(std::memory_order_relaxed) - head;  // relaxed: inside
+  fiber* const newest = recent_.load(std::memory_order_relaxed);       // relaxed: inside
+  const bool is_plain = !pinned_.is_empty() || count + (newest != nullptr ? 1 : 0) < 2;
+  if (count > most) count = most;
+  fiber* f = nullptr;
+  if (is_plain) {
+    f = pop_inside();
+    if (f != nullptr) d.choose_fiber(&f->id, 1);
+  } else {
+    const bool is_newest_first = newest != nullptr && recent_in_a_row_ < recent_in_a_row_limit;
+    std::uint32_t n = 0;
+    if (is_newest_first) ids[n++] = newest->id;
+    for (std::uint32_t i = 0; i < count; ++i) ids[n++] = ring_[(head + i) % capacity]->id;
+    if (newest != nullptr && !is_newest_first) ids[n++] = newest->id;
+    std::uint32_t chosen = d.choose_fiber(ids, n);
+    if (newest != nullptr && ids[chosen] == newest->id) {
+      recent_in_a_row_ = is_newest_first ? recent_in_a_row_ + 1 : 0;
+      recent_.store(nullptr, std::memory_order_relaxed);  // relaxed: inside
+      f = newest;
+    } else {
+      if (is_newest_first) --chosen;
+      recent_in_a_row_ = 0;
+      f = ring_[(head + chosen) % capacity];
+      for (std::uint32_t i = chosen; i > 0; --i) ring_[(head + i) % capacity] = ring_[(head + i - 1) % capacity];
+      head_.store(head + 1, std::memory_order_relaxed);  // relaxed: inside
+    }
+  }
+  leave();
+  return f;
+}
+
+CONCUR_INLINE fiber* scheduler::pop_own(worker* w) noexcept {
+  driver* const d = driver_or_null();
+  if (CONCUR_LIKELY(d == nullptr)) return w->queue.pop();
+  fiber* const f = w->queue.pop_driven(*d);
+  if (f != nullptr && d->is_telling()) tell_fiber(*d, *w, *f, "runs", "");
+  return f;
+}
+
+// pick_next with a driver: null sends the worker to its loop.
+CONCUR_NOINLINE CONCUR_INLINE fiber* scheduler::pick_driven(driver& d, worker* w) noexcept {
+  w->budget = 1;
+  if (w->picks_to_upkeep > 1) --w->picks_to_upkeep;
+  if (w->picks_to_upkeep <= 1 || d.choose(choice::slice_end, 2) != 0) {
+    w->picks_to_upkeep = 0;
+    return nullptr;
+  }
+  return pop_own(w);
+}
+
+// --- the poller ---
+
+CONCUR_INLINE int scheduler::open_watcher() noexcept {
+  if (is_watcher_open_) return 0;
+  const int error = watcher.open();
+  is_watcher_open_ = error == 0;
+  return error;
+}
+
+CONCUR_INLINE void scheduler::wake_poller() noexcept {
+  if (driver* d = driver_or_null())
+    watcher.wake_driven(*d);
+  else
+    watcher.wake();
+}
+
+// In any order, and perhaps not all at once: what is held back comes with the next look.
+CONCUR_INLINE int scheduler::give_out_driven(driver& d, poll_event* events, int count) noexcept {
+  for (int i = 0; i + 1 < count; ++i) {
+    const int other = i + static_cast<int>(d.choose(choice::readiness, static_cast<std::uint32_t>(count - i)));
+    const poll_event one = events[i];
+    events[i] = events[other];
+    events[other] = one;
+  }
+  const int held = static_cast<int>(d.choose(choice::readiness, static_cast<std::uint32_t>(count)));
+  while (held_event_count_ < held && held_event_count_ < held_events_max)
+    held_events_[held_event_count_++] = events[--count];
+  return count;
+}
+
+CONCUR_INLINE int scheduler::wait_events_driven(driver& d, poll_event* events, nanoseconds_t timeout_ns) noexcept {
+  constexpr nanoseconds_t long_look_ns = 20'000'000;
+  const nanoseconds_t until = timeout_ns < 0 ? never : saturating_add(d.now(), timeout_ns);
+  if (held_event_count_ != 0) {
+    int count = 0;
+    while (held_event_count_ != 0) events[count++] = held_events_[--held_event_count_];
+    return give_out_driven(d, events, count);
+  }
+  for (nanoseconds_t look_ns = 0;;) {
+    const int count = is_watcher_open_ ? watcher.wait(events, events_at_once, look_ns) : 0;
+    if (count > 0) return give_out_driven(d, events, count);
+    if (timeout_ns == 0) return 0;
+    const bool has_descriptors = watched_count.load(std::memory_order_relaxed) != 0;  // relaxed: a figure
+    const block_end end = watcher.block_driven(d, until, has_descriptors);
+    if (end == block_end::woken || end == block_end::timed_out) return 0;
+    look_ns = end == block_end::look_long ? long_look_ns : 0;
+  }
+}
+
+// --- threads ---
+
+CONCUR_INLINE void scheduler::start_driven_threads(driver& d) {
+  const unsigned count = worker_count > 1 ? worker_count + 1 : 1;  // the last one is the monitor
+  void** handles = new (std::nothrow) void*[count];
+  if (handles == nullptr) fail_system(ENOMEM, "concur::runtime: no memory for its threads");
+  threads_ = handles;
+  for (unsigned i = 0; i < count; ++i) {
+    const auto of_worker = [](void* raw) {
+      worker* w = static_cast<worker*>(raw);
+      w->sched->run_worker(w);
+    };
+    const auto of_monitor = [](void* raw) {
+      scheduler* s = static_cast<scheduler*>(raw);
+      s->watch.run(*s);
+    };
+    handles[i] = i < worker_count ? d.start_thread(of_worker, &workers[i], "worker")
+                                  : d.start_thread(of_monitor, this, "monitor");
+    if (handles[i] == nullptr) {
+      stop_threads();
+      fail_system(EAGAIN, "concur::runtime: an exploration has no room for so many workers");
+    }
+    ++started_count_;
+  }
+  d.watch({this, &look_idle, &describe});
+}
+
+CONCUR_INLINE void scheduler::join_driven_threads(driver& d) noexcept {
+  void** handles = static_cast<void**>(threads_);
+  for (unsigned i = 0; i < started_count_; ++i) d.join_thread(handles[i]);
+  delete[] handles;
+  threads_ = nullptr;
+  d.unwatch(this);
+}
+
+// --- what must hold when no thread can run ---
+
+CONCUR_INLINE const char* scheduler::look_idle(const void* raw) noexcept {
+  const scheduler& s = *static_cast<const scheduler*>(raw);
+  if (s.idle.count() != s.worker_count) return nullptr;
+  if (s.shared_.count() != 0) return "every worker sleeps, and a fiber lies in the shared queue";
+  for (unsigned i = 0; i < s.worker_count; ++i) {
+    // relaxed: nobody else runs.
+    if (s.workers[i].queue.has_any() || s.workers[i].inbox.load(std::memory_order_relaxed) != nullptr)
+      return "every worker sleeps, and a fiber lies in a worker's queue";
+  }
+  return nullptr;
+}
+
+CONCUR_INLINE void scheduler::describe(const void* raw, void (*line)(void*, const char*), void* sink) {
+  struct listener {
+    void (*line)(void*, const char*);
+    void* sink;
+  } to{line, sink};
+  static_cast<const scheduler*>(raw)->blocks->walk_stopped(
+      [](fiber* f, void* argument) {
+        const fiber_state state = f->state.load(std::memory_order_relaxed);    // relaxed: nobody else runs
+        const wait_reason reason = f->reason.load(std::memory_order_relaxed);  // relaxed: as above
+        if (state == fiber_state::idle || state == fiber_state::finished) return;
+        char text[120];
+        std::snprintf(text, sizeof text, "fiber %llu%s%s%s %s%s", static_cast<unsigned long long>(f->id),
+                      f->name != nullptr ? " \"" : "", f->name != nullptr ? f->name : "",
+                      f->name != nullptr ? "\"" : "",
+                      state == fiber_state::parked ? "waits: " : (state == fiber_state::ready ? "is ready" : "runs"),
+                      state == fiber_state::parked ? to_string(reason) : "");
+        const listener* const there = static_cast<const listener*>(argument);
+        there->line(there->sink, text);
+      },
+      &to);
+}
+
+}  // namespace detail
+CONCUR_NAMESPACE_END
+#endif  // CONCUR_BODIES
+
 // runtime/loop.hpp - how a worker finds the next fiber, and what its thread does when there is none.
 //
 // A worker that switches from fiber to fiber seldom comes here: the fiber that leaves picks the next one itself
@@ -7988,7 +8358,6 @@ CONCUR_NAMESPACE_END
 
 #if CONCUR_BODIES
 
-#  include <cerrno>
 #  include <csignal>
 #  include <pthread.h>
 
@@ -8018,6 +8387,7 @@ CONCUR_INLINE std::size_t scheduler::fire_timers() noexcept {
 }
 
 CONCUR_INLINE int scheduler::wait_events(poll_event* events, nanoseconds_t timeout_ns) noexcept {
+  if (driver* d = driver_or_null()) return wait_events_driven(*d, events, timeout_ns);
   const int count = watcher.wait(events, events_at_once, timeout_ns);
   return count > 0 ? count : 0;
 }
@@ -8059,8 +8429,9 @@ CONCUR_INLINE bool scheduler::rob(worker* w, worker& victim) noexcept {
 // than it gains. It is taken only if it is still the same one, `patience` rounds of looking later. One is watched at a time,
 // and until it moves: two that take turns in being watched would both wait for ever.
 CONCUR_INLINE bool scheduler::search(worker* w) noexcept {
-  constexpr int rounds = 24;
-  constexpr int patience = 12;
+  const bool is_driven = driver_or_null() != nullptr;  // then there is nothing to spin for
+  const int rounds = is_driven ? 3 : 24;
+  const int patience = is_driven ? 1 : 12;
   constexpr int pauses = 16;
   worker* lone = nullptr;  // whose single fiber is being watched, since when, and at which mark
   std::uint32_t lone_mark = 0;
@@ -8093,15 +8464,16 @@ CONCUR_INLINE bool scheduler::search(worker* w) noexcept {
 
 CONCUR_INLINE fiber* scheduler::look_around(worker* w) noexcept {
   empty_inbox(w);
-  if (fiber* f = w->queue.pop()) return f;
+  if (fiber* f = pop_own(w)) return f;
   if (fire_timers() != 0) {
-    if (fiber* f = w->queue.pop()) return f;
+    if (fiber* f = pop_own(w)) return f;
   }
   return pop_shared(w, shared_queue::look::idle);
 }
 
 CONCUR_INLINE fiber* scheduler::find_work(worker* w) noexcept {
   for (;;) {
+    if (driver* d = driver_or_null()) d->step();
     fiber* f = std::exchange(w->stackless, nullptr);
     if (f == nullptr && w->picks_to_upkeep == 0) f = upkeep(w);
     if (f == nullptr) f = look_around(w);
@@ -8119,7 +8491,7 @@ CONCUR_INLINE fiber* scheduler::find_work(worker* w) noexcept {
 
 CONCUR_INLINE fiber* scheduler::upkeep(worker* w) noexcept {
   constexpr nanoseconds_t interval_ns = 50'000;
-  w->picks_to_upkeep = worker::upkeep_interval;
+  w->picks_to_upkeep = driver_or_null() != nullptr ? worker::driven_interval : worker::upkeep_interval;
   empty_inbox(w);
   const nanoseconds_t now = now_ns();
   if (now - w->last_upkeep_ns >= interval_ns) {
@@ -8149,7 +8521,7 @@ CONCUR_INLINE bool scheduler::give_stack_to(worker* w, fiber* f) noexcept {
   if (w->free_stacks == nullptr) {
     stack* fresh[batch];
     int error = 0;
-    const std::size_t count = stacks.acquire_many(fresh, batch, error);
+    const std::size_t count = stacks.acquire_many(fresh, driver_or_null() != nullptr ? 1 : batch, error);
     if (count == 0) return false;
     for (std::size_t i = count; i-- > 0;) {
       fresh[i]->next = w->free_stacks;
@@ -8187,6 +8559,7 @@ CONCUR_INLINE void scheduler::recycle_stack(worker* w, stack* s) noexcept {
 
 CONCUR_INLINE void scheduler::run_worker(worker* w) noexcept {
   const thread_signal_stack for_overflows;
+  if (driver_or_null() != nullptr) w->picks_to_upkeep = worker::driven_interval;
   *this_worker_cell() = w;
   w->exceptions = exception_globals::of_this_thread();
   w->loop_notice.bind_thread();
@@ -8205,6 +8578,7 @@ inline void block_signals(sigset_t* before) noexcept {
 }
 
 CONCUR_INLINE void scheduler::start_threads() {
+  if (driver* d = driver_or_null()) return start_driven_threads(*d);
   const unsigned count = worker_count > 1 ? worker_count + 1 : 1;  // the last one is the monitor
   pthread_t* handles = new (std::nothrow) pthread_t[count];
   if (handles == nullptr) fail_system(ENOMEM, "concur::runtime: no memory for its threads");
@@ -8242,21 +8616,26 @@ CONCUR_INLINE void scheduler::stop_threads() noexcept {
   pthread_t* handles = static_cast<pthread_t*>(threads_);
   // A worker that was about to sleep may miss one waking, and then sees is_stopping in its last look.
   idle.wake_all(*this);
+  if (driver* d = driver_or_null()) return join_driven_threads(*d);
   for (unsigned i = 0; i < started_count_; ++i) pthread_join(handles[i], nullptr);
   delete[] handles;
   threads_ = nullptr;
 }
 
 CONCUR_INLINE scheduler::scheduler(const options& wanted)
-    : settings(resolve_options(wanted)), stacks(settings.stack_size) {
+    : settings(resolve_options(wanted)),
+      // A guard costs a system call, and a driven runtime lives for microseconds.
+      stacks(settings.stack_size, driver_or_null() != nullptr ? guard_kind::canary : guard_kind::none_yet) {
   if (shadow_stack_is_live())
     fail_logic(
         "concur::runtime: this process runs with a hardware shadow stack, which fibers cannot use yet; start it with "
         "GLIBC_TUNABLES=glibc.cpu.x86_shstk=off or link with -z noshstk");
   register_asymmetric_fence();
   set_fault_lookup(&describe_overflow);
-  if (const int error = watcher.open())
-    fail_system(error, "concur::runtime: could not open the poller; are there descriptors left?");
+  if (driver_or_null() == nullptr) {  // else when it is first needed: explorations begin and end thousands a second
+    if (const int error = open_watcher())
+      fail_system(error, "concur::runtime: could not open the poller; are there descriptors left?");
+  }
   worker_count = settings.workers;
   void* memory = ::operator new(sizeof(worker) * worker_count, std::align_val_t(alignof(worker)), std::nothrow);
   blocks = new (std::nothrow) fiber_pool(this);
@@ -8525,6 +8904,7 @@ CONCUR_INLINE void dispatch_event(const poll_event& event) noexcept {
 // Under the slot's lock. 0, or errno.
 inline int watch_descriptor(descriptor_slot& slot, int fd, scheduler& s) noexcept {
   if (slot.watched_by != nullptr) return 0;
+  if (const int error = s.open_watcher()) return error;
   const int error = s.watcher.add(fd, static_cast<std::uint32_t>(fd), slot.present_generation());
   if (error != 0) return error;
   slot.watched_by = &s;
@@ -12129,6 +12509,9 @@ CONCUR_NAMESPACE_BEGIN
 namespace detail {
 
 inline bool is_below(const select_case* a, const select_case* b) noexcept {
+#if defined(CONCUR_EXPLORE)
+  if (driver* d = driver_or_null()) return d->rank(a->site.lock) < d->rank(b->site.lock);
+#endif
   return reinterpret_cast<std::uintptr_t>(a->site.lock) < reinterpret_cast<std::uintptr_t>(b->site.lock);
 }
 
@@ -17226,14 +17609,32 @@ inline io_result write_without_signal(int fd, const void* data, std::size_t size
   pthread_sigmask(SIG_SETMASK, &before, nullptr);
   return result;
 }
+// A driver may have fewer bytes written than asked for, or the call interrupted. Reads are short by what was written: one
+// that is short for no reason is nothing that a kernel does, and G5 of reactor.hpp rests on that.
+inline bool is_interrupted() noexcept {
+  driver* const d = driver_or_null();
+  return CONCUR_UNLIKELY(d != nullptr) && d->choose(choice::io_error, 2) != 0;
+}
+inline std::size_t bytes_to_write(std::size_t size) noexcept {
+  driver* const d = driver_or_null();
+  if (CONCUR_LIKELY(d == nullptr) || size < 2) return size;
+  const std::size_t sizes[] = {size, 1, (size + 1) / 2};
+  return sizes[d->choose(choice::io_size, 3)];
+}
+
 CONCUR_NOINLINE CONCUR_INLINE io_result write(int fd, const void* data, std::size_t size) noexcept {
+  if (is_interrupted()) return -EINTR;
+  size = bytes_to_write(size);
   if (this_worker() == nullptr) return write_without_signal(fd, data, size);
   return or_errno(::write(fd, data, size));
 }
 CONCUR_NOINLINE CONCUR_INLINE io_result recv(int fd, void* data, std::size_t size) noexcept {
+  if (is_interrupted()) return -EINTR;
   return or_errno(::recv(fd, data, size, MSG_DONTWAIT));
 }
 CONCUR_NOINLINE CONCUR_INLINE io_result send(int fd, const void* data, std::size_t size) noexcept {
+  if (is_interrupted()) return -EINTR;
+  size = bytes_to_write(size);
   return or_errno(::send(fd, data, size, send_flags));
 }
 
@@ -18123,8 +18524,6 @@ CONCUR_NAMESPACE_END
 CONCUR_NAMESPACE_BEGIN
 namespace detail {
 
-inline constexpr unsigned explored_threads_max = 16;
-
 struct vector_clock {
   std::uint32_t at[explored_threads_max] = {};
   // The last seq_cst fence that is in this past; they are numbered from 1 in the order in which they were passed.
@@ -18612,5 +19011,1618 @@ CONCUR_NAMESPACE_END
 #  endif  // CONCUR_BODIES
 
 #endif
+
+// observe/strategy.hpp - how an exploration picks its way through the schedules of a program.
+//
+// A program of a few threads has more schedules than there are atoms; bugs hide in few of them, and mostly in simple
+// ones. Three ways to look for them:
+//
+//     random              each choice by lot. How often threads are interrupted differs from schedule to schedule, from every
+//                         other step to hardly ever: some bugs need much of it, some little.
+//     pct(depth)          threads and fibers have priorities, drawn by lot, and the highest that can run does; at depth - 1
+//                         places, drawn as well, the one that runs falls behind all others. A bug that needs `depth`
+//                         things in a certain order is found with probability 1 / (n * k^(depth-1)) a schedule at least,
+//                         for n threads and k steps (Burckhardt, Kothari, Musuvathi, Nagarakatte, "A randomized scheduler
+//                         with probabilistic guarantees of finding bugs", ASPLOS 2010, section 2).
+//     exhaustive(bound)   every schedule with at most `bound` interruptions of a thread that could go on, one after another.
+//                         Most bugs need one or two (Musuvathi, Qadeer, "Iterative context bounding for systematic
+//                         testing of multithreaded programs", PLDI 2007). For small programs of threads; a whole runtime has
+//                         too many.
+
+CONCUR_NAMESPACE_BEGIN
+
+class strategy {
+ public:
+  enum class kind : unsigned char { random, pct, exhaustive };
+
+  constexpr strategy() noexcept = default;
+
+  static const strategy random;
+  // depth: 1 to 63; 0 is taken for 1.
+  static constexpr strategy pct(unsigned depth) noexcept { return strategy(kind::pct, depth != 0 ? depth : 1); }
+  // bound: 0 to 63.
+  static constexpr strategy exhaustive(unsigned bound) noexcept { return strategy(kind::exhaustive, bound); }
+
+  constexpr kind what() const noexcept { return what_; }
+  constexpr unsigned parameter() const noexcept { return parameter_; }
+
+ private:
+  constexpr strategy(kind what, unsigned parameter) noexcept
+      : what_(what), parameter_(static_cast<unsigned char>(parameter < 63 ? parameter : 63)) {}
+
+  kind what_ = kind::random;
+  unsigned char parameter_ = 0;
+};
+
+inline constexpr strategy strategy::random{};
+
+// The same by shorter names.
+inline constexpr strategy random{};
+constexpr strategy pct(unsigned depth) noexcept { return strategy::pct(depth); }
+constexpr strategy exhaustive(unsigned bound) noexcept { return strategy::exhaustive(bound); }
+
+CONCUR_NAMESPACE_END
+
+// observe/decisions.hpp - the answers of one schedule: where they come from, and what is kept of them.
+//
+// A schedule is a sequence of questions with a number of possible answers each. Given the answers, it is determined; so
+// answers are all that must be kept to see it again. Nearly all of them are 0, the answer of a plain run; what is kept
+// is the others, each with the number of its question.
+//
+//   D1  Questions are numbered from 1, in the order in which they are asked. One with a single answer is not counted.
+//   D2  Given the same source, each question gets the same answer: the source sees nothing but the questions.
+//   D3  A list of deviations that was shortened is still a schedule: questions that it does not name are answered by 0.
+//   D4  Kinds that `costs` names are answered by 0 in an exhaustive search once `bound` of them were not; all others are
+//       searched to the end.
+//   D5  Priorities alone are unfair: who waits by looking again and again keeps those out for which it waits. So one
+//       that was preferred very often falls behind, and so does who says that it spins.
+
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+// One answer that was not 0.
+struct deviation {
+  std::uint64_t question;
+  std::uint32_t answer;
+};
+
+class decisions {
+ public:
+  // The next schedule, by lot or by priorities. places: how many change_places() schedules of this program have, about.
+  void begin_seeded(strategy how, std::uint64_t seed, std::uint64_t places);
+  // The next one of a search; after restart_search() the first one.
+  void begin_search(unsigned bound);
+  void restart_search() { path_.clear(); }
+  // Turns to the next one; false: all have been.
+  bool advance_search();
+  // The one that was recorded so.
+  void begin_replay(const deviation* list, std::size_t count);
+
+  std::uint32_t answer(choice what, std::uint32_t count);
+  // The quick way past a question of kind preemption whose answer is 0; false: it is to be asked.
+  bool passes(std::uint32_t count) {
+    if (source_ == source::priorities) return false;
+    if (source_ == source::lot) {
+      if (gap_ <= 1) return false;
+      --gap_;
+    } else if (source_ == source::record) {
+      if (record_ != record_end_ && record_->question == question_ + 1) return false;
+    } else if (spent_ < bound_) {
+      return false;
+    }
+    ++question_;
+    mix(count);
+    return true;
+  }
+  // The same where one of several threads is to run; ids[0] is the answer of a plain run.
+  std::uint32_t answer_thread(choice what, const unsigned char* ids, std::uint32_t count);
+  std::uint32_t answer_fiber(const std::uint64_t* ids, std::uint32_t count);
+  // Whether a fiber that could go on lets others run.
+  bool answer_interruption();
+  // The thread gives way, and is not to be preferred to those it gives way to.
+  void demote(unsigned thread) { thread_priorities_[thread] = --lowest_; }
+
+  const std::vector<deviation>& deviations() const { return deviations_; }
+  // How many places there were where a change of priorities could have been (pct).
+  std::uint64_t change_places() const { return change_places_; }
+  std::uint64_t hash() const { return hash_; }
+  void mix(std::uint64_t what) { hash_ = (hash_ ^ what) * 0x100000001B3U; }
+
+ private:
+  enum class source : unsigned char { lot, priorities, search, record };
+  struct branch {
+    std::uint32_t count;
+    std::uint32_t answer;
+    bool has_cost;
+  };
+
+  static bool costs(choice what) {
+    return what == choice::preemption || what == choice::spin_to || what == choice::victim ||
+           what == choice::slice_end || what == choice::clock || what == choice::spurious;
+  }
+  std::uint32_t record(choice what, std::uint32_t count, std::uint32_t given);
+  std::uint32_t by_lot(choice what, std::uint32_t count);
+  std::uint32_t by_search(choice what, std::uint32_t count);
+  std::uint32_t by_record();
+  std::uint32_t below(std::uint32_t count) {
+    return static_cast<std::uint32_t>((std::uint64_t{random_.next()} * count) >> 32);
+  }
+  bool is_change_point();
+
+  source source_ = source::lot;
+  random_source random_{1};
+  std::uint64_t question_ = 0;
+  std::uint64_t hash_ = 0;
+  std::vector<deviation> deviations_;
+  // lot: questions of kind preemption until one is answered otherwise than by 0.
+  std::uint32_t gap_mean_ = 8;
+  std::uint32_t gap_ = 1;
+  // priorities
+  std::int64_t thread_priorities_[explored_threads_max] = {};
+  std::uint64_t fiber_salt_ = 0;
+  std::int64_t lowest_ = 0;
+  std::uint64_t change_places_ = 0;
+  std::vector<std::uint64_t> change_points_;  // the next one last
+  std::vector<std::uint64_t> demoted_fibers_;
+  std::uint64_t running_fiber_ = 0;
+  // How often each was preferred to others (D5).
+  unsigned thread_turns_[explored_threads_max] = {};
+  struct turns {
+    std::uint64_t fiber;
+    unsigned count;
+  };
+  std::vector<turns> fiber_turns_;
+  static constexpr unsigned thread_turns_max = 3000;
+  static constexpr unsigned fiber_turns_max = 100;
+  unsigned& turns_of(std::uint64_t fiber) {
+    for (turns& one : fiber_turns_) {
+      if (one.fiber == fiber) return one.count;
+    }
+    fiber_turns_.push_back({fiber, 0});
+    return fiber_turns_.back().count;
+  }
+  // search
+  std::vector<branch> path_;
+  std::size_t depth_ = 0;
+  unsigned bound_ = 0;
+  unsigned spent_ = 0;
+  // record
+  const deviation* record_ = nullptr;
+  const deviation* record_end_ = nullptr;
+};
+
+}  // namespace detail
+CONCUR_NAMESPACE_END
+
+#if CONCUR_BODIES
+
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+CONCUR_INLINE void decisions::begin_seeded(strategy how, std::uint64_t seed, std::uint64_t places) {
+  source_ = how.what() == strategy::kind::pct ? source::priorities : source::lot;
+  random_ = random_source((seed + 1) * 0x9E3779B97F4A7C15U);
+  question_ = 0;
+  hash_ = 0xCBF29CE484222325U;
+  deviations_.clear();
+#  if defined(CONCUR_EXPLORE)
+  constexpr std::uint32_t means[] = {2, 6, 20, 60, 200};
+#  else
+  constexpr std::uint32_t means[] = {2, 4, 8, 16, 32};  // of places between parking operations
+#  endif
+  gap_mean_ = means[below(5)];
+  gap_ = 1 + below(2 * gap_mean_);
+  if (source_ != source::priorities) return;
+  lowest_ = 0;
+  for (std::int64_t& priority : thread_priorities_) priority = 1 + static_cast<std::int64_t>(random_.next());
+  fiber_salt_ = (std::uint64_t{random_.next()} << 32) | random_.next();
+  change_places_ = 0;
+  demoted_fibers_.clear();
+  running_fiber_ = 0;
+  for (unsigned& count : thread_turns_) count = 0;
+  fiber_turns_.clear();
+  change_points_.clear();
+  const std::uint32_t among = places < 0xFFFFFFFFU ? static_cast<std::uint32_t>(places) : 0xFFFFFFFFU;
+  for (unsigned i = 1; i < how.parameter(); ++i) change_points_.push_back(1 + below(among != 0 ? among : 1));
+  std::sort(change_points_.rbegin(), change_points_.rend());
+}
+
+CONCUR_INLINE void decisions::begin_search(unsigned bound) {
+  source_ = source::search;
+  bound_ = bound;
+  spent_ = 0;
+  depth_ = 0;
+  question_ = 0;
+  hash_ = 0xCBF29CE484222325U;
+  deviations_.clear();
+}
+
+CONCUR_INLINE bool decisions::advance_search() {
+  while (!path_.empty()) {
+    branch& last = path_.back();
+    if (last.answer + 1 < last.count) {
+      ++last.answer;
+      return true;
+    }
+    path_.pop_back();
+  }
+  return false;
+}
+
+CONCUR_INLINE void decisions::begin_replay(const deviation* list, std::size_t count) {
+  source_ = source::record;
+  record_ = list;
+  record_end_ = list + count;
+  question_ = 0;
+  hash_ = 0xCBF29CE484222325U;
+  deviations_.clear();
+}
+
+CONCUR_INLINE std::uint32_t decisions::record(choice what, std::uint32_t count, std::uint32_t given) {
+  if (what == choice::preemption && given == 0)
+    mix(count);  // as passes() does
+  else
+    mix((std::uint64_t{count} << 36) | (static_cast<std::uint64_t>(what) << 32) | given);
+  if (given != 0) deviations_.push_back({question_, given});
+  return given;
+}
+
+// How likely each kind departs from the plain run.
+CONCUR_INLINE std::uint32_t decisions::by_lot(choice what, std::uint32_t count) {
+  switch (what) {
+    case choice::preemption:
+      if (--gap_ != 0) return 0;
+      gap_ = 1 + below(2 * gap_mean_);
+      return count > 1 ? 1 + below(count - 1) : 0;
+    case choice::slice_end:
+    case choice::spurious:
+    case choice::io_error:
+      return below(8) == 0 ? below(count) : 0;
+    case choice::clock:
+      return below(32) == 0 ? below(count) : 0;
+    case choice::stale_read:
+      return below(4) == 0 ? below(count) : 0;
+    default:
+      return below(count);
+  }
+}
+
+CONCUR_INLINE std::uint32_t decisions::by_search(choice what, std::uint32_t count) {
+  const bool has_cost = costs(what);
+  if (has_cost && spent_ >= bound_) return 0;
+  if (depth_ == path_.size()) path_.push_back({count, 0, has_cost});
+  const std::uint32_t given = path_[depth_++].answer;
+  if (has_cost && given != 0) ++spent_;
+  return given < count ? given : 0;
+}
+
+CONCUR_INLINE std::uint32_t decisions::by_record() {
+  if (record_ == record_end_ || record_->question != question_) return 0;
+  return record_++->answer;
+}
+
+CONCUR_INLINE std::uint32_t decisions::answer(choice what, std::uint32_t count) {
+  if (count <= 1) return 0;
+  ++question_;
+  std::uint32_t given = 0;
+  if (source_ == source::search) {
+    given = by_search(what, count);
+  } else if (source_ == source::record) {
+    given = by_record();
+    if (given >= count) given = 0;
+  } else {
+    given = by_lot(what, count);
+  }
+  return record(what, count, given);
+}
+
+CONCUR_INLINE bool decisions::is_change_point() {
+  ++change_places_;
+  if (change_points_.empty() || change_places_ < change_points_.back()) return false;
+  change_points_.pop_back();
+  return true;
+}
+
+CONCUR_INLINE std::uint32_t decisions::answer_thread(choice what, const unsigned char* ids, std::uint32_t count) {
+  if (source_ != source::priorities) return answer(what, count);
+  if (what == choice::preemption && is_change_point()) {
+    demote(ids[0]);
+    if (running_fiber_ != 0) demoted_fibers_.push_back(running_fiber_);
+  }
+  if (count <= 1) return 0;
+  ++question_;
+  std::uint32_t best = 0;
+  for (std::uint32_t i = 1; i < count; ++i) {
+    if (thread_priorities_[ids[i]] > thread_priorities_[ids[best]]) best = i;
+  }
+  if (++thread_turns_[ids[best]] % thread_turns_max == 0) demote(ids[best]);
+  return record(what, count, best);
+}
+
+// With priorities it always does: and is the next one again, if its priority says so.
+CONCUR_INLINE bool decisions::answer_interruption() {
+  if (source_ != source::priorities) return answer(choice::preemption, 2) != 0;
+  if (is_change_point()) demoted_fibers_.push_back(running_fiber_);
+  return true;
+}
+
+CONCUR_INLINE std::uint32_t decisions::answer_fiber(const std::uint64_t* ids, std::uint32_t count) {
+  std::uint32_t best = 0;
+  if (source_ == source::priorities) {
+    // Those that fell behind come last, the latest of them at the very end.
+    const auto priority_of = [&](std::uint64_t id) {
+      for (std::size_t i = demoted_fibers_.size(); i-- > 0;) {
+        if (demoted_fibers_[i] == id) return -static_cast<std::int64_t>(i) - 1;
+      }
+      return static_cast<std::int64_t>(((id + fiber_salt_) * 0x9E3779B97F4A7C15U) >> 2);
+    };
+    for (std::uint32_t i = 1; i < count; ++i) {
+      if (priority_of(ids[i]) > priority_of(ids[best])) best = i;
+    }
+    if (count > 1) {
+      ++question_;
+      record(choice::next_fiber, count, best);
+      if (++turns_of(ids[best]) % fiber_turns_max == 0) demoted_fibers_.push_back(ids[best]);
+    }
+  } else {
+    best = answer(choice::next_fiber, count);
+  }
+  running_fiber_ = ids[best];
+  return best;
+}
+
+}  // namespace detail
+CONCUR_NAMESPACE_END
+#endif  // CONCUR_BODIES
+
+// observe/virtual_threads.hpp - threads that one thread plays, one at a time.
+//
+// Each has a stack of its own and stops where it is when another goes on: in the middle of a protocol, on a worker's loop
+// or on a fiber's stack. The conductor is the thread that plays them: it starts a schedule, and gets control back when all
+// threads have ended or the schedule has failed.
+//
+//   V1  What belongs to a thread travels with it: which worker it is, the exceptions it is handling, errno.
+//   V2  A schedule that failed leaves its threads where they are. Their stacks are used again; what lay on them is lost, and
+//       is not destroyed.
+
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+struct virtual_thread {
+  enum class state : unsigned char { unused, ready, blocked, joining, ended };
+
+  state now = state::unused;
+  block_end end = block_end::woken;  // why it came back from blocking
+  bool has_outside = false;
+  const void* word = nullptr;  // on which it is blocked
+  std::int64_t until_ns = 0;
+  unsigned joins = 0;  // whose end it waits for
+  void (*body)(void*) = nullptr;
+  void* argument = nullptr;
+  const char* name = "";
+  // V1, while it does not run.
+  context ctx{};
+  exception_state exceptions{};
+  worker* self = nullptr;
+  int error = 0;
+  stack_notice* notice = nullptr;  // of the stack that it stopped on
+  stack_notice own_notice{};
+  stack* memory = nullptr;
+};
+
+class virtual_threads {
+ public:
+  static constexpr unsigned conductor = explored_threads_max;
+
+  virtual_threads() : stacks_(stack_bytes) {}
+  virtual_threads(const virtual_threads&) = delete;
+  virtual_threads& operator=(const virtual_threads&) = delete;
+  ~virtual_threads();
+
+  // Forgets all threads; the caller is the conductor.
+  void reset();
+  // The new thread's number, or -1: there are too many, or there is no memory.
+  int start(void (*body)(void*), void* argument, const char* name);
+  // Leaves the calling thread where it is and goes on with that one.
+  void go_to(unsigned next);
+  // Ends the calling thread.
+  [[noreturn]] void end_and_go_to(unsigned next);
+
+  unsigned current() const { return current_; }
+  unsigned count() const { return count_; }
+  virtual_thread& operator[](unsigned i) { return threads_[i]; }
+
+ private:
+  static constexpr std::size_t stack_bytes = sizeof(void*) == 8 ? 256 * 1024 : 96 * 1024;
+
+  void leave(virtual_thread& from);
+  void enter(unsigned next);
+  [[noreturn]] static void entry(void* raw) noexcept;
+  [[noreturn]] void main();
+
+  stack_pool stacks_;
+  virtual_thread threads_[explored_threads_max + 1];
+  unsigned current_ = conductor;
+  unsigned count_ = 0;
+  worker** cell_ = nullptr;
+  exception_globals* exceptions_ = nullptr;
+};
+
+}  // namespace detail
+CONCUR_NAMESPACE_END
+
+#if CONCUR_BODIES
+
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+// What is called when a thread's body has returned: the exploration's, which knows who is next.
+[[noreturn]] CONCUR_INLINE void virtual_thread_ended(virtual_threads& threads) noexcept;
+
+CONCUR_INLINE virtual_threads::~virtual_threads() {
+  for (virtual_thread& thread : threads_) {
+    if (thread.memory == nullptr) continue;
+    thread.own_notice.release();
+    stacks_.release(thread.memory);
+  }
+}
+
+CONCUR_INLINE void virtual_threads::reset() {
+  for (unsigned i = 0; i < count_; ++i) {
+    virtual_thread& thread = threads_[i];
+    if (thread.now != virtual_thread::state::unused) thread.own_notice.release();
+    thread.now = virtual_thread::state::unused;
+  }
+  count_ = 0;
+  current_ = conductor;
+  cell_ = this_worker_cell();
+  exceptions_ = exception_globals::of_this_thread();
+}
+
+CONCUR_INLINE int virtual_threads::start(void (*body)(void*), void* argument, const char* name) {
+  unsigned i = count_;  // a number of its own, while there are any: the memory's account is kept by number
+  if (i == explored_threads_max) i = 0;
+  while (i < count_ && threads_[i].now != virtual_thread::state::unused) ++i;
+  if (i == explored_threads_max) return -1;
+  virtual_thread& thread = threads_[i];
+  int error = 0;
+  if (thread.memory == nullptr) thread.memory = stacks_.acquire(error);
+  if (thread.memory == nullptr) return -1;
+  if (i == count_) ++count_;
+  thread.now = virtual_thread::state::ready;
+  thread.body = body;
+  thread.argument = argument;
+  thread.name = name;
+  thread.exceptions = exception_state{};
+  thread.self = nullptr;
+  thread.error = 0;
+  thread.own_notice.bind_stack(thread.memory->low, thread.memory->size);
+  thread.notice = &thread.own_notice;
+  prepare_context(thread.ctx, thread.memory->low, thread.memory->size, &entry);
+  return static_cast<int>(i);
+}
+
+CONCUR_INLINE void virtual_threads::leave(virtual_thread& from) {
+  from.self = *cell_;
+  from.exceptions.save_from(exceptions_);
+  from.error = errno;
+}
+
+CONCUR_INLINE void virtual_threads::enter(unsigned next) {
+  current_ = next;
+  *cell_ = threads_[next].self;
+  threads_[next].exceptions.load_into(exceptions_);
+}
+
+// Not inlined: what is kept over the switch is only what is named here.
+CONCUR_NOINLINE CONCUR_INLINE void virtual_threads::go_to(unsigned next) {
+  if (next == current_) return;
+  virtual_thread& from = threads_[current_];
+  leave(from);
+  stack_notice here;
+  here.bind_thread();
+  from.notice = &here;
+  enter(next);
+  switch_fiber_context(from.ctx, threads_[next].ctx, this, here, *threads_[next].notice);
+  errno = threads_[current_].error;
+}
+
+CONCUR_INLINE void virtual_threads::end_and_go_to(unsigned next) {
+  virtual_thread& from = threads_[current_];
+  enter(next);
+  leave_fiber_context(from.ctx, threads_[next].ctx, this, from.own_notice, *threads_[next].notice);
+}
+
+[[noreturn]] CONCUR_UNINSTRUMENTED CONCUR_INLINE void virtual_threads::entry(void* raw) noexcept {
+  static_cast<virtual_threads*>(enter_fiber_context(raw))->main();
+}
+
+CONCUR_INLINE void virtual_threads::main() {
+  virtual_thread& self = threads_[current_];
+  self.body(self.argument);
+  virtual_thread_ended(*this);
+}
+
+}  // namespace detail
+CONCUR_NAMESPACE_END
+#endif  // CONCUR_BODIES
+
+// observe/exploration.hpp - the driver that runs one schedule of a program: its threads, its clock, its memory.
+//
+// The library asks its driver (base/driver.hpp) at every place where something could go one way or another; this one
+// answers from a list of decisions, and so a program runs the same way each time it gets the same list.
+//
+//   X1  One thread runs at a time, and another goes on only within a call of the driver.
+//   X2  Time stands still but for a little with each look at the clock, and now and then a leap. When no thread can run, it
+//       moves to the next moment that one waits for; so waiting takes no time.
+//   X3  When no thread can run and none waits for a moment, the schedule has failed: a deadlock. First whoever has
+//       descriptors looks whether the kernel has news.
+//   X4  A failure is final: the thread that found it goes to the conductor and never comes back.
+//   X5  While the exploration looks at the program itself (to see what is wrong, to tell) it answers nothing and counts
+//       nothing.
+
+#include <unordered_map>
+
+#if defined(CONCUR_EXPLORE)
+#endif
+
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+// What a schedule is run with.
+struct schedule_settings {
+  bool has_weak_memory = false;
+  bool has_faults = false;
+  bool is_telling = false;
+  std::uint64_t steps_max = 0;
+};
+
+class exploration final : public driver {
+ public:
+  exploration() = default;
+
+  // Runs one schedule of a program that begins with body(argument) on a thread. `given` has begun it.
+  void run(const schedule_settings& settings, void (*body)(void*), void* argument);
+
+  decisions given;
+
+  // --- how it ended ---
+  bool has_failed() const { return has_failed_; }
+  bool was_abandoned() const { return was_abandoned_; }  // V2
+  const std::string& what() const { return what_; }
+  std::uint64_t steps() const { return steps_; }
+  std::vector<std::string>& told() { return told_; }
+  // For the program itself: it has failed, and ends by itself.
+  void note_failure(const std::string& what);
+
+  // --- driver ---
+  std::uint32_t choose(choice what, std::uint32_t count) noexcept override;
+  std::uint32_t choose_fiber(const std::uint64_t* ids, std::uint32_t count) noexcept override;
+  bool interrupts_fiber() noexcept override;
+  std::int64_t now() noexcept override;
+  void* start_thread(void (*body)(void*), void* argument, const char* name) noexcept override;
+  void join_thread(void* handle) noexcept override;
+  void step() noexcept override { before_access(nullptr); }
+  void spin() noexcept override;
+  block_end block(const void* word, std::uint32_t expected, std::int64_t until_ns, bool has_outside) noexcept override;
+  void wake(const void* word) noexcept override;
+  void before_access(const void* word) noexcept override;
+  std::uint64_t after_load(const void* word, std::uint64_t latest, std::memory_order order) noexcept override;
+  void after_store(const void* word, std::uint64_t before, std::uint64_t after,
+                   std::memory_order order) noexcept override;
+  void after_update(const void* word, std::uint64_t before, std::uint64_t after,
+                    std::memory_order order) noexcept override;
+  void after_failed_exchange(const void* word, std::uint64_t latest, std::memory_order order) noexcept override;
+  void fence(std::memory_order order) noexcept override;
+  void fence_all() noexcept override;
+  void birth(const void* address) noexcept override;
+  std::uint64_t rank(const void* address) noexcept override;
+  void plain_access(const void* address, bool is_write, const char* what) noexcept override;
+  void expect(bool holds, const char* what) noexcept override;
+  void watch(const watched& what) noexcept override { watched_.push_back(what); }
+  void unwatch(const void* object) noexcept override;
+  bool is_telling() const noexcept override { return settings_.is_telling; }
+  void tell(const char* text) noexcept override;
+
+  // Ends the calling thread; it has returned from its body.
+  [[noreturn]] void thread_ended() noexcept;
+
+ private:
+  using thread_state = virtual_thread::state;
+  static constexpr std::int64_t begin_ns = 1'000'000'000'000;
+
+  bool is_asked() const { return !is_looking_ && threads_.current() != virtual_threads::conductor; }
+  void count_step();
+  void set_ready(virtual_thread& thread, block_end end);
+  // The threads that can run, the calling one's successors first; it itself not. Returns how many.
+  unsigned list_others(unsigned char* ids) const;
+  void expire();
+  bool advance();
+  bool look_outside(block_end how);
+  unsigned pick_other(choice what);
+  void switch_to(unsigned next, const char* why);
+  void fail(const std::string& what);
+  void describe();
+
+  virtual_threads threads_;
+#if defined(CONCUR_EXPLORE)
+  weak_memory memory_;
+#endif
+  schedule_settings settings_;
+  std::int64_t now_ns_ = begin_ns;
+  std::uint64_t steps_ = 0;
+  unsigned ready_count_ = 0;
+  unsigned outside_looks_ = 0;  // since something else happened than a look outside
+  unsigned lonely_spins_ = 0;   // since a thread could run while another spun
+  bool is_looking_ = false;     // X5
+  bool has_failed_ = false;
+  bool was_abandoned_ = false;
+  std::string what_;
+  std::vector<watched> watched_;
+  std::vector<std::string> told_;
+  std::unordered_map<const void*, std::uint64_t> ranks_;
+  std::uint64_t next_rank_ = 0;
+};
+
+}  // namespace detail
+CONCUR_NAMESPACE_END
+
+#if CONCUR_BODIES
+
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+CONCUR_INLINE void virtual_thread_ended(virtual_threads&) noexcept {
+  static_cast<exploration*>(driver_or_null())->thread_ended();
+}
+
+CONCUR_INLINE void exploration::run(const schedule_settings& settings, void (*body)(void*), void* argument) {
+  settings_ = settings;
+  threads_.reset();
+  now_ns_ = begin_ns;
+  steps_ = 0;
+  ready_count_ = 0;
+  outside_looks_ = 0;
+  lonely_spins_ = 0;
+  is_looking_ = false;
+  has_failed_ = false;
+  was_abandoned_ = false;
+  what_.clear();
+  watched_.clear();
+  told_.clear();
+  ranks_.clear();
+  next_rank_ = 0;
+#  if defined(CONCUR_EXPLORE)
+  if (settings_.has_weak_memory) memory_.reset();
+#  endif
+  current_driver.store(this, std::memory_order_relaxed);  // relaxed: D1
+  const int first = threads_.start(body, argument, "main");
+  if (first < 0) {
+    fail("no memory for a thread");
+  } else {
+    ready_count_ = 1;
+    threads_.go_to(static_cast<unsigned>(first));
+  }
+  current_driver.store(nullptr, std::memory_order_relaxed);  // relaxed: D1
+  given.mix(steps_);
+}
+
+// --- threads ---
+
+CONCUR_INLINE void exploration::count_step() {
+  if (++steps_ <= settings_.steps_max) return;
+  fail("no end after " + std::to_string(settings_.steps_max) + " steps: a livelock, or a limit that is too low");
+}
+
+CONCUR_INLINE void exploration::set_ready(virtual_thread& thread, block_end end) {
+  thread.now = thread_state::ready;
+  thread.end = end;
+  ++ready_count_;
+  if (end != block_end::look && end != block_end::look_long) outside_looks_ = 0;
+}
+
+CONCUR_INLINE unsigned exploration::list_others(unsigned char* ids) const {
+  const unsigned count = threads_.count();
+  unsigned found = 0;
+  auto& all = const_cast<virtual_threads&>(threads_);
+  for (unsigned k = 1; k <= count; ++k) {
+    const unsigned i = (threads_.current() + k) % count;
+    if (i != threads_.current() && all[i].now == thread_state::ready) ids[found++] = static_cast<unsigned char>(i);
+  }
+  return found;
+}
+
+CONCUR_INLINE void exploration::switch_to(unsigned next, const char* why) {
+  given.mix(next + 1);
+  if (settings_.is_telling) {
+    std::string text = threads_[next].name;
+    if (text == "worker" || text == "thread") text += " " + std::to_string(next);
+    tell((text + " goes on (" + why + ")").c_str());
+  }
+  threads_.go_to(next);
+}
+
+CONCUR_INLINE void exploration::before_access(const void*) noexcept {
+  if (!is_asked()) return;
+  count_step();
+  if (ready_count_ <= 1 || given.passes(ready_count_)) return;
+  unsigned char ids[explored_threads_max + 1];
+  ids[0] = static_cast<unsigned char>(threads_.current());
+  const unsigned count = list_others(ids + 1) + 1;
+  const unsigned next = given.answer_thread(choice::preemption, ids, count);
+  if (next != 0) switch_to(ids[next], "interrupts");
+}
+
+CONCUR_INLINE unsigned exploration::pick_other(choice what) {
+  unsigned char ids[explored_threads_max];
+  unsigned count = list_others(ids);
+  while (count == 0) {
+    if (!advance()) fail("deadlock: every thread waits for another");
+    if (threads_[threads_.current()].now == thread_state::ready) return threads_.current();
+    count = list_others(ids);
+  }
+  return ids[given.answer_thread(what, ids, count)];
+}
+
+CONCUR_INLINE void exploration::spin() noexcept {
+  if (!is_asked()) return;
+  count_step();
+  given.demote(threads_.current());
+  if (ready_count_ > 1) {
+    lonely_spins_ = 0;
+    switch_to(pick_other(choice::spin_to), "spin");
+    return;
+  }
+  // Nobody else can run. It may be that what the thread waits for has happened, or that it waits for a moment.
+  constexpr unsigned spins_max = 64;
+  if (++lonely_spins_ < 8) return;
+  if (lonely_spins_ > spins_max || !advance()) fail("a thread spins for ever, and nobody else can run");
+}
+
+CONCUR_INLINE block_end exploration::block(const void* word, std::uint32_t expected, std::int64_t until_ns,
+                                           bool has_outside) noexcept {
+  if (!is_asked()) return block_end::timed_out;
+  count_step();
+  std::uint32_t seen = 0;
+  std::memcpy(&seen, word, sizeof seen);
+  if (seen != expected) return block_end::woken;
+  if (until_ns <= now_ns_) return block_end::timed_out;
+  virtual_thread& self = threads_[threads_.current()];
+  self.now = thread_state::blocked;
+  self.word = word;
+  self.until_ns = until_ns;
+  self.has_outside = has_outside;
+  --ready_count_;
+  switch_to(pick_other(choice::next_thread), "blocked");
+  return self.end;
+}
+
+CONCUR_INLINE void exploration::wake(const void* word) noexcept {
+  if (!is_asked()) return;
+  for (unsigned i = 0; i < threads_.count(); ++i) {
+    if (threads_[i].now == thread_state::blocked && threads_[i].word == word) set_ready(threads_[i], block_end::woken);
+  }
+}
+
+CONCUR_INLINE void* exploration::start_thread(void (*body)(void*), void* argument, const char* name) noexcept {
+  const int child = threads_.start(body, argument, name);
+  if (child < 0) return nullptr;
+  ++ready_count_;
+#  if defined(CONCUR_EXPLORE)
+  if (settings_.has_weak_memory) memory_.start_thread(threads_.current(), static_cast<unsigned>(child));
+#  endif
+  return &threads_[static_cast<unsigned>(child)];
+}
+
+CONCUR_INLINE void exploration::join_thread(void* handle) noexcept {
+  virtual_thread& child = *static_cast<virtual_thread*>(handle);
+  const unsigned number = static_cast<unsigned>(&child - &threads_[0]);
+  count_step();
+  virtual_thread& self = threads_[threads_.current()];
+  if (child.now != thread_state::ended) {
+    self.now = thread_state::joining;
+    self.joins = number;
+    --ready_count_;
+    switch_to(pick_other(choice::next_thread), "waits for a thread's end");
+  }
+  child.own_notice.release();
+  child.now = thread_state::unused;
+#  if defined(CONCUR_EXPLORE)
+  if (settings_.has_weak_memory) memory_.join_thread(threads_.current(), number);
+#  endif
+}
+
+CONCUR_INLINE void exploration::thread_ended() noexcept {
+  const unsigned self = threads_.current();
+  threads_[self].now = thread_state::ended;
+  --ready_count_;
+  bool are_all_ended = true;
+  for (unsigned i = 0; i < threads_.count(); ++i) {
+    virtual_thread& thread = threads_[i];
+    if (thread.now == thread_state::joining && thread.joins == self) set_ready(thread, block_end::woken);
+    if (thread.now != thread_state::ended && thread.now != thread_state::unused) are_all_ended = false;
+  }
+  if (are_all_ended) threads_.end_and_go_to(virtual_threads::conductor);
+  const unsigned next = pick_other(choice::next_thread);
+  given.mix(next + 1);
+  threads_.end_and_go_to(next);
+}
+
+// --- time ---
+
+CONCUR_INLINE std::int64_t exploration::now() noexcept {
+  if (!is_asked()) return now_ns_;
+  count_step();
+  constexpr std::int64_t leaps_ns[] = {100, 2'000, 60'000, 1'100'000, 11'000'000, 200'000'000};
+  now_ns_ += leaps_ns[given.answer(choice::clock, 6)];
+  expire();
+  return now_ns_;
+}
+
+CONCUR_INLINE void exploration::expire() {
+  for (unsigned i = 0; i < threads_.count(); ++i) {
+    if (threads_[i].now == thread_state::blocked && threads_[i].until_ns <= now_ns_)
+      set_ready(threads_[i], block_end::timed_out);
+  }
+}
+
+// Whoever has descriptors looks at them; false: nobody has.
+CONCUR_INLINE bool exploration::look_outside(block_end how) {
+  bool has_any = false;
+  for (unsigned i = 0; i < threads_.count(); ++i) {
+    if (threads_[i].now != thread_state::blocked || !threads_[i].has_outside) continue;
+    set_ready(threads_[i], how);
+    has_any = true;
+  }
+  return has_any;
+}
+
+// No thread can run: lets one (X2, X3). False: there is none.
+CONCUR_INLINE bool exploration::advance() {
+  is_looking_ = true;
+  for (const watched& one : watched_) {
+    if (const char* wrong = one.look(one.object)) {
+      is_looking_ = false;
+      fail(wrong);
+    }
+  }
+  is_looking_ = false;
+  if (outside_looks_ == 0 && look_outside(block_end::look)) {
+    outside_looks_ = 1;
+    return true;
+  }
+  std::int64_t next_ns = INT64_MAX;
+  for (unsigned i = 0; i < threads_.count(); ++i) {
+    if (threads_[i].now == thread_state::blocked && threads_[i].until_ns < next_ns) next_ns = threads_[i].until_ns;
+  }
+  if (next_ns != INT64_MAX) {
+    now_ns_ = next_ns;
+    expire();
+    return true;
+  }
+  if (outside_looks_ == 1 && look_outside(block_end::look_long)) {
+    outside_looks_ = 2;
+    return true;
+  }
+  return false;
+}
+
+}  // namespace detail
+CONCUR_NAMESPACE_END
+#endif  // CONCUR_BODIES
+
+// observe/exploration_memory.hpp - the other half of exploration.hpp: what is decided, what is found wrong, and what loads
+// see.
+
+#if CONCUR_BODIES
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+// --- what is decided, and what is found ---
+
+CONCUR_INLINE std::uint32_t exploration::choose(choice what, std::uint32_t count) noexcept {
+  if (!is_asked()) return 0;
+  if ((what == choice::io_size || what == choice::io_error) && !settings_.has_faults) return 0;
+  return given.answer(what, count);
+}
+
+CONCUR_INLINE std::uint32_t exploration::choose_fiber(const std::uint64_t* ids, std::uint32_t count) noexcept {
+  return is_asked() ? given.answer_fiber(ids, count) : 0;
+}
+
+CONCUR_INLINE bool exploration::interrupts_fiber() noexcept {
+  before_access(nullptr);
+  return given.answer_interruption();
+}
+
+CONCUR_INLINE void exploration::unwatch(const void* object) noexcept {
+  for (std::size_t i = 0; i < watched_.size(); ++i) {
+    if (watched_[i].object == object) watched_.erase(watched_.begin() + static_cast<std::ptrdiff_t>(i--));
+  }
+}
+
+CONCUR_INLINE void exploration::tell(const char* text) noexcept {
+  if (!settings_.is_telling) return;
+  constexpr std::size_t lines_max = 5000;
+  if (told_.size() < lines_max) told_.push_back("step " + std::to_string(steps_) + ": " + text);
+}
+
+CONCUR_INLINE void exploration::note_failure(const std::string& what) {
+  if (has_failed_) return;
+  has_failed_ = true;
+  what_ = what;
+}
+
+CONCUR_INLINE void exploration::describe() {
+  is_looking_ = true;
+  for (const watched& one : watched_) {
+    one.describe(
+        one.object,
+        [](void* sink, const char* text) {
+          *static_cast<std::string*>(sink) += "\n  ";
+          *static_cast<std::string*>(sink) += text;
+        },
+        &what_);
+  }
+  is_looking_ = false;
+}
+
+CONCUR_INLINE void exploration::fail(const std::string& what) {
+  note_failure(what);
+  was_abandoned_ = true;
+  describe();
+  if (settings_.is_telling) told_.push_back("step " + std::to_string(steps_) + ": " + what_);
+  if (threads_.current() == virtual_threads::conductor) return;
+  threads_.go_to(virtual_threads::conductor);  // and never back (X4)
+}
+
+CONCUR_INLINE void exploration::expect(bool holds, const char* what) noexcept {
+  if (!holds && is_asked()) fail(what);
+}
+
+// --- memory ---
+
+#  if defined(CONCUR_EXPLORE)
+
+CONCUR_INLINE std::uint64_t exploration::after_load(const void* word, std::uint64_t latest,
+                                                    std::memory_order order) noexcept {
+  if (!settings_.has_weak_memory || !is_asked()) return latest;
+  // plain: the simulation answers, with the order that the program gave.
+  return memory_.load(threads_.current(), word, latest, order,
+                      [this](unsigned count) { return given.answer(choice::stale_read, count); });
+}
+CONCUR_INLINE void exploration::after_store(const void* word, std::uint64_t before, std::uint64_t after,
+                                            std::memory_order order) noexcept {
+  // plain: as above.
+  if (settings_.has_weak_memory && is_asked()) memory_.store(threads_.current(), word, before, after, order);
+}
+CONCUR_INLINE void exploration::after_update(const void* word, std::uint64_t before, std::uint64_t after,
+                                             std::memory_order order) noexcept {
+  if (settings_.has_weak_memory && is_asked()) memory_.update(threads_.current(), word, before, after, order);
+}
+CONCUR_INLINE void exploration::after_failed_exchange(const void* word, std::uint64_t latest,
+                                                      std::memory_order order) noexcept {
+  if (settings_.has_weak_memory && is_asked()) memory_.load_newest(threads_.current(), word, latest, order);
+}
+CONCUR_INLINE void exploration::fence(std::memory_order order) noexcept {
+  if (!is_asked()) return;
+  before_access(nullptr);
+  if (settings_.has_weak_memory) memory_.fence(threads_.current(), order);
+}
+CONCUR_INLINE void exploration::fence_all() noexcept {
+  if (!is_asked()) return;
+  before_access(nullptr);
+  if (settings_.has_weak_memory) memory_.fence_all(threads_.current());
+}
+CONCUR_INLINE void exploration::birth(const void* address) noexcept {
+  if (!is_asked()) return;
+  if (!ranks_.empty()) ranks_.erase(address);
+  if (settings_.has_weak_memory) memory_.birth(threads_.current(), address);
+}
+CONCUR_INLINE void exploration::plain_access(const void* address, bool is_write, const char* what) noexcept {
+  if (!settings_.has_weak_memory || !is_asked()) return;
+  const unsigned self = threads_.current();
+  if (is_write ? memory_.plain_write(self, address) : memory_.plain_read(self, address)) return;
+  fail(std::string("data race: two threads touch ") + (*what != '\0' ? what : "memory") +
+       ", one of them writes, and nothing orders them");
+}
+
+#  else
+
+CONCUR_INLINE std::uint64_t exploration::after_load(const void*, std::uint64_t latest, std::memory_order) noexcept {
+  return latest;
+}
+CONCUR_INLINE void exploration::after_store(const void*, std::uint64_t, std::uint64_t, std::memory_order) noexcept {}
+CONCUR_INLINE void exploration::after_update(const void*, std::uint64_t, std::uint64_t, std::memory_order) noexcept {}
+CONCUR_INLINE void exploration::after_failed_exchange(const void*, std::uint64_t, std::memory_order) noexcept {}
+CONCUR_INLINE void exploration::fence(std::memory_order) noexcept {}
+CONCUR_INLINE void exploration::fence_all() noexcept {}
+CONCUR_INLINE void exploration::birth(const void*) noexcept {}
+CONCUR_INLINE void exploration::plain_access(const void*, bool, const char*) noexcept {}
+
+#  endif
+
+CONCUR_INLINE std::uint64_t exploration::rank(const void* address) noexcept {
+  const auto found = ranks_.find(address);
+  if (found != ranks_.end()) return found->second;
+  return ranks_[address] = next_rank_++;
+}
+
+}  // namespace detail
+CONCUR_NAMESPACE_END
+#endif  // CONCUR_BODIES
+
+// observe/explored_thread.hpp - a plain thread that an exploration can play.
+//
+// Much of what a concurrent program does wrong it does between plain threads: a lock-free queue, a callback from a
+// library's own thread. std::thread starts a real one, which no exploration sees. This one is an ordinary thread in an
+// ordinary run, and one that the exploration plays within explore(). So code that is written with it is tested by the one
+// and shipped with the other.
+
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+// Starts a thread: the driver's or the system's. Throws when there is none to be had.
+CONCUR_INLINE void* start_plain_thread(void (*body)(void*), void* argument);
+CONCUR_INLINE void join_plain_thread(void* handle) noexcept;
+// Calls f(argument). Within explore() an exception fails the schedule; otherwise it passes.
+CONCUR_INLINE void call_reported(void (*f)(void*), void* argument);
+
+}  // namespace detail
+
+class explored_thread {
+ public:
+  explored_thread() noexcept = default;
+  // Runs f() on a new thread. An exception that leaves f ends the program, as with std::thread; within explore() it fails
+  // the schedule. Throws std::system_error when there is no thread to be had.
+  template <class F, class = std::enable_if_t<!std::is_same<std::decay_t<F>, explored_thread>::value>>
+  explicit explored_thread(F&& f) {
+    using closure = std::decay_t<F>;
+    auto owned = std::make_unique<closure>(std::forward<F>(f));
+    handle_ = detail::start_plain_thread(
+        [](void* raw) {
+          const std::unique_ptr<closure> mine(static_cast<closure*>(raw));
+          detail::call_reported([](void* f_raw) { (*static_cast<closure*>(f_raw))(); }, raw);
+        },
+        owned.get());
+    static_cast<void>(owned.release());
+  }
+  explored_thread(explored_thread&& other) noexcept : handle_(std::exchange(other.handle_, nullptr)) {}
+  explored_thread& operator=(explored_thread&& other) noexcept {
+    join();
+    handle_ = std::exchange(other.handle_, nullptr);
+    return *this;
+  }
+  ~explored_thread() { join(); }
+
+  // Returns when f has; what f did happens before that. Does nothing the second time.
+  void join() noexcept {
+    if (handle_ != nullptr) detail::join_plain_thread(std::exchange(handle_, nullptr));
+  }
+
+ private:
+  void* handle_ = nullptr;
+};
+
+// Fails the schedule that is being explored, with this text, unless it holds; outside of explore() ends the program
+// (set_on_fatal). From any fiber or thread.
+CONCUR_INLINE void explore_expect(bool holds, const char* what);
+
+CONCUR_NAMESPACE_END
+
+#if CONCUR_BODIES
+
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+struct plain_thread {
+  void* driven = nullptr;
+  pthread_t real{};
+  void (*body)(void*) = nullptr;
+  void* argument = nullptr;
+};
+
+CONCUR_INLINE void* start_plain_thread(void (*body)(void*), void* argument) {
+  auto thread = std::make_unique<plain_thread>();
+  int error = 0;
+  if (driver* d = driver_or_null()) {
+    thread->driven = d->start_thread(body, argument, "thread");
+    if (thread->driven == nullptr) error = EAGAIN;
+  } else {
+    thread->body = body;
+    thread->argument = argument;
+    using entry = void* (*)(void*);
+    const entry run = [](void* raw) -> void* {
+      const plain_thread* self = static_cast<plain_thread*>(raw);
+      self->body(self->argument);
+      return nullptr;
+    };
+    error = pthread_create(&thread->real, nullptr, run, thread.get());
+  }
+  if (error != 0) fail_system(error, "concur::explored_thread: could not start a thread");
+  return thread.release();
+}
+
+CONCUR_INLINE void join_plain_thread(void* handle) noexcept {
+  const std::unique_ptr<plain_thread> thread(static_cast<plain_thread*>(handle));
+  if (thread->driven != nullptr) {
+    if (driver* d = driver_or_null()) d->join_thread(thread->driven);
+  } else {
+    pthread_join(thread->real, nullptr);
+  }
+}
+
+CONCUR_INLINE void call_reported(void (*f)(void*), void* argument) {
+#  if CONCUR_EXCEPTIONS
+  driver* const d = driver_or_null();
+  if (d == nullptr) return f(argument);
+  try {
+    f(argument);
+  } catch (const std::exception& error) {
+    d->expect(false, error.what());
+  } catch (...) {
+    d->expect(false, "a thread ended by an exception that is no std::exception");
+  }
+#  else
+  f(argument);
+#  endif
+}
+
+}  // namespace detail
+
+CONCUR_INLINE void explore_expect(bool holds, const char* what) {
+  if (holds) return;
+  if (detail::driver* d = detail::driver_or_null())
+    d->expect(false, what);
+  else
+    on_fatal(what);
+}
+
+CONCUR_NAMESPACE_END
+#endif  // CONCUR_BODIES
+
+// observe/explore.hpp - running a concurrent program under many schedules, and seeing a failure again.
+//
+// A test of concurrent code that passes has seen one schedule: the one the machine happened to take. explore() runs the
+// code under thousands, each determined by a seed, on one thread and in virtual time: sleeping costs nothing. It fails when
+// a schedule throws, comes to a deadlock, finds no end, breaks a rule of the runtime, or leaves something behind. The
+// failing schedule's seed is printed, and replay(seed, f) shows that schedule again, step by step.
+//
+//     concur::explore([] {
+//       int balance = 0;
+//       concur::with_nursery([&](concur::nursery& n) {
+//         for (int i = 0; i < 2; ++i)
+//           n.go([&] { const int seen = balance; concur::this_fiber::yield(); balance = seen + 1; });
+//       });
+//       concur::explore_expect(balance == 2, "an update was lost");
+//     }, {10'000});
+//
+// What is explored. f runs as the first fiber of a runtime with `workers` workers. In an ordinary build fibers can be
+// interrupted at parking operations (send, lock, sleep, yield, ...): that is where code without data races can go one
+// way or another. Compiled with -DCONCUR_EXPLORE, all of it, threads are interrupted at each atomic operation of this
+// library as well, and with weak_memory loads see old values as far as the C++ memory model permits.
+//
+//   E1  f is called once for each schedule, and must do the same each time: no clock, random number or address but
+//       what this library gives it. Real threads are not explored (explored_thread.hpp), nor is what lies outside of the
+//       process, though it may be used: sockets between fibers work.
+//   E2  While it runs nothing else in the process may use this library. No runtime may be running before.
+//   E3  A schedule ends at its first failure. If that is an exception, all is unwound as usual; after a deadlock or a broken
+//       rule the fibers are left where they are and what they hold is lost, so an exploration stops at its first failure.
+
+CONCUR_NAMESPACE_BEGIN
+
+struct explore_options {
+  std::size_t schedules = 1000;  // exhaustive: at most so many
+  std::uint64_t seed = 1;
+  concur::strategy strategy = concur::strategy::random;
+  unsigned workers = 2;           // 1 to 12; 0: no runtime, f is the body of a plain thread
+  bool weak_memory = false;       // loads may see older stores; needs CONCUR_EXPLORE
+  bool inject_faults = false;     // writes fall short, system calls are interrupted
+  std::uint64_t steps = 200'000;  // a schedule that takes more has no end
+  unsigned shrink = 300;          // at most so many runs to find a shorter schedule that fails
+};
+
+struct explore_report {
+  bool ok = true;
+  bool is_complete = false;      // exhaustive: every schedule within the bound was run
+  std::size_t schedules = 0;     // that were run
+  std::uint64_t steps = 0;       // of all of them
+  std::uint64_t trace_hash = 0;  // of all decisions; equal for equal runs
+  // Of the schedule that failed:
+  std::uint64_t seed = 0;     // for replay
+  std::string what;           // what went wrong; further lines say what each fiber was doing
+  std::string schedule;       // the shortest one found that fails: its decisions, for replay_schedule
+  std::size_t decisions = 0;  // how many it has that differ from a plain run
+};
+
+// What explore() throws; what() has the failure and the seed.
+class explore_failure : public std::runtime_error {
+ public:
+  explicit explore_failure(const explore_report& report);
+  const explore_report& report() const noexcept { return report_; }
+
+ private:
+  explore_report report_;
+};
+
+namespace detail {
+
+struct explored_program {
+  void (*call)(void*);
+  void* f;
+};
+// call: a closure around what is explored, which may be a function.
+template <class Call>
+explored_program program_of(Call& call) noexcept {
+  return {[](void* raw) { (*static_cast<Call*>(raw))(); }, &call};
+}
+CONCUR_INLINE explore_report explore_program(const explored_program& program, const explore_options& wanted);
+CONCUR_INLINE explore_report replay_seed(std::uint64_t seed, const explored_program& program, bool prints);
+CONCUR_INLINE explore_report replay_decisions(const std::string& schedule, const explored_program& program);
+CONCUR_INLINE void report_failure(const explore_report& report);
+
+}  // namespace detail
+
+// Runs f under many schedules and says what came of it. Prints nothing; throws std::invalid_argument for options that
+// cannot be meant, and std::logic_error when a runtime is running or an exploration is.
+template <class F>
+explore_report try_explore(F&& f, explore_options wanted = {}) {
+  auto call = [&f] { static_cast<void>(f()); };
+  return detail::explore_program(detail::program_of(call), wanted);
+}
+
+// The same; when a schedule fails, prints what happened and its seed to stderr, and throws explore_failure (without
+// exceptions: on_fatal).
+template <class F>
+explore_report explore(F&& f, explore_options wanted = {}) {
+  explore_report report = concur::try_explore(f, wanted);
+  if (!report.ok) detail::report_failure(report);
+  return report;
+}
+
+// Runs f under the schedule with this seed and prints it to stderr, step by step. The seed holds the options as well.
+template <class F>
+explore_report replay(std::uint64_t seed, F&& f) {
+  auto call = [&f] { static_cast<void>(f()); };
+  return detail::replay_seed(seed, detail::program_of(call), true);
+}
+// The same without printing.
+template <class F>
+explore_report try_replay(std::uint64_t seed, F&& f) {
+  auto call = [&f] { static_cast<void>(f()); };
+  return detail::replay_seed(seed, detail::program_of(call), false);
+}
+// The same for the shorter schedule in explore_report::schedule.
+template <class F>
+explore_report replay_schedule(const std::string& schedule, F&& f) {
+  auto call = [&f] { static_cast<void>(f()); };
+  return detail::replay_decisions(schedule, detail::program_of(call));
+}
+
+CONCUR_NAMESPACE_END
+
+// observe/explore_run.hpp - the loop behind explore(): one schedule after another, and what is done with one that fails.
+//
+// A seed has room for all that determines a schedule, so that it alone is enough to see it again:
+//
+//     bits     63-62     61-56      55-52    51           50      49-45               44-0
+//     hold     strategy  depth,     workers  weak memory  faults  places, as a power  the lot; exhaustive: which one
+//                        or bound                                 of two (pct)
+//
+// A failing schedule is mostly long, and most of its decisions have nothing to do with the failure. Shrinking leaves out
+// one part of them after another, and keeps what still fails in the same way (Zeller, Hildebrandt, "Simplifying and
+// isolating failure-inducing input", IEEE TSE 2002, the algorithm ddmin). What remains is often a handful of decisions.
+
+#if CONCUR_BODIES
+
+CONCUR_NAMESPACE_BEGIN
+
+CONCUR_INLINE explore_failure::explore_failure(const explore_report& report)
+    : std::runtime_error(report.what + " (seed " + std::to_string(report.seed) + ")"), report_(report) {}
+
+namespace detail {
+
+// --- seeds ---
+
+struct schedule_seed {
+  concur::strategy how;
+  unsigned workers = 0;
+  bool has_weak_memory = false;
+  bool has_faults = false;
+  unsigned places_log = 0;
+  std::uint64_t lot = 0;
+
+  static constexpr std::uint64_t lot_mask = (std::uint64_t{1} << 45) - 1;
+
+  std::uint64_t pack() const noexcept {
+    return static_cast<std::uint64_t>(how.what()) << 62 | std::uint64_t{how.parameter()} << 56 |
+           std::uint64_t{workers} << 52 | std::uint64_t{has_weak_memory} << 51 | std::uint64_t{has_faults} << 50 |
+           std::uint64_t{places_log} << 45 | (lot & lot_mask);
+  }
+  static schedule_seed unpack(std::uint64_t seed) noexcept {
+    schedule_seed s;
+    const unsigned parameter = static_cast<unsigned>(seed >> 56) & 63;
+    const auto kind = static_cast<concur::strategy::kind>(seed >> 62);
+    if (kind == concur::strategy::kind::pct) s.how = concur::strategy::pct(parameter);
+    if (kind == concur::strategy::kind::exhaustive) s.how = concur::strategy::exhaustive(parameter);
+    s.workers = static_cast<unsigned>(seed >> 52) & 15;
+    s.has_weak_memory = ((seed >> 51) & 1) != 0;
+    s.has_faults = ((seed >> 50) & 1) != 0;
+    s.places_log = static_cast<unsigned>(seed >> 45) & 31;
+    s.lot = seed & lot_mask;
+    return s;
+  }
+};
+
+inline std::uint64_t mix_seed(std::uint64_t seed, std::uint64_t index) noexcept {
+  std::uint64_t z = seed * 0xD1342543DE82EF95U + index * 0x9E3779B97F4A7C15U;
+  z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9U;
+  z = (z ^ (z >> 27)) * 0x94D049BB133111EBU;
+  return z ^ (z >> 31);
+}
+
+// --- one schedule ---
+
+class explorer {
+ public:
+  explorer(const explored_program& program, const schedule_seed& seed, std::uint64_t steps_max)
+      : program_(program), workers_(seed.workers) {
+    settings_.has_weak_memory = seed.has_weak_memory;
+    settings_.has_faults = seed.has_faults;
+    settings_.steps_max = steps_max;
+  }
+  void set_telling(bool is_telling) { settings_.is_telling = is_telling; }
+
+  // Runs the schedule that `given` has begun.
+  void run_once();
+  // Leaves out decisions of a schedule that failed, as long as it fails the same way.
+  std::vector<deviation> shrink(std::vector<deviation> list, const std::string& what, unsigned runs);
+
+  exploration world;
+  decisions& given = world.given;
+
+ private:
+  static void body(void* raw);
+  bool fails_with(const std::vector<deviation>& list, const std::string& kind);
+
+  const explored_program& program_;
+  unsigned workers_;
+  schedule_settings settings_;
+};
+
+CONCUR_INLINE void explorer::body(void* raw) {
+  explorer& self = *static_cast<explorer*>(raw);
+  const auto run = [&self] {
+    if (self.workers_ == 0) return self.program_.call(self.program_.f);
+    options wanted;
+    wanted.workers = self.workers_;
+    concur::run(wanted, [&self] { self.program_.call(self.program_.f); });
+  };
+#  if CONCUR_EXCEPTIONS
+  try {
+    run();
+  } catch (const std::exception& error) {
+    self.world.note_failure(std::string("exception: ") + error.what());
+  } catch (...) {
+    self.world.note_failure("exception: of a type that is no std::exception");
+  }
+#  else
+  run();
+#  endif
+}
+
+CONCUR_INLINE void explorer::run_once() {
+  const leftovers before = process_leftovers();
+  world.run(settings_, &body, this);
+  const leftovers after = process_leftovers();
+  const auto added = [](std::size_t was, std::size_t is) { return std::to_string(is - was); };
+  if (world.was_abandoned()) {
+    // What an abandoned schedule leaves is no news. relaxed, all: nobody else is there.
+    process_ledger.runtimes.store(before.runtimes, std::memory_order_relaxed);
+    process_ledger.fibers.store(before.fibers, std::memory_order_relaxed);            // relaxed: as above
+    process_ledger.timers.store(before.timers, std::memory_order_relaxed);            // relaxed: as above
+    process_ledger.descriptors.store(before.descriptors, std::memory_order_relaxed);  // relaxed: as above
+    process_ledger.stacks.store(before.stacks, std::memory_order_relaxed);            // relaxed: as above
+  } else if (after.runtimes != before.runtimes || after.fibers != before.fibers || after.timers != before.timers ||
+             after.descriptors != before.descriptors || after.stacks != before.stacks) {
+    world.note_failure("left over: " + added(before.fibers, after.fibers) + " fibers, " +
+                       added(before.timers, after.timers) + " timers, " + added(before.descriptors, after.descriptors) +
+                       " descriptors, " + added(before.stacks, after.stacks) + " stacks, " +
+                       added(before.runtimes, after.runtimes) + " runtimes");
+  }
+}
+
+// --- shrinking ---
+
+inline std::string kind_of_failure(const std::string& what) { return what.substr(0, what.find_first_of(":\n")); }
+
+CONCUR_INLINE bool explorer::fails_with(const std::vector<deviation>& list, const std::string& kind) {
+  given.begin_replay(list.data(), list.size());
+  run_once();
+  return world.has_failed() && kind_of_failure(world.what()) == kind;
+}
+
+CONCUR_INLINE std::vector<deviation> explorer::shrink(std::vector<deviation> list, const std::string& what,
+                                                      unsigned runs) {
+  const std::string kind = kind_of_failure(what);
+  std::size_t parts = 2;
+  while (!list.empty() && runs != 0) {
+    const std::size_t size = (list.size() + parts - 1) / parts;
+    bool is_shorter = false;
+    for (std::size_t begin = 0; begin < list.size() && runs != 0; begin += size) {
+      std::vector<deviation> rest(list.begin(), list.begin() + static_cast<std::ptrdiff_t>(begin));
+      rest.insert(rest.end(), list.begin() + static_cast<std::ptrdiff_t>((std::min)(begin + size, list.size())),
+                  list.end());
+      --runs;
+      if (!fails_with(rest, kind)) continue;
+      list = given.deviations();
+      is_shorter = true;
+      break;
+    }
+    if (is_shorter) {
+      parts = parts > 3 ? parts - 1 : 2;
+    } else if (size == 1) {
+      break;
+    } else {
+      parts = (std::min)(2 * parts, list.size());
+    }
+  }
+  return list;
+}
+
+// --- schedules as text: "workers weak faults: question=answer ..." ---
+
+inline std::string schedule_text(const schedule_seed& seed, const std::vector<deviation>& list) {
+  std::string text =
+      "w" + std::to_string(seed.workers) + (seed.has_weak_memory ? "m" : "") + (seed.has_faults ? "f" : "");
+  for (const deviation& one : list) text += " " + std::to_string(one.question) + "=" + std::to_string(one.answer);
+  return text;
+}
+
+inline bool parse_schedule(const std::string& text, schedule_seed& seed, std::vector<deviation>& list) {
+  const char* at = text.c_str();
+  char* end = nullptr;
+  if (*at++ != 'w') return false;
+  seed.workers = static_cast<unsigned>(std::strtoul(at, &end, 10));
+  for (; *end != '\0' && *end != ' '; ++end) {
+    if (*end == 'm') seed.has_weak_memory = true;
+    if (*end == 'f') seed.has_faults = true;
+  }
+  while (*end == ' ') {
+    const std::uint64_t question = std::strtoull(end + 1, &end, 10);
+    if (*end != '=') return false;
+    list.push_back({question, static_cast<std::uint32_t>(std::strtoul(end + 1, &end, 10))});
+  }
+  return *end == '\0';
+}
+
+// --- what explore() and replay() are made of ---
+
+inline void refuse_options(const explore_options& wanted) {
+  constexpr unsigned most = 12;
+  if (wanted.workers > most)
+    fail_argument("concur::explore", "options.workers", std::to_string(wanted.workers),
+                  "at most 12 workers are explored; 0 runs f on a plain thread");
+  if (wanted.schedules == 0)
+    fail_argument("concur::explore", "options.schedules", "0", "at least one schedule must be run");
+#  if !defined(CONCUR_EXPLORE)
+  if (wanted.weak_memory)
+    fail_argument("concur::explore", "options.weak_memory", "true",
+                  "loads can be told old values only in a program compiled with -DCONCUR_EXPLORE");
+#  endif
+}
+
+inline void refuse_company() {
+  if (driver_or_null() != nullptr) fail_logic("concur::explore: called within an exploration");
+  if (process_leftovers().runtimes != 0)
+    fail_logic("concur::explore: a runtime is running in this process; end it first, for it would be explored as well");
+}
+
+inline void note_result(explore_report& report, explorer& it, const schedule_seed& seed) {
+  ++report.schedules;
+  report.steps += it.world.steps();
+  report.trace_hash = (report.trace_hash ^ it.given.hash()) * 0x100000001B3U;
+  if (!it.world.has_failed()) return;
+  report.ok = false;
+  report.seed = seed.pack();
+  report.what = it.world.what();
+  report.decisions = it.given.deviations().size();
+  report.schedule = schedule_text(seed, it.given.deviations());
+}
+
+CONCUR_INLINE explore_report explore_program(const explored_program& program, const explore_options& wanted) {
+  refuse_options(wanted);
+  refuse_company();
+  schedule_seed seed;
+  seed.how = wanted.strategy;
+  seed.workers = wanted.workers;
+  seed.has_weak_memory = wanted.weak_memory;
+  seed.has_faults = wanted.inject_faults;
+  seed.places_log = 4;
+  const bool is_search = wanted.strategy.what() == concur::strategy::kind::exhaustive;
+  const auto it = std::make_unique<explorer>(program, seed, wanted.steps);
+  explore_report report;
+  for (std::size_t i = 0; i < wanted.schedules && report.ok; ++i) {
+    seed.lot = is_search ? i : mix_seed(wanted.seed, i) & schedule_seed::lot_mask;
+    if (is_search)
+      it->given.begin_search(wanted.strategy.parameter());
+    else
+      it->given.begin_seeded(seed.how, seed.lot, std::uint64_t{1} << seed.places_log);
+    it->run_once();
+    note_result(report, *it, seed);
+    while ((std::uint64_t{1} << seed.places_log) < it->given.change_places() && seed.places_log < 31) ++seed.places_log;
+    if (is_search && report.ok && !it->given.advance_search()) {
+      report.is_complete = true;
+      break;
+    }
+  }
+  if (report.ok || wanted.shrink == 0) return report;
+  const std::vector<deviation> shorter = it->shrink(it->given.deviations(), report.what, wanted.shrink);
+  report.decisions = shorter.size();
+  report.schedule = schedule_text(seed, shorter);
+  return report;
+}
+
+inline void print_steps(explorer& it, const char* title) {
+  std::fprintf(stderr, "concur: %s\n", title);
+  for (const std::string& line : it.world.told()) std::fprintf(stderr, "  %s\n", line.c_str());
+  std::fprintf(stderr, "concur: %s\n", it.world.has_failed() ? it.world.what().c_str() : "the schedule did not fail");
+}
+
+inline constexpr std::uint64_t replay_steps_max = 10'000'000;
+
+CONCUR_INLINE explore_report replay_seed(std::uint64_t packed, const explored_program& program, bool prints) {
+  refuse_company();
+  const schedule_seed seed = schedule_seed::unpack(packed);
+  const auto it = std::make_unique<explorer>(program, seed, replay_steps_max);
+  if (seed.how.what() == concur::strategy::kind::exhaustive) {
+    // The search knows the way to a schedule only by the schedules before it.
+    for (std::uint64_t i = 0; i < seed.lot; ++i) {
+      it->given.begin_search(seed.how.parameter());
+      it->run_once();
+      if (!it->given.advance_search()) break;
+    }
+    it->given.begin_search(seed.how.parameter());
+  } else {
+    it->given.begin_seeded(seed.how, seed.lot, std::uint64_t{1} << seed.places_log);
+  }
+  it->set_telling(prints);
+  it->run_once();
+  explore_report report;
+  note_result(report, *it, seed);
+  if (prints) print_steps(*it, ("replay of seed " + std::to_string(packed)).c_str());
+  return report;
+}
+
+CONCUR_INLINE explore_report replay_decisions(const std::string& schedule, const explored_program& program) {
+  refuse_company();
+  schedule_seed seed;
+  std::vector<deviation> list;
+  if (!parse_schedule(schedule, seed, list))
+    fail_argument("concur::replay_schedule", "schedule", schedule, "it is what explore_report::schedule holds");
+  const auto it = std::make_unique<explorer>(program, seed, replay_steps_max);
+  it->given.begin_replay(list.data(), list.size());
+  it->set_telling(true);
+  it->run_once();
+  explore_report report;
+  note_result(report, *it, seed);
+  print_steps(*it, "replay of a schedule");
+  return report;
+}
+
+CONCUR_INLINE void report_failure(const explore_report& report) {
+  std::fprintf(stderr,
+               "concur: schedule %zu failed: %s\n"
+               "  replay(%lluU, f) shows it step by step.\n"
+               "  The shortest one found has %zu decisions that differ from a plain run;\n"
+               "  replay_schedule(\"%s\", f) shows that.\n",
+               report.schedules, report.what.c_str(), static_cast<unsigned long long>(report.seed), report.decisions,
+               report.decisions <= 200 ? report.schedule.c_str() : "...");
+  raise(explore_failure(report), report.what.c_str());
+}
+
+}  // namespace detail
+CONCUR_NAMESPACE_END
+#endif  // CONCUR_BODIES
 
 #endif

@@ -123,6 +123,7 @@
 #include "observe/decisions.hpp"
 #include "observe/virtual_threads.hpp"
 #include "observe/exploration.hpp"
+#include "observe/exploration_memory.hpp"
 #include "observe/explored_thread.hpp"
 #include "observe/explore.hpp"
 #include "observe/explore_run.hpp"

@@ -76,7 +76,8 @@ class driver {
   // While the 32-bit word is `expected`: blocks the calling thread until wake(word), or until this time (INT64_MAX: never).
   // The comparison and the blocking are one step. has_outside: something outside of the process may end the wait too, and
   // the caller can look whether it did. Runs others.
-  virtual block_end block(const void* word, std::uint32_t expected, std::int64_t until_ns, bool has_outside) noexcept = 0;
+  virtual block_end block(const void* word, std::uint32_t expected, std::int64_t until_ns,
+                          bool has_outside) noexcept = 0;
   virtual void wake(const void* word) noexcept = 0;
 
   // --- memory; only with CONCUR_EXPLORE ---

@@ -170,7 +170,7 @@ CONCUR_INLINE void decisions::begin_seeded(strategy how, std::uint64_t seed, std
   for (unsigned& count : thread_turns_) count = 0;
   fiber_turns_.clear();
   change_points_.clear();
-  const std::uint32_t among = static_cast<std::uint32_t>(std::min<std::uint64_t>(places, 0xFFFFFFFFU));
+  const std::uint32_t among = places < 0xFFFFFFFFU ? static_cast<std::uint32_t>(places) : 0xFFFFFFFFU;
   for (unsigned i = 1; i < how.parameter(); ++i) change_points_.push_back(1 + below(among != 0 ? among : 1));
   std::sort(change_points_.rbegin(), change_points_.rend());
 }

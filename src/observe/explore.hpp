@@ -44,24 +44,24 @@ struct explore_options {
   std::size_t schedules = 1000;  // exhaustive: at most so many
   std::uint64_t seed = 1;
   concur::strategy strategy = concur::strategy::random;
-  unsigned workers = 2;        // 1 to 12; 0: no runtime, f is the body of a plain thread
-  bool weak_memory = false;    // loads may see older stores; needs CONCUR_EXPLORE
-  bool inject_faults = false;  // writes fall short, system calls are interrupted
+  unsigned workers = 2;           // 1 to 12; 0: no runtime, f is the body of a plain thread
+  bool weak_memory = false;       // loads may see older stores; needs CONCUR_EXPLORE
+  bool inject_faults = false;     // writes fall short, system calls are interrupted
   std::uint64_t steps = 200'000;  // a schedule that takes more has no end
   unsigned shrink = 300;          // at most so many runs to find a shorter schedule that fails
 };
 
 struct explore_report {
   bool ok = true;
-  bool is_complete = false;       // exhaustive: every schedule within the bound was run
-  std::size_t schedules = 0;      // that were run
-  std::uint64_t steps = 0;        // of all of them
-  std::uint64_t trace_hash = 0;   // of all decisions; equal for equal runs
+  bool is_complete = false;      // exhaustive: every schedule within the bound was run
+  std::size_t schedules = 0;     // that were run
+  std::uint64_t steps = 0;       // of all of them
+  std::uint64_t trace_hash = 0;  // of all decisions; equal for equal runs
   // Of the schedule that failed:
-  std::uint64_t seed = 0;         // for replay
-  std::string what;               // what went wrong; further lines say what each fiber was doing
-  std::string schedule;           // the shortest one found that fails: its decisions, for replay_schedule
-  std::size_t decisions = 0;      // how many it has that differ from a plain run
+  std::uint64_t seed = 0;     // for replay
+  std::string what;           // what went wrong; further lines say what each fiber was doing
+  std::string schedule;       // the shortest one found that fails: its decisions, for replay_schedule
+  std::size_t decisions = 0;  // how many it has that differ from a plain run
 };
 
 // What explore() throws; what() has the failure and the seed.

@@ -135,10 +135,9 @@ CONCUR_INLINE void explorer::run_once() {
   } else if (after.runtimes != before.runtimes || after.fibers != before.fibers || after.timers != before.timers ||
              after.descriptors != before.descriptors || after.stacks != before.stacks) {
     world.note_failure("left over: " + added(before.fibers, after.fibers) + " fibers, " +
-                       added(before.timers, after.timers) + " timers, " +
-                       added(before.descriptors, after.descriptors) + " descriptors, " +
-                       added(before.stacks, after.stacks) + " stacks, " + added(before.runtimes, after.runtimes) +
-                       " runtimes");
+                       added(before.timers, after.timers) + " timers, " + added(before.descriptors, after.descriptors) +
+                       " descriptors, " + added(before.stacks, after.stacks) + " stacks, " +
+                       added(before.runtimes, after.runtimes) + " runtimes");
   }
 }
 
@@ -161,7 +160,8 @@ CONCUR_INLINE std::vector<deviation> explorer::shrink(std::vector<deviation> lis
     bool is_shorter = false;
     for (std::size_t begin = 0; begin < list.size() && runs != 0; begin += size) {
       std::vector<deviation> rest(list.begin(), list.begin() + static_cast<std::ptrdiff_t>(begin));
-      rest.insert(rest.end(), list.begin() + static_cast<std::ptrdiff_t>((std::min)(begin + size, list.size())), list.end());
+      rest.insert(rest.end(), list.begin() + static_cast<std::ptrdiff_t>((std::min)(begin + size, list.size())),
+                  list.end());
       --runs;
       if (!fails_with(rest, kind)) continue;
       list = given.deviations();
@@ -182,7 +182,8 @@ CONCUR_INLINE std::vector<deviation> explorer::shrink(std::vector<deviation> lis
 // --- schedules as text: "workers weak faults: question=answer ..." ---
 
 inline std::string schedule_text(const schedule_seed& seed, const std::vector<deviation>& list) {
-  std::string text = "w" + std::to_string(seed.workers) + (seed.has_weak_memory ? "m" : "") + (seed.has_faults ? "f" : "");
+  std::string text =
+      "w" + std::to_string(seed.workers) + (seed.has_weak_memory ? "m" : "") + (seed.has_faults ? "f" : "");
   for (const deviation& one : list) text += " " + std::to_string(one.question) + "=" + std::to_string(one.answer);
   return text;
 }
@@ -326,11 +327,7 @@ CONCUR_INLINE void report_failure(const explore_report& report) {
                "  replay_schedule(\"%s\", f) shows that.\n",
                report.schedules, report.what.c_str(), static_cast<unsigned long long>(report.seed), report.decisions,
                report.decisions <= 200 ? report.schedule.c_str() : "...");
-#  if CONCUR_EXCEPTIONS
-  throw explore_failure(report);
-#  else
-  on_fatal(report.what.c_str());
-#  endif
+  raise(explore_failure(report), report.what.c_str());
 }
 
 }  // namespace detail

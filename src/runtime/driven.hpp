@@ -53,9 +53,9 @@ CONCUR_INLINE fiber* run_queue::pop_driven(driver& d) noexcept {
   constexpr std::uint32_t most = 8;
   std::uint64_t ids[most + 1];
   enter();
-  const std::uint32_t head = head_.load(std::memory_order_relaxed);              // relaxed: inside (Q1)
-  std::uint32_t count = tail_.load(std::memory_order_relaxed) - head;            // relaxed: inside
-  fiber* const newest = recent_.load(std::memory_order_relaxed);                 // relaxed: inside
+  const std::uint32_t head = head_.load(std::memory_order_relaxed);    // relaxed: inside (Q1)
+  std::uint32_t count = tail_.load(std::memory_order_relaxed) - head;  // relaxed: inside
+  fiber* const newest = recent_.load(std::memory_order_relaxed);       // relaxed: inside
   const bool is_plain = !pinned_.is_empty() || count + (newest != nullptr ? 1 : 0) < 2;
   if (count > most) count = most;
   fiber* f = nullptr;
@@ -129,7 +129,8 @@ CONCUR_INLINE int scheduler::give_out_driven(driver& d, poll_event* events, int 
     events[other] = one;
   }
   const int held = static_cast<int>(d.choose(choice::readiness, static_cast<std::uint32_t>(count)));
-  while (held_event_count_ < held && held_event_count_ < held_events_max) held_events_[held_event_count_++] = events[--count];
+  while (held_event_count_ < held && held_event_count_ < held_events_max)
+    held_events_[held_event_count_++] = events[--count];
   return count;
 }
 
@@ -213,7 +214,8 @@ CONCUR_INLINE void scheduler::describe(const void* raw, void (*line)(void*, cons
         if (state == fiber_state::idle || state == fiber_state::finished) return;
         char text[120];
         std::snprintf(text, sizeof text, "fiber %llu%s%s%s %s%s", static_cast<unsigned long long>(f->id),
-                      f->name != nullptr ? " \"" : "", f->name != nullptr ? f->name : "", f->name != nullptr ? "\"" : "",
+                      f->name != nullptr ? " \"" : "", f->name != nullptr ? f->name : "",
+                      f->name != nullptr ? "\"" : "",
                       state == fiber_state::parked ? "waits: " : (state == fiber_state::ready ? "is ready" : "runs"),
                       state == fiber_state::parked ? to_string(reason) : "");
         const listener* const there = static_cast<const listener*>(argument);

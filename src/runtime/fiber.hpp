@@ -46,8 +46,8 @@ inline constexpr std::size_t fiber_name_bytes = 24;
 struct fiber : party {
   fiber() noexcept : party(party_kind::fiber) {}
 
-  std::atomic<fiber_state> state{fiber_state::idle};  // std::atomic, both: for dumps, and no protocol's
-  std::atomic<wait_reason> reason{wait_reason::none};
+  std::atomic<fiber_state> state{fiber_state::idle};   // std::atomic: for dumps, and no protocol's
+  std::atomic<wait_reason> reason{wait_reason::none};  // std::atomic: as above
   // The present wait is not to be cancelled; written before the wait word, read behind it.
   atomic<bool> is_deaf{false};
   // The flag of its innermost scope. Here, so that who publishes a wait may look at it although the fiber may be elsewhere by

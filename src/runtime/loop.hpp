@@ -194,7 +194,7 @@ CONCUR_INLINE bool scheduler::give_stack_to(worker* w, fiber* f) noexcept {
   if (w->free_stacks == nullptr) {
     stack* fresh[batch];
     int error = 0;
-    const std::size_t count = stacks.acquire_many(fresh, batch, error);
+    const std::size_t count = stacks.acquire_many(fresh, driver_or_null() != nullptr ? 1 : batch, error);
     if (count == 0) return false;
     for (std::size_t i = count; i-- > 0;) {
       fresh[i]->next = w->free_stacks;
@@ -296,7 +296,9 @@ CONCUR_INLINE void scheduler::stop_threads() noexcept {
 }
 
 CONCUR_INLINE scheduler::scheduler(const options& wanted)
-    : settings(resolve_options(wanted)), stacks(settings.stack_size) {
+    : settings(resolve_options(wanted)),
+      // A guard costs a system call, and a driven runtime lives for microseconds.
+      stacks(settings.stack_size, driver_or_null() != nullptr ? guard_kind::canary : guard_kind::none_yet) {
   if (shadow_stack_is_live())
     fail_logic(
         "concur::runtime: this process runs with a hardware shadow stack, which fibers cannot use yet; start it with "

@@ -56,6 +56,7 @@ class atomic {
   static_assert(std::is_trivially_copyable<T>::value && sizeof(T) <= sizeof(std::uint64_t), "one word");
 
  public:
+  using difference = std::conditional_t<std::is_pointer<T>::value, std::ptrdiff_t, T>;
   static constexpr bool is_always_lock_free = std::atomic<T>::is_always_lock_free;
 
   constexpr atomic() noexcept : atomic(T()) {}
@@ -85,13 +86,11 @@ class atomic {
     return update(
         order, [&](T) { return value; }, [&] { return word_.exchange(value, order); });
   }
-  template <class U>
-  T fetch_add(U more, std::memory_order order = std::memory_order_seq_cst) noexcept {
+  T fetch_add(difference more, std::memory_order order = std::memory_order_seq_cst) noexcept {
     return update(
         order, [&](T was) { return static_cast<T>(was + more); }, [&] { return word_.fetch_add(more, order); });
   }
-  template <class U>
-  T fetch_sub(U less, std::memory_order order = std::memory_order_seq_cst) noexcept {
+  T fetch_sub(difference less, std::memory_order order = std::memory_order_seq_cst) noexcept {
     return update(
         order, [&](T was) { return static_cast<T>(was - less); }, [&] { return word_.fetch_sub(less, order); });
   }
@@ -133,9 +132,6 @@ class atomic {
     return value;
   }
   operator T() const noexcept { return load(); }
-  T operator++(int) noexcept { return fetch_add(1); }
-  T operator++() noexcept { return static_cast<T>(fetch_add(1) + 1); }
-  T operator--() noexcept { return static_cast<T>(fetch_sub(1) - 1); }
 
  private:
   static std::uint64_t to_bits(T value) noexcept {

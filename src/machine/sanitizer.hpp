@@ -25,6 +25,7 @@
 #if CONCUR_ASAN
 #  include <sanitizer/asan_interface.h>
 #  include <sanitizer/common_interface_defs.h>
+#  include <sanitizer/lsan_interface.h>
 #endif
 #if CONCUR_TSAN
 #  include <sanitizer/tsan_interface.h>
@@ -77,6 +78,16 @@ CONCUR_FORCE_INLINE CONCUR_UNINSTRUMENTED void finish_switch([[maybe_unused]] vo
 CONCUR_FORCE_INLINE void unpoison([[maybe_unused]] const void* low, [[maybe_unused]] std::size_t size) noexcept {
 #if CONCUR_ASAN
   __asan_unpoison_memory_region(low, size);
+#endif
+}
+
+// What this thread allocates in between may be lost on purpose.
+inline void lose_memory([[maybe_unused]] bool begins) noexcept {
+#if CONCUR_ASAN
+  if (begins)
+    __lsan_disable();
+  else
+    __lsan_enable();
 #endif
 }
 

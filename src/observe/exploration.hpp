@@ -159,6 +159,7 @@ CONCUR_INLINE void exploration::run(const schedule_settings& settings, void (*bo
 #  if defined(CONCUR_EXPLORE)
   if (settings_.has_weak_memory) memory_.reset();
 #  endif
+  sanitizer::lose_memory(true);
   current_driver.store(this, std::memory_order_relaxed);  // relaxed: D1
   const int first = threads_.start(body, argument, "main");
   if (first < 0) {
@@ -168,6 +169,7 @@ CONCUR_INLINE void exploration::run(const schedule_settings& settings, void (*bo
     threads_.go_to(static_cast<unsigned>(first));
   }
   current_driver.store(nullptr, std::memory_order_relaxed);  // relaxed: D1
+  sanitizer::lose_memory(false);
   given.mix(steps_);
 }
 
@@ -238,9 +240,10 @@ CONCUR_INLINE void exploration::spin() noexcept {
     return;
   }
   // Nobody else can run. It may be that what the thread waits for has happened, or that it waits for a moment.
-  constexpr unsigned spins_max = 64;
-  if (++lonely_spins_ < 8) return;
-  if (lonely_spins_ > spins_max || !advance()) fail("a thread spins for ever, and nobody else can run");
+  constexpr unsigned spins_to_advance = 8;
+  constexpr unsigned spins_max = 2000;
+  if (++lonely_spins_ % spins_to_advance != 0 || advance()) return;
+  if (lonely_spins_ > spins_max) fail("a thread spins for ever, and nobody else can run");
 }
 
 CONCUR_INLINE block_end exploration::block(const void* word, std::uint32_t expected, std::int64_t until_ns,

@@ -6,7 +6,7 @@
 //
 //   V1  What belongs to a thread travels with it: which worker it is, the exceptions it is handling, errno.
 //   V2  A schedule that failed leaves its threads where they are. Their stacks are used again; what lay on them is lost, and
-//       is not destroyed.
+//       is not destroyed. Tools that look for leaks are told so, and say nothing of what a schedule allocates.
 #ifndef CONCUR_OBSERVE_VIRTUAL_THREADS_HPP
 #define CONCUR_OBSERVE_VIRTUAL_THREADS_HPP
 

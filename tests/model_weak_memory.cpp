@@ -12,11 +12,15 @@
 //   X3  There is an order of all events in which each comes after what it is sequenced after, what it reads, and what
 //       it follows in the modification order (this is narrower than the standard, as weak_memory.hpp says), and in which
 //       seq_cst operations and fences stand as [atomics.order] 4 demands of S.
-//   X4  Two accesses to plain memory, one a write, without happens-before: a race, whatever else comes out.
+//   X4  The standard's own demand of S alone: an order of the seq_cst operations and fences that has X3's pairs and
+//       strongly-happens-before in it; and no event that is sequenced after what it reads from, over any number of reads
+//       (RC11). What is shown must be allowed by this too; how much of it is shown is told.
+//   X5  Two accesses to plain memory, one a write, without happens-before: a race, whatever else comes out.
 #define CONCUR_EXPLORE
 
 #include "concur.hpp"
 
+#include <algorithm>
 #include <array>
 #include <random>
 
@@ -63,10 +67,10 @@ class axioms {
     }
   }
 
-  std::set<std::string> outcomes() {
-    order_writes(0);
-    return found_;
-  }
+  void judge_all() { order_writes(0); }
+  // By X1, X2, X3; by X1, X2, X4.
+  const std::set<std::string>& outcomes() const { return found_; }
+  const std::set<std::string>& permitted() const { return permitted_; }
   std::size_t executions() const { return executions_; }
 
  private:
@@ -104,9 +108,12 @@ class axioms {
 
   void judge() {
     find_happens_before();
-    if (!is_coherent() || !has_order()) return;
+    if (!is_coherent() || !has_s()) return;
+    const std::string outcome = has_race() ? "race" : describe();
+    permitted_.insert(outcome);
+    if (!has_order()) return;
     ++executions_;
-    found_.insert(has_race() ? "race" : describe());
+    found_.insert(outcome);
   }
 
   std::size_t writes_to(int word) const {
@@ -228,6 +235,41 @@ class axioms {
   }
 
   // X4
+  bool has_s() const {
+    const std::size_t size = events_.size();
+    relation causes{}, strongly{}, in_s{};
+    for (std::size_t a = 0; a < size; ++a) {
+      for (std::size_t b = 0; b < size; ++b) {
+        causes[a][b] = is_before_in_thread(a, b) || reads_from(b, a);
+        strongly[a][b] = is_before_in_thread(a, b) || is_between_threads(a, b) ||
+                         (events_[a].is_in_order() && events_[b].is_in_order() && a != b && synchronizes(a, b));
+        if (is_coherence_ordered(a, b)) add_places_in_s(in_s, a, b);
+      }
+    }
+    close(causes, size);
+    close(strongly, size);
+    for (std::size_t a = 0; a < size; ++a) {
+      for (std::size_t b = 0; b < size; ++b) {
+        in_s[a][b] = in_s[a][b] || (strongly[a][b] && events_[a].is_in_order() && events_[b].is_in_order());
+      }
+    }
+    close(in_s, size);
+    for (std::size_t i = 0; i < size; ++i) {
+      if (causes[i][i] || in_s[i][i]) return false;
+    }
+    return true;
+  }
+  // a is sequenced before something that happens before something that b is sequenced after.
+  bool is_between_threads(std::size_t a, std::size_t b) const {
+    for (std::size_t i = 0; i < events_.size(); ++i) {
+      for (std::size_t j = 0; j < events_.size(); ++j) {
+        if (is_before_in_thread(a, i) && before_[i][j] && is_before_in_thread(j, b)) return true;
+      }
+    }
+    return false;
+  }
+
+  // X5
   bool has_race() const {
     for (std::size_t a = 0; a < events_.size(); ++a) {
       for (std::size_t b = 0; b < events_.size(); ++b) {
@@ -265,7 +307,7 @@ class axioms {
   std::array<std::size_t, events_max> place_{};
   std::array<std::size_t, events_max> seen_{};
   relation before_{};
-  std::set<std::string> found_;
+  std::set<std::string> found_, permitted_;
   std::size_t executions_ = 0;
 };
 
@@ -344,30 +386,37 @@ class maker {
 };
 
 struct shape {
-  const char* name;
+  std::string name;
   std::vector<std::size_t> lengths;
   bool with_plain;
   int programs;
 };
 
+bool is_part(const std::set<std::string>& some, const std::set<std::string>& all) {
+  return std::includes(all.begin(), all.end(), some.begin(), some.end());
+}
+
 // How many programs differ; tells of the first few.
 int differences(const shape& of, unsigned seed) {
   maker random(seed);
   int count = 0;
-  std::size_t runs = 0, executions = 0, outcomes = 0;
+  std::size_t runs = 0, executions = 0, outcomes = 0, permitted = 0;
   for (int i = 0; i < of.programs * CONCUR_TEST_SCALE; ++i) {
     const program one = random.make(of.lengths, of.with_plain);
     runner simulated(one, true);
     axioms rules(one);
     const std::set<std::string> shown = simulated.outcomes();
-    const std::set<std::string> allowed = rules.outcomes();
+    rules.judge_all();
     runs += simulated.runs();
     executions += rules.executions();
-    outcomes += allowed.size();
-    if (shown == allowed) continue;
-    if (++count <= 3) MESSAGE(describe(one), "\n  shown:   ", join(shown), "\n  allowed: ", join(allowed));
+    outcomes += rules.outcomes().size();
+    permitted += rules.permitted().size();
+    if (shown == rules.outcomes() && is_part(shown, rules.permitted())) continue;
+    if (++count > 3) continue;
+    MESSAGE(describe(one), "\n  shown:     ", join(shown), "\n  narrowly:  ", join(rules.outcomes()),
+            "\n  permitted: ", join(rules.permitted()));
   }
-  MESSAGE(of.name, ": ", runs, " runs, ", executions, " executions, ", outcomes, " outcomes");
+  MESSAGE(of.name, ": ", runs, " runs, ", executions, " executions, ", outcomes, " of ", permitted, " outcomes");
   return count;
 }
 
@@ -375,19 +424,19 @@ int differences(const shape& of, unsigned seed) {
 
 TEST_CASE("what is shown is what the rules of C++20 allow: two threads") {
   const nothing_left_over guard;
-  CHECK(differences({"two of three steps", {3, 3}, false, 1500}, 1) == 0);
-  CHECK(differences({"two of four steps", {4, 4}, false, 300}, 2) == 0);
+  CHECK(differences({"two of three steps", {3, 3}, false, 6000}, 1) == 0);
+  CHECK(differences({"two of four steps", {4, 4}, false, 1500}, 2) == 0);
 }
 
 TEST_CASE("what is shown is what the rules of C++20 allow: three and four threads") {
   const nothing_left_over guard;
-  CHECK(differences({"three of two steps", {2, 2, 2}, false, 1500}, 3) == 0);
-  CHECK(differences({"three, of three, three and two", {3, 3, 2}, false, 150}, 4) == 0);
-  CHECK(differences({"four, of one and two", {1, 1, 2, 2}, false, 400}, 5) == 0);
+  CHECK(differences({"three of two steps", {2, 2, 2}, false, 3000}, 3) == 0);
+  CHECK(differences({"three, of three, three and two", {3, 3, 2}, false, 400}, 4) == 0);
+  CHECK(differences({"four, of one and two", {1, 1, 2, 2}, false, 800}, 5) == 0);
 }
 
 TEST_CASE("a race is shown where the rules of C++20 say so") {
   const nothing_left_over guard;
-  CHECK(differences({"two of four steps, plain memory", {4, 4}, true, 300}, 6) == 0);
-  CHECK(differences({"three of two and three, plain memory", {2, 3, 2}, true, 500}, 7) == 0);
+  CHECK(differences({"two of four steps, plain memory", {4, 4}, true, 1500}, 6) == 0);
+  CHECK(differences({"three of two and three, plain memory", {2, 3, 2}, true, 1000}, 7) == 0);
 }

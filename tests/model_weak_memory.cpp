@@ -363,7 +363,7 @@ class maker {
 
   step make_step(bool with_plain) {
     const int word = draw(2);
-    const int what = draw(with_plain ? 12 : 10);
+    const int what = favourite_ == 0 && draw(4) == 0 ? 9 : draw(with_plain ? 12 : 10);
     if (what < 4) return store(word, ++value_, pick({rlx, rel, sc}));
     if (what < 8) return load(reg_++, word, pick({rlx, acq, sc}));
     if (what == 8) return exchange(reg_++, word, ++value_, pick({rlx, acq, rel, acq_rel, sc}));
@@ -392,6 +392,9 @@ struct shape {
   int programs;
 };
 
+// Sanitizers see as much in fewer programs.
+constexpr int scale_divisor = CONCUR_ASAN || CONCUR_TSAN ? 10 : 1;
+
 bool is_part(const std::set<std::string>& some, const std::set<std::string>& all) {
   return std::includes(all.begin(), all.end(), some.begin(), some.end());
 }
@@ -401,7 +404,7 @@ int differences(const shape& of, unsigned seed) {
   maker random(seed);
   int count = 0;
   std::size_t runs = 0, executions = 0, outcomes = 0, permitted = 0;
-  for (int i = 0; i < of.programs * CONCUR_TEST_SCALE; ++i) {
+  for (int i = 0; i < of.programs * CONCUR_TEST_SCALE / scale_divisor; ++i) {
     const program one = random.make(of.lengths, of.with_plain);
     runner simulated(one, true);
     axioms rules(one);
@@ -432,6 +435,7 @@ TEST_CASE("what is shown is what the rules of C++20 allow: three and four thread
   const nothing_left_over guard;
   CHECK(differences({"three of two steps", {2, 2, 2}, false, 3000}, 3) == 0);
   CHECK(differences({"three, of three, three and two", {3, 3, 2}, false, 400}, 4) == 0);
+  CHECK(differences({"three, of one, three and two", {1, 3, 2}, false, 2000}, 8) == 0);
   CHECK(differences({"four, of one and two", {1, 1, 2, 2}, false, 800}, 5) == 0);
 }
 

@@ -82,7 +82,7 @@ $(BUILD)/tests/support/doctest_main.o: tests/support/doctest_main.cpp $(BUILD)/s
 	@$(compile) -c $< -o $@
 
 # With SEPARATE these still hold their own bodies: they look into them, or set what the bodies are compiled with.
-whole_tests := test_io test_stack test_timed_mutex
+whole_tests := test_io test_stack test_timed_mutex test_weak_memory model_weak_memory
 ifneq ($(SEPARATE),)
 bodies := $(BUILD)/concur.o
 endif

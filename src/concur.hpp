@@ -118,6 +118,7 @@
 // observe: what a program did, and might have done
 #include "observe/vector_clock.hpp"
 #include "observe/address_table.hpp"
+#include "observe/plain_memory.hpp"
 #include "observe/weak_memory.hpp"
 #include "observe/strategy.hpp"
 #include "observe/decisions.hpp"

@@ -54,6 +54,8 @@ class address_table {
   std::size_t size() const noexcept { return used_; }
 
  private:
+  static constexpr std::uintptr_t golden = UINTPTR_MAX / 1000 * 618 | 1;
+
   struct slot {
     const void* address = nullptr;
     std::uint32_t run = 0;  // of another run: empty
@@ -62,10 +64,9 @@ class address_table {
 
   // Where the address is, or where it would be put.
   std::size_t place_of(const void* address) const noexcept {
-    // Multiplication by 2^64 / golden ratio (Knuth, The Art of Computer Programming 6.4); the upper bits mix best.
-    const std::uint64_t mixed =
-        static_cast<std::uint64_t>(reinterpret_cast<std::uintptr_t>(address)) * std::uint64_t{0x9E3779B97F4A7C15U};
-    std::size_t place = static_cast<std::size_t>(mixed >> shift_);
+    // Multiplication by the golden ratio's part of a word (Knuth, The Art of Computer Programming 6.4); the upper bits of
+    // the product depend on all bits of the address.
+    std::size_t place = (reinterpret_cast<std::uintptr_t>(address) * golden) >> shift_;
     while (slots_[place].run == run_ && slots_[place].address != address) place = (place + 1) & (slots_.size() - 1);
     return place;
   }
@@ -73,7 +74,7 @@ class address_table {
   void grow() {
     std::vector<slot> old(slots_.empty() ? 256 : 2 * slots_.size());
     old.swap(slots_);
-    shift_ = 64;
+    shift_ = 8 * sizeof(std::uintptr_t);
     for (std::size_t size = slots_.size(); size > 1; size /= 2) --shift_;
     for (const slot& one : old) {
       if (one.run == run_) slots_[place_of(one.address)] = one;
@@ -84,7 +85,7 @@ class address_table {
   std::vector<Record> records_;
   std::size_t used_ = 0;
   std::uint32_t run_ = 1;
-  unsigned shift_ = 64;
+  unsigned shift_ = 0;
 };
 
 }  // namespace detail

@@ -16,7 +16,6 @@
 //       by its own order, by a seq_cst read of it, or by a fence that it is in the past of; A may see nothing older than
 //       what was shown when its own place in S came.
 //   K5  A read-modify-write sees the last store, always.
-//   K6  Plain memory: an access races with an earlier one that did not happen before it, if one of them writes.
 //
 // What this permits the standard permits too. The reverse does not hold. Never shown are:
 //
@@ -40,6 +39,7 @@
 
 #include "base/config.hpp"
 #include "observe/address_table.hpp"
+#include "observe/plain_memory.hpp"
 #include "observe/vector_clock.hpp"
 
 #if defined(CONCUR_EXPLORE)
@@ -90,11 +90,17 @@ class weak_memory {
   CONCUR_INLINE void fence_all(unsigned thread);
 
   // False: this access races with an earlier one.
-  CONCUR_INLINE bool plain_read(unsigned thread, const void* address);
-  CONCUR_INLINE bool plain_write(unsigned thread, const void* address);
+  bool plain_read(unsigned thread, const void* address) {
+    tick(thread);
+    return plain_.read(thread, players_[thread].past, address);
+  }
+  bool plain_write(unsigned thread, const void* address) {
+    tick(thread);
+    return plain_.write(thread, players_[thread].past, address);
+  }
 
   // How many words and plain addresses are known.
-  std::size_t size() const noexcept { return words_.size() + places_.size(); }
+  std::size_t size() const noexcept { return words_.size() + plain_.size(); }
 
  private:
   struct stored {
@@ -117,18 +123,6 @@ class weak_memory {
     std::uint8_t stale[threads_max];  // how many reads in a row were not of the newest
 
     void clear() noexcept { owned = first = count = 0; }
-  };
-
-  struct place {
-    std::uint32_t write_time;
-    std::uint16_t writer;
-    std::uint16_t readers;  // since the last write
-    std::uint32_t read_at[threads_max];
-
-    void clear() noexcept {
-      write_time = 0;
-      writer = readers = 0;
-    }
   };
 
   struct player {
@@ -161,7 +155,8 @@ class weak_memory {
   CONCUR_INLINE void begin(word& w, std::uint64_t value);
   CONCUR_INLINE unsigned visible(unsigned thread, const word& w, std::memory_order order) noexcept;
   CONCUR_INLINE std::uint64_t read(unsigned thread, word& w, unsigned back, std::memory_order order) noexcept;
-  CONCUR_INLINE stored& write(unsigned thread, word& w, std::uint64_t value, std::memory_order order);
+  CONCUR_INLINE void write(unsigned thread, word& w, std::uint64_t value, std::memory_order order);
+  CONCUR_INLINE void pass_on(const word& w) noexcept;
   CONCUR_INLINE static bool is_in(const vector_clock& past, const stored& s) noexcept;
   CONCUR_INLINE void acquire_pending(player& self) noexcept;
   CONCUR_INLINE void pass_fences(unsigned first, unsigned last);
@@ -169,7 +164,7 @@ class weak_memory {
   player players_[threads_max];
   unsigned threads_ = 1;  // all numbers below this may be in use
   address_table<word> words_;
-  address_table<place> places_;
+  plain_memory plain_;
   std::vector<stored> stores_;
   std::size_t stores_used_ = 0;
   // What the seq_cst fence n, and those before it, have in their past: entry n - 1.
@@ -188,7 +183,7 @@ CONCUR_INLINE void weak_memory::reset(unsigned first_thread) noexcept {
   for (unsigned i = 0; i < threads_; ++i) players_[i] = player();
   threads_ = first_thread + 1;
   words_.forget();
-  places_.forget();
+  plain_.forget();
   stores_used_ = 0;
   fences_.clear();
 }
@@ -206,7 +201,7 @@ CONCUR_INLINE void weak_memory::join_thread(unsigned parent, unsigned child) noe
 
 CONCUR_INLINE void weak_memory::birth(unsigned, const void* address) noexcept {
   if (word* const w = words_.find(address)) w->first = w->count = 0;
-  if (place* const p = places_.find(address)) p->clear();
+  plain_.birth(address);
 }
 
 CONCUR_INLINE weak_memory::word& weak_memory::word_at(const void* address, std::uint64_t latest) {
@@ -243,7 +238,7 @@ CONCUR_INLINE weak_memory::stored& weak_memory::append(word& w) {
 // Whether the store, or a read of it, is in this past (K1).
 CONCUR_INLINE bool weak_memory::is_in(const vector_clock& past, const stored& s) noexcept {
   if (past.knows(s.thread, s.time)) return true;
-  for (unsigned rest = s.readers; rest != 0; rest &= rest - 1) {
+  for (unsigned rest = CONCUR_MUTANT_IS(373) ? 0 : s.readers; rest != 0; rest &= rest - 1) {
     const unsigned reader = static_cast<unsigned>(__builtin_ctz(rest));
     if (past.knows(reader, s.read_at[reader])) return true;
   }
@@ -252,7 +247,7 @@ CONCUR_INLINE bool weak_memory::is_in(const vector_clock& past, const stored& s)
 
 // How many of the newest stores the load may see: up to the first that it may not overlook.
 CONCUR_INLINE unsigned weak_memory::visible(unsigned thread, const word& w, std::memory_order order) noexcept {
-  if (w.count == 1 || w.stale[thread] >= stale_reads_max) return 1;
+  if (w.count == 1 || (w.stale[thread] >= stale_reads_max && !CONCUR_MUTANT_IS(379))) return 1;
   const vector_clock& past = players_[thread].past;
   // The load's place in S: now, or its last fence (K4).
   const bool is_in_order = order == std::memory_order_seq_cst;
@@ -275,9 +270,10 @@ CONCUR_INLINE std::uint64_t weak_memory::read(unsigned thread, word& w, unsigned
     s.readers = static_cast<std::uint16_t>(s.readers | bit_of(thread));
     s.read_at[thread] = now;
   }
-  if (order == std::memory_order_seq_cst && s.shown == 0) s.shown = static_cast<std::uint32_t>(fences_.size()) + 1;
+  if (order == std::memory_order_seq_cst && s.shown == 0 && !CONCUR_MUTANT_IS(375))
+    s.shown = static_cast<std::uint32_t>(fences_.size()) + 1;
   w.stale[thread] = back == 0 ? std::uint8_t{0} : static_cast<std::uint8_t>(w.stale[thread] + 1);
-  if (s.has_message && acquires(order)) {
+  if (s.has_message && acquires(order) && !CONCUR_MUTANT_IS(370)) {
     self.past.join(s.message, threads_);
   } else if (s.has_message) {
     if (!self.has_pending) self.pending = vector_clock();
@@ -287,8 +283,7 @@ CONCUR_INLINE std::uint64_t weak_memory::read(unsigned thread, word& w, unsigned
   return s.value;
 }
 
-CONCUR_INLINE weak_memory::stored& weak_memory::write(unsigned thread, word& w, std::uint64_t value,
-                                                      std::memory_order order) {
+CONCUR_INLINE void weak_memory::write(unsigned thread, word& w, std::uint64_t value, std::memory_order order) {
   const player& self = players_[thread];
   stored& s = append(w);
   s.value = value;
@@ -298,7 +293,6 @@ CONCUR_INLINE weak_memory::stored& weak_memory::write(unsigned thread, word& w, 
   s.readers = 0;
   s.has_message = releases(order) || self.has_released;
   if (s.has_message) s.message = releases(order) ? self.past : self.released;
-  return s;
 }
 
 CONCUR_INLINE void weak_memory::load_newest(unsigned thread, const void* address, std::uint64_t latest,
@@ -308,14 +302,22 @@ CONCUR_INLINE void weak_memory::load_newest(unsigned thread, const void* address
 
 CONCUR_INLINE void weak_memory::store(unsigned thread, const void* address, std::uint64_t before, std::uint64_t after,
                                       std::memory_order order) {
-  write(thread, word_at(address, before), after, order);
+  word& w = word_at(address, before);
+  write(thread, w, after, order);
+  if (CONCUR_MUTANT_IS(372) && store_at(w, 1).thread == thread) pass_on(w);
 }
 
 CONCUR_INLINE void weak_memory::update(unsigned thread, const void* address, std::uint64_t before, std::uint64_t after,
                                        std::memory_order order) {
   word& w = word_at(address, before);
   read(thread, w, 0, order);
-  stored& s = write(thread, w, after, order);
+  write(thread, w, after, order);
+  if (!CONCUR_MUTANT_IS(371)) pass_on(w);
+}
+
+// The newest store has the message of the one before it as well (K2).
+CONCUR_INLINE void weak_memory::pass_on(const word& w) noexcept {
+  stored& s = store_at(w, 0);
   const stored& old = store_at(w, 1);
   if (!old.has_message) return;
   if (s.has_message) {
@@ -338,14 +340,14 @@ CONCUR_INLINE void weak_memory::fence(unsigned thread, std::memory_order order) 
   if (acquires(order)) acquire_pending(self);
   if (!releases(order)) return;
   self.released = self.past;
-  self.has_released = true;
+  self.has_released = !CONCUR_MUTANT_IS(376);
 }
 
 CONCUR_INLINE void weak_memory::fence_all(unsigned) { pass_fences(0, threads_ - 1); }
 
 // The threads from first to last pass a seq_cst fence together.
 CONCUR_INLINE void weak_memory::pass_fences(unsigned first, unsigned last) {
-  fences_.push_back(fences_.empty() ? vector_clock() : fences_.back());
+  fences_.push_back(CONCUR_MUTANT_IS(374) || fences_.empty() ? vector_clock() : fences_.back());
   for (unsigned i = first; i <= last; ++i) {
     tick(i);
     acquire_pending(players_[i]);
@@ -357,28 +359,6 @@ CONCUR_INLINE void weak_memory::pass_fences(unsigned first, unsigned last) {
     self.released = self.past;
     self.has_released = true;
   }
-}
-
-CONCUR_INLINE bool weak_memory::plain_read(unsigned thread, const void* address) {
-  place& p = places_.get(address);
-  const bool is_ordered = players_[thread].past.knows(p.writer, p.write_time);
-  p.readers = static_cast<std::uint16_t>(p.readers | bit_of(thread));
-  p.read_at[thread] = tick(thread);
-  return is_ordered;
-}
-
-CONCUR_INLINE bool weak_memory::plain_write(unsigned thread, const void* address) {
-  place& p = places_.get(address);
-  const vector_clock& past = players_[thread].past;
-  bool is_ordered = past.knows(p.writer, p.write_time);
-  for (unsigned rest = p.readers; rest != 0; rest &= rest - 1) {
-    const unsigned reader = static_cast<unsigned>(__builtin_ctz(rest));
-    is_ordered = is_ordered && past.knows(reader, p.read_at[reader]);
-  }
-  p.write_time = tick(thread);
-  p.writer = static_cast<std::uint16_t>(thread);
-  p.readers = 0;
-  return is_ordered;
 }
 
 }  // namespace detail

@@ -424,10 +424,10 @@ class driver {
   // The calling thread waits for a few steps of another one. Runs others.
   virtual void spin() noexcept = 0;
   // While the 32-bit word is `expected`: blocks the calling thread until wake(word), or until this time (INT64_MAX: never).
-  // The comparison and the blocking are one step. has_outside: something outside of the process may end the wait too, and
-  // the caller can look whether it did. Runs others.
+  // The comparison and the blocking are one step. outside: null, or a 32-bit word; while it is not 0, something outside of
+  // the process may end the wait too, and the caller can look whether it did. Runs others.
   virtual block_end block(const void* word, std::uint32_t expected, std::int64_t until_ns,
-                          bool has_outside) noexcept = 0;
+                          const void* outside) noexcept = 0;
   virtual void wake(const void* word) noexcept = 0;
 
   // --- memory; only with CONCUR_EXPLORE ---
@@ -3709,7 +3709,7 @@ CONCUR_NOINLINE CONCUR_INLINE bool parker::wait_parked(std::int64_t steady_ns) n
   for (;;) {
     driver* const d = driver_or_null();
     const bool timed_out = CONCUR_UNLIKELY(d != nullptr)
-                               ? d->block(&state_, parked, steady_ns, false) == block_end::timed_out
+                               ? d->block(&state_, parked, steady_ns, nullptr) == block_end::timed_out
                                : futex_wait_until(state_, parked, steady_ns);
     if (timed_out) {
 #if CONCUR_MUTANT_IS(21)
@@ -3796,7 +3796,7 @@ inline std::int64_t parker_clock_ns() noexcept {
 
 CONCUR_NOINLINE CONCUR_INLINE bool parker::wait_parked(std::int64_t steady_ns) noexcept {
   if (driver* d = driver_or_null()) {
-    while (d->block(&state_, parked, steady_ns, false) == block_end::woken) {
+    while (d->block(&state_, parked, steady_ns, nullptr) == block_end::woken) {
       // acquire: pairs with the release in unpark
       if (state_.load(std::memory_order_acquire) != parked) break;
     }
@@ -3937,8 +3937,8 @@ class poller {
   void wake_driven(driver& d) noexcept {
     if (must_wake()) d.wake(&wake_pending_);
   }
-  block_end block_driven(driver& d, std::int64_t until_ns, bool has_outside) noexcept {
-    const block_end end = d.block(&wake_pending_, 0, until_ns, has_outside);
+  block_end block_driven(driver& d, std::int64_t until_ns, const void* outside) noexcept {
+    const block_end end = d.block(&wake_pending_, 0, until_ns, outside);
     if (end == block_end::woken) wake_seen();
     return end;
   }
@@ -8264,8 +8264,7 @@ CONCUR_INLINE int scheduler::wait_events_driven(driver& d, poll_event* events, n
     const int count = is_watcher_open_ ? watcher.wait(events, events_at_once, look_ns) : 0;
     if (count > 0) return give_out_driven(d, events, count);
     if (timeout_ns == 0) return 0;
-    const bool has_descriptors = watched_count.load(std::memory_order_relaxed) != 0;  // relaxed: a figure
-    const block_end end = watcher.block_driven(d, until, has_descriptors);
+    const block_end end = watcher.block_driven(d, until, &watched_count);
     if (end == block_end::woken || end == block_end::timed_out) return 0;
     look_ns = end == block_end::look_long ? long_look_ns : 0;
   }
@@ -19342,7 +19341,7 @@ CONCUR_INLINE std::uint32_t decisions::by_lot(choice what, std::uint32_t count) 
     case choice::io_error:
       return below(8) == 0 ? below(count) : 0;
     case choice::clock:
-      return below(32) == 0 ? below(count) : 0;
+      return below(16) == 0 ? below(count) : 0;
     case choice::stale_read:
       return below(4) == 0 ? below(count) : 0;
     default:
@@ -19456,7 +19455,7 @@ struct virtual_thread {
 
   state now = state::unused;
   block_end end = block_end::woken;  // why it came back from blocking
-  bool has_outside = false;
+  const void* outside = nullptr;
   const void* word = nullptr;  // on which it is blocked
   std::int64_t until_ns = 0;
   unsigned joins = 0;  // whose end it waits for
@@ -19667,7 +19666,8 @@ class exploration final : public driver {
   void join_thread(void* handle) noexcept override;
   void step() noexcept override { before_access(nullptr); }
   void spin() noexcept override;
-  block_end block(const void* word, std::uint32_t expected, std::int64_t until_ns, bool has_outside) noexcept override;
+  block_end block(const void* word, std::uint32_t expected, std::int64_t until_ns,
+                  const void* outside) noexcept override;
   void wake(const void* word) noexcept override;
   void before_access(const void* word) noexcept override;
   std::uint64_t after_load(const void* word, std::uint64_t latest, std::memory_order order) noexcept override;
@@ -19846,7 +19846,7 @@ CONCUR_INLINE void exploration::spin() noexcept {
 }
 
 CONCUR_INLINE block_end exploration::block(const void* word, std::uint32_t expected, std::int64_t until_ns,
-                                           bool has_outside) noexcept {
+                                           const void* outside) noexcept {
   if (!is_asked()) return block_end::timed_out;
   count_step();
   std::uint32_t seen = 0;
@@ -19857,7 +19857,7 @@ CONCUR_INLINE block_end exploration::block(const void* word, std::uint32_t expec
   self.now = thread_state::blocked;
   self.word = word;
   self.until_ns = until_ns;
-  self.has_outside = has_outside;
+  self.outside = outside;
   --ready_count_;
   switch_to(pick_other(choice::next_thread), "blocked");
   return self.end;
@@ -19936,7 +19936,10 @@ CONCUR_INLINE void exploration::expire() {
 CONCUR_INLINE bool exploration::look_outside(block_end how) {
   bool has_any = false;
   for (unsigned i = 0; i < threads_.count(); ++i) {
-    if (threads_[i].now != thread_state::blocked || !threads_[i].has_outside) continue;
+    if (threads_[i].now != thread_state::blocked || threads_[i].outside == nullptr) continue;
+    std::uint32_t count = 0;
+    std::memcpy(&count, threads_[i].outside, sizeof count);
+    if (count == 0) continue;
     set_ready(threads_[i], how);
     has_any = true;
   }

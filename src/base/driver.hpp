@@ -74,10 +74,10 @@ class driver {
   // The calling thread waits for a few steps of another one. Runs others.
   virtual void spin() noexcept = 0;
   // While the 32-bit word is `expected`: blocks the calling thread until wake(word), or until this time (INT64_MAX: never).
-  // The comparison and the blocking are one step. has_outside: something outside of the process may end the wait too, and
-  // the caller can look whether it did. Runs others.
+  // The comparison and the blocking are one step. outside: null, or a 32-bit word; while it is not 0, something outside of
+  // the process may end the wait too, and the caller can look whether it did. Runs others.
   virtual block_end block(const void* word, std::uint32_t expected, std::int64_t until_ns,
-                          bool has_outside) noexcept = 0;
+                          const void* outside) noexcept = 0;
   virtual void wake(const void* word) noexcept = 0;
 
   // --- memory; only with CONCUR_EXPLORE ---

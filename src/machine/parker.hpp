@@ -163,7 +163,7 @@ CONCUR_NOINLINE CONCUR_INLINE bool parker::wait_parked(std::int64_t steady_ns) n
   for (;;) {
     driver* const d = driver_or_null();
     const bool timed_out = CONCUR_UNLIKELY(d != nullptr)
-                               ? d->block(&state_, parked, steady_ns, false) == block_end::timed_out
+                               ? d->block(&state_, parked, steady_ns, nullptr) == block_end::timed_out
                                : futex_wait_until(state_, parked, steady_ns);
     if (timed_out) {
 #if CONCUR_MUTANT_IS(21)
@@ -250,7 +250,7 @@ inline std::int64_t parker_clock_ns() noexcept {
 
 CONCUR_NOINLINE CONCUR_INLINE bool parker::wait_parked(std::int64_t steady_ns) noexcept {
   if (driver* d = driver_or_null()) {
-    while (d->block(&state_, parked, steady_ns, false) == block_end::woken) {
+    while (d->block(&state_, parked, steady_ns, nullptr) == block_end::woken) {
       // acquire: pairs with the release in unpark
       if (state_.load(std::memory_order_acquire) != parked) break;
     }

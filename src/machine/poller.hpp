@@ -91,8 +91,8 @@ class poller {
   void wake_driven(driver& d) noexcept {
     if (must_wake()) d.wake(&wake_pending_);
   }
-  block_end block_driven(driver& d, std::int64_t until_ns, bool has_outside) noexcept {
-    const block_end end = d.block(&wake_pending_, 0, until_ns, has_outside);
+  block_end block_driven(driver& d, std::int64_t until_ns, const void* outside) noexcept {
+    const block_end end = d.block(&wake_pending_, 0, until_ns, outside);
     if (end == block_end::woken) wake_seen();
     return end;
   }

@@ -227,7 +227,7 @@ CONCUR_INLINE std::uint32_t decisions::by_lot(choice what, std::uint32_t count) 
     case choice::io_error:
       return below(8) == 0 ? below(count) : 0;
     case choice::clock:
-      return below(32) == 0 ? below(count) : 0;
+      return below(16) == 0 ? below(count) : 0;
     case choice::stale_read:
       return below(4) == 0 ? below(count) : 0;
     default:

@@ -66,7 +66,8 @@ class exploration final : public driver {
   void join_thread(void* handle) noexcept override;
   void step() noexcept override { before_access(nullptr); }
   void spin() noexcept override;
-  block_end block(const void* word, std::uint32_t expected, std::int64_t until_ns, bool has_outside) noexcept override;
+  block_end block(const void* word, std::uint32_t expected, std::int64_t until_ns,
+                  const void* outside) noexcept override;
   void wake(const void* word) noexcept override;
   void before_access(const void* word) noexcept override;
   std::uint64_t after_load(const void* word, std::uint64_t latest, std::memory_order order) noexcept override;
@@ -247,7 +248,7 @@ CONCUR_INLINE void exploration::spin() noexcept {
 }
 
 CONCUR_INLINE block_end exploration::block(const void* word, std::uint32_t expected, std::int64_t until_ns,
-                                           bool has_outside) noexcept {
+                                           const void* outside) noexcept {
   if (!is_asked()) return block_end::timed_out;
   count_step();
   std::uint32_t seen = 0;
@@ -258,7 +259,7 @@ CONCUR_INLINE block_end exploration::block(const void* word, std::uint32_t expec
   self.now = thread_state::blocked;
   self.word = word;
   self.until_ns = until_ns;
-  self.has_outside = has_outside;
+  self.outside = outside;
   --ready_count_;
   switch_to(pick_other(choice::next_thread), "blocked");
   return self.end;
@@ -337,7 +338,10 @@ CONCUR_INLINE void exploration::expire() {
 CONCUR_INLINE bool exploration::look_outside(block_end how) {
   bool has_any = false;
   for (unsigned i = 0; i < threads_.count(); ++i) {
-    if (threads_[i].now != thread_state::blocked || !threads_[i].has_outside) continue;
+    if (threads_[i].now != thread_state::blocked || threads_[i].outside == nullptr) continue;
+    std::uint32_t count = 0;
+    std::memcpy(&count, threads_[i].outside, sizeof count);
+    if (count == 0) continue;
     set_ready(threads_[i], how);
     has_any = true;
   }

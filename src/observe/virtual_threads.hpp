@@ -26,7 +26,7 @@ struct virtual_thread {
 
   state now = state::unused;
   block_end end = block_end::woken;  // why it came back from blocking
-  bool has_outside = false;
+  const void* outside = nullptr;
   const void* word = nullptr;  // on which it is blocked
   std::int64_t until_ns = 0;
   unsigned joins = 0;  // whose end it waits for

@@ -146,8 +146,7 @@ CONCUR_INLINE int scheduler::wait_events_driven(driver& d, poll_event* events, n
     const int count = is_watcher_open_ ? watcher.wait(events, events_at_once, look_ns) : 0;
     if (count > 0) return give_out_driven(d, events, count);
     if (timeout_ns == 0) return 0;
-    const bool has_descriptors = watched_count.load(std::memory_order_relaxed) != 0;  // relaxed: a figure
-    const block_end end = watcher.block_driven(d, until, has_descriptors);
+    const block_end end = watcher.block_driven(d, until, &watched_count);
     if (end == block_end::woken || end == block_end::timed_out) return 0;
     look_ns = end == block_end::look_long ? long_look_ns : 0;
   }

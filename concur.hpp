@@ -6326,9 +6326,9 @@ CONCUR_NAMESPACE_END
 //       stampede. A worker whose last look (R2) finds work is a searcher again, for submitters saw its token until then.
 //   I4  One idle worker sleeps in the poller, until the next timer of any worker; all others sleep on their parkers,
 //       without limit. They are woken first, since a wake-up of the poller costs most.
-//   I5  The sleeper in the poller says until when it sleeps, then looks at all timers once more; a worker that goes
-//       to sleep with a timer of its own looks whether that is soon enough, and wakes the poller if not. The same two
-//       fences, the same pattern.
+//   I5  The sleeper in the poller says until when it sleeps, then looks at all timers once more, and sleeps no longer than
+//       either says; a worker that goes to sleep with a timer of its own looks whether that is soon enough, and wakes the
+//       poller if not. The same two fences, the same pattern.
 //   I6  A worker leaves the idle list by its own hand or by a waker's, under the lock; a waker that took it owes it a
 //       wake-up.
 //
@@ -7935,12 +7935,15 @@ CONCUR_INLINE void idle_set::end_search(scheduler& s, worker* w, bool has_found)
 // --- sleeping ---
 
 CONCUR_INLINE int idle_set::sleep_in_poller(scheduler& s, poll_event* events) noexcept {
-  poll_until_ns_.write(s.next_timer_ns());
+  const nanoseconds_t said = s.next_timer_ns();
+  poll_until_ns_.write(said);
   if (!CONCUR_MUTANT_IS(57)) {
     // seq_cst: I5; either we see the timer, or its worker sees how long we sleep
     thread_fence(std::memory_order_seq_cst);
   }
-  const nanoseconds_t until = s.next_timer_ns();
+  // Never longer than it said: the timer that it spoke of may be gone, and one that is set now is compared with that.
+  nanoseconds_t until = s.next_timer_ns();
+  if (until > said && !CONCUR_MUTANT_IS(253)) until = said;
   const nanoseconds_t now = until == never ? 0 : now_ns();
   const int count = s.wait_events(events, until == never ? -1 : (until > now ? until - now : 0));
   poll_until_ns_.write(long_ago);
@@ -8324,6 +8327,15 @@ CONCUR_INLINE void scheduler::describe(const void* raw, void (*line)(void*, cons
     void (*line)(void*, const char*);
     void* sink;
   } to{line, sink};
+  const scheduler& s = *static_cast<const scheduler*>(raw);
+  for (unsigned i = 0; i < s.worker_count; ++i) {
+    const timer_wheel& timers = s.workers[i].timers;
+    if (timers.size() == 0) continue;
+    char text[120];
+    std::snprintf(text, sizeof text, "worker %u has %zu timers, the next %lld us from now", i, timers.size(),
+                  static_cast<long long>((timers.next_ns() - now_ns()) / 1000));
+    line(sink, text);
+  }
   static_cast<const scheduler*>(raw)->blocks->walk_stopped(
       [](fiber* f, void* argument) {
         const fiber_state state = f->state.load(std::memory_order_relaxed);    // relaxed: nobody else runs
@@ -19148,10 +19160,14 @@ struct deviation {
   std::uint32_t answer;
 };
 
+using deviation_list = std::vector<deviation>;
+
 class decisions {
  public:
   // The next schedule, by lot or by priorities. places: how many change_places() schedules of this program have, about.
   void begin_seeded(strategy how, std::uint64_t seed, std::uint64_t places);
+  // By lot, and close to the plain run: few answers are not 0.
+  void begin_calm(std::uint64_t seed);
   // The next one of a search; after restart_search() the first one.
   void begin_search(unsigned bound);
   void restart_search() { path_.clear(); }
@@ -19217,6 +19233,7 @@ class decisions {
   std::uint64_t hash_ = 0;
   std::vector<deviation> deviations_;
   // lot: questions of kind preemption until one is answered otherwise than by 0.
+  bool is_calm_ = false;
   std::uint32_t gap_mean_ = 8;
   std::uint32_t gap_ = 1;
   // priorities
@@ -19264,6 +19281,7 @@ namespace detail {
 CONCUR_INLINE void decisions::begin_seeded(strategy how, std::uint64_t seed, std::uint64_t places) {
   source_ = how.what() == strategy::kind::pct ? source::priorities : source::lot;
   random_ = random_source((seed + 1) * 0x9E3779B97F4A7C15U);
+  is_calm_ = false;
   question_ = 0;
   hash_ = 0xCBF29CE484222325U;
   deviations_.clear();
@@ -19287,6 +19305,14 @@ CONCUR_INLINE void decisions::begin_seeded(strategy how, std::uint64_t seed, std
   const std::uint32_t among = places < 0xFFFFFFFFU ? static_cast<std::uint32_t>(places) : 0xFFFFFFFFU;
   for (unsigned i = 1; i < how.parameter(); ++i) change_points_.push_back(1 + below(among != 0 ? among : 1));
   std::sort(change_points_.rbegin(), change_points_.rend());
+}
+
+CONCUR_INLINE void decisions::begin_calm(std::uint64_t seed) {
+  begin_seeded(strategy::random, seed, 0);
+  is_calm_ = true;
+  constexpr std::uint32_t means[] = {10, 40, 160, 640};
+  gap_mean_ = means[below(4)];
+  gap_ = 1 + below(2 * gap_mean_);
 }
 
 CONCUR_INLINE void decisions::begin_search(unsigned bound) {
@@ -19345,7 +19371,7 @@ CONCUR_INLINE std::uint32_t decisions::by_lot(choice what, std::uint32_t count) 
     case choice::stale_read:
       return below(4) == 0 ? below(count) : 0;
     default:
-      return below(count);
+      return !is_calm_ || below(8) == 0 ? below(count) : 0;
   }
 }
 
@@ -20378,9 +20404,10 @@ CONCUR_NAMESPACE_END
 //     hold     strategy  depth,     workers  weak memory  faults  places, as a power  the lot; exhaustive: which one
 //                        or bound                                 of two (pct)
 //
-// A failing schedule is mostly long, and most of its decisions have nothing to do with the failure. Shrinking leaves out
-// one part of them after another, and keeps what still fails in the same way (Zeller, Hildebrandt, "Simplifying and
-// isolating failure-inducing input", IEEE TSE 2002, the algorithm ddmin). What remains is often a handful of decisions.
+// A failing schedule is mostly long, and most of its decisions have nothing to do with the failure. Shrinking looks for
+// shorter ones close to the plain run, then leaves out one part after another, and keeps what still fails in the same way
+// (Zeller, Hildebrandt, "Simplifying and isolating failure-inducing input", IEEE TSE 2002, the algorithm ddmin). What
+// remains is often a handful of decisions.
 
 #if CONCUR_BODIES
 
@@ -20444,19 +20471,25 @@ class explorer {
 
   // Runs the schedule that `given` has begun.
   void run_once();
-  // Leaves out decisions of a schedule that failed, as long as it fails the same way.
-  std::vector<deviation> shrink(std::vector<deviation> list, const std::string& what, unsigned runs);
+  // A shorter schedule that fails the same way, as far as it is found in so many runs.
+  deviation_list shrink(deviation_list list, const std::string& what, unsigned runs);
 
   exploration world;
   decisions& given = world.given;
 
  private:
   static void body(void* raw);
-  bool fails_with(const std::vector<deviation>& list, const std::string& kind);
+  bool still_fails();
+  bool fails_with(const deviation_list& list);
+  void look_for_calm_ones(deviation_list& list);
+  void cut_end(deviation_list& list);
+  void leave_out_parts(deviation_list& list);
 
   const explored_program& program_;
   unsigned workers_;
   schedule_settings settings_;
+  std::string shrink_kind_;
+  unsigned shrink_runs_ = 0;  // left
 };
 
 CONCUR_INLINE void explorer::body(void* raw) {
@@ -20505,50 +20538,80 @@ CONCUR_INLINE void explorer::run_once() {
 
 inline std::string kind_of_failure(const std::string& what) { return what.substr(0, what.find_first_of(":\n")); }
 
-CONCUR_INLINE bool explorer::fails_with(const std::vector<deviation>& list, const std::string& kind) {
-  given.begin_replay(list.data(), list.size());
+CONCUR_INLINE bool explorer::still_fails() {
   run_once();
-  return world.has_failed() && kind_of_failure(world.what()) == kind;
+  --shrink_runs_;
+  return world.has_failed() && kind_of_failure(world.what()) == shrink_kind_;
 }
 
-CONCUR_INLINE std::vector<deviation> explorer::shrink(std::vector<deviation> list, const std::string& what,
-                                                      unsigned runs) {
-  const std::string kind = kind_of_failure(what);
+CONCUR_INLINE bool explorer::fails_with(const deviation_list& list) {
+  given.begin_replay(list.data(), list.size());
+  return still_fails();
+}
+
+// Other schedules that fail in this way may be much shorter than the one that did first.
+CONCUR_INLINE void explorer::look_for_calm_ones(deviation_list& list) {
+  const unsigned until = shrink_runs_ / 2;
+  for (std::uint64_t seed = 1; shrink_runs_ > until && list.size() > 2; ++seed) {
+    given.begin_calm(seed);
+    if (still_fails() && given.deviations().size() < list.size()) list = given.deviations();
+  }
+}
+
+// What comes after the failure is settled need not be named: the rest of the run is a plain one.
+CONCUR_INLINE void explorer::cut_end(deviation_list& list) {
+  std::size_t keeps = list.size();
+  for (std::size_t step = (keeps + 1) / 2; step != 0 && shrink_runs_ != 0; step /= 2) {
+    while (keeps >= step && shrink_runs_ != 0 &&
+           fails_with(deviation_list(list.begin(), list.begin() + static_cast<std::ptrdiff_t>(keeps - step))))
+      keeps -= step;
+  }
+  list.resize(keeps);
+}
+
+CONCUR_INLINE void explorer::leave_out_parts(deviation_list& list) {
   std::size_t parts = 2;
-  while (!list.empty() && runs != 0) {
+  while (!list.empty() && shrink_runs_ != 0) {
     const std::size_t size = (list.size() + parts - 1) / parts;
     bool is_shorter = false;
-    for (std::size_t begin = 0; begin < list.size() && runs != 0; begin += size) {
-      std::vector<deviation> rest(list.begin(), list.begin() + static_cast<std::ptrdiff_t>(begin));
-      rest.insert(rest.end(), list.begin() + static_cast<std::ptrdiff_t>((std::min)(begin + size, list.size())),
-                  list.end());
-      --runs;
-      if (!fails_with(rest, kind)) continue;
-      list = given.deviations();
-      is_shorter = true;
-      break;
+    // From the end: what is left out there changes less of the rest.
+    for (std::size_t end = list.size(); end != 0 && shrink_runs_ != 0 && !is_shorter;) {
+      const std::size_t begin = end > size ? end - size : 0;
+      deviation_list rest(list.begin(), list.begin() + static_cast<std::ptrdiff_t>(begin));
+      rest.insert(rest.end(), list.begin() + static_cast<std::ptrdiff_t>(end), list.end());
+      is_shorter = fails_with(rest) && given.deviations().size() < list.size();
+      if (is_shorter) list = given.deviations();
+      end = begin;
     }
     if (is_shorter) {
       parts = parts > 3 ? parts - 1 : 2;
     } else if (size == 1) {
       break;
     } else {
-      parts = (std::min)(2 * parts, list.size());
+      parts = parts * 2 < list.size() ? parts * 2 : list.size();
     }
   }
+}
+
+CONCUR_INLINE deviation_list explorer::shrink(deviation_list list, const std::string& what, unsigned runs) {
+  shrink_kind_ = kind_of_failure(what);
+  shrink_runs_ = runs;
+  look_for_calm_ones(list);
+  cut_end(list);
+  leave_out_parts(list);
   return list;
 }
 
 // --- schedules as text: "workers weak faults: question=answer ..." ---
 
-inline std::string schedule_text(const schedule_seed& seed, const std::vector<deviation>& list) {
+inline std::string schedule_text(const schedule_seed& seed, const deviation_list& list) {
   std::string text =
       "w" + std::to_string(seed.workers) + (seed.has_weak_memory ? "m" : "") + (seed.has_faults ? "f" : "");
   for (const deviation& one : list) text += " " + std::to_string(one.question) + "=" + std::to_string(one.answer);
   return text;
 }
 
-inline bool parse_schedule(const std::string& text, schedule_seed& seed, std::vector<deviation>& list) {
+inline bool parse_schedule(const std::string& text, schedule_seed& seed, deviation_list& list) {
   const char* at = text.c_str();
   char* end = nullptr;
   if (*at++ != 'w') return false;
@@ -20626,7 +20689,7 @@ CONCUR_INLINE explore_report explore_program(const explored_program& program, co
     }
   }
   if (report.ok || wanted.shrink == 0) return report;
-  const std::vector<deviation> shorter = it->shrink(it->given.deviations(), report.what, wanted.shrink);
+  const deviation_list shorter = it->shrink(it->given.deviations(), report.what, wanted.shrink);
   report.decisions = shorter.size();
   report.schedule = schedule_text(seed, shorter);
   return report;
@@ -20666,7 +20729,7 @@ CONCUR_INLINE explore_report replay_seed(std::uint64_t packed, const explored_pr
 CONCUR_INLINE explore_report replay_decisions(const std::string& schedule, const explored_program& program) {
   refuse_company();
   schedule_seed seed;
-  std::vector<deviation> list;
+  deviation_list list;
   if (!parse_schedule(schedule, seed, list))
     fail_argument("concur::replay_schedule", "schedule", schedule, "it is what explore_report::schedule holds");
   const auto it = std::make_unique<explorer>(program, seed, replay_steps_max);

@@ -32,10 +32,14 @@ struct deviation {
   std::uint32_t answer;
 };
 
+using deviation_list = std::vector<deviation>;
+
 class decisions {
  public:
   // The next schedule, by lot or by priorities. places: how many change_places() schedules of this program have, about.
   void begin_seeded(strategy how, std::uint64_t seed, std::uint64_t places);
+  // By lot, and close to the plain run: few answers are not 0.
+  void begin_calm(std::uint64_t seed);
   // The next one of a search; after restart_search() the first one.
   void begin_search(unsigned bound);
   void restart_search() { path_.clear(); }
@@ -101,6 +105,7 @@ class decisions {
   std::uint64_t hash_ = 0;
   std::vector<deviation> deviations_;
   // lot: questions of kind preemption until one is answered otherwise than by 0.
+  bool is_calm_ = false;
   std::uint32_t gap_mean_ = 8;
   std::uint32_t gap_ = 1;
   // priorities
@@ -150,6 +155,7 @@ namespace detail {
 CONCUR_INLINE void decisions::begin_seeded(strategy how, std::uint64_t seed, std::uint64_t places) {
   source_ = how.what() == strategy::kind::pct ? source::priorities : source::lot;
   random_ = random_source((seed + 1) * 0x9E3779B97F4A7C15U);
+  is_calm_ = false;
   question_ = 0;
   hash_ = 0xCBF29CE484222325U;
   deviations_.clear();
@@ -173,6 +179,14 @@ CONCUR_INLINE void decisions::begin_seeded(strategy how, std::uint64_t seed, std
   const std::uint32_t among = places < 0xFFFFFFFFU ? static_cast<std::uint32_t>(places) : 0xFFFFFFFFU;
   for (unsigned i = 1; i < how.parameter(); ++i) change_points_.push_back(1 + below(among != 0 ? among : 1));
   std::sort(change_points_.rbegin(), change_points_.rend());
+}
+
+CONCUR_INLINE void decisions::begin_calm(std::uint64_t seed) {
+  begin_seeded(strategy::random, seed, 0);
+  is_calm_ = true;
+  constexpr std::uint32_t means[] = {10, 40, 160, 640};
+  gap_mean_ = means[below(4)];
+  gap_ = 1 + below(2 * gap_mean_);
 }
 
 CONCUR_INLINE void decisions::begin_search(unsigned bound) {
@@ -231,7 +245,7 @@ CONCUR_INLINE std::uint32_t decisions::by_lot(choice what, std::uint32_t count) 
     case choice::stale_read:
       return below(4) == 0 ? below(count) : 0;
     default:
-      return below(count);
+      return !is_calm_ || below(8) == 0 ? below(count) : 0;
   }
 }
 

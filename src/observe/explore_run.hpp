@@ -6,9 +6,10 @@
 //     hold     strategy  depth,     workers  weak memory  faults  places, as a power  the lot; exhaustive: which one
 //                        or bound                                 of two (pct)
 //
-// A failing schedule is mostly long, and most of its decisions have nothing to do with the failure. Shrinking leaves out
-// one part of them after another, and keeps what still fails in the same way (Zeller, Hildebrandt, "Simplifying and
-// isolating failure-inducing input", IEEE TSE 2002, the algorithm ddmin). What remains is often a handful of decisions.
+// A failing schedule is mostly long, and most of its decisions have nothing to do with the failure. Shrinking looks for
+// shorter ones close to the plain run, then leaves out one part after another, and keeps what still fails in the same way
+// (Zeller, Hildebrandt, "Simplifying and isolating failure-inducing input", IEEE TSE 2002, the algorithm ddmin). What
+// remains is often a handful of decisions.
 #ifndef CONCUR_OBSERVE_EXPLORE_RUN_HPP
 #define CONCUR_OBSERVE_EXPLORE_RUN_HPP
 
@@ -19,7 +20,6 @@
 
 #if CONCUR_BODIES
 
-#  include <algorithm>
 #  include <cstdio>
 #  include <cstdlib>
 #  include <memory>
@@ -84,19 +84,25 @@ class explorer {
 
   // Runs the schedule that `given` has begun.
   void run_once();
-  // Leaves out decisions of a schedule that failed, as long as it fails the same way.
-  std::vector<deviation> shrink(std::vector<deviation> list, const std::string& what, unsigned runs);
+  // A shorter schedule that fails the same way, as far as it is found in so many runs.
+  deviation_list shrink(deviation_list list, const std::string& what, unsigned runs);
 
   exploration world;
   decisions& given = world.given;
 
  private:
   static void body(void* raw);
-  bool fails_with(const std::vector<deviation>& list, const std::string& kind);
+  bool still_fails();
+  bool fails_with(const deviation_list& list);
+  void look_for_calm_ones(deviation_list& list);
+  void cut_end(deviation_list& list);
+  void leave_out_parts(deviation_list& list);
 
   const explored_program& program_;
   unsigned workers_;
   schedule_settings settings_;
+  std::string shrink_kind_;
+  unsigned shrink_runs_ = 0;  // left
 };
 
 CONCUR_INLINE void explorer::body(void* raw) {
@@ -145,50 +151,80 @@ CONCUR_INLINE void explorer::run_once() {
 
 inline std::string kind_of_failure(const std::string& what) { return what.substr(0, what.find_first_of(":\n")); }
 
-CONCUR_INLINE bool explorer::fails_with(const std::vector<deviation>& list, const std::string& kind) {
-  given.begin_replay(list.data(), list.size());
+CONCUR_INLINE bool explorer::still_fails() {
   run_once();
-  return world.has_failed() && kind_of_failure(world.what()) == kind;
+  --shrink_runs_;
+  return world.has_failed() && kind_of_failure(world.what()) == shrink_kind_;
 }
 
-CONCUR_INLINE std::vector<deviation> explorer::shrink(std::vector<deviation> list, const std::string& what,
-                                                      unsigned runs) {
-  const std::string kind = kind_of_failure(what);
+CONCUR_INLINE bool explorer::fails_with(const deviation_list& list) {
+  given.begin_replay(list.data(), list.size());
+  return still_fails();
+}
+
+// Other schedules that fail in this way may be much shorter than the one that did first.
+CONCUR_INLINE void explorer::look_for_calm_ones(deviation_list& list) {
+  const unsigned until = shrink_runs_ / 2;
+  for (std::uint64_t seed = 1; shrink_runs_ > until && list.size() > 2; ++seed) {
+    given.begin_calm(seed);
+    if (still_fails() && given.deviations().size() < list.size()) list = given.deviations();
+  }
+}
+
+// What comes after the failure is settled need not be named: the rest of the run is a plain one.
+CONCUR_INLINE void explorer::cut_end(deviation_list& list) {
+  std::size_t keeps = list.size();
+  for (std::size_t step = (keeps + 1) / 2; step != 0 && shrink_runs_ != 0; step /= 2) {
+    while (keeps >= step && shrink_runs_ != 0 &&
+           fails_with(deviation_list(list.begin(), list.begin() + static_cast<std::ptrdiff_t>(keeps - step))))
+      keeps -= step;
+  }
+  list.resize(keeps);
+}
+
+CONCUR_INLINE void explorer::leave_out_parts(deviation_list& list) {
   std::size_t parts = 2;
-  while (!list.empty() && runs != 0) {
+  while (!list.empty() && shrink_runs_ != 0) {
     const std::size_t size = (list.size() + parts - 1) / parts;
     bool is_shorter = false;
-    for (std::size_t begin = 0; begin < list.size() && runs != 0; begin += size) {
-      std::vector<deviation> rest(list.begin(), list.begin() + static_cast<std::ptrdiff_t>(begin));
-      rest.insert(rest.end(), list.begin() + static_cast<std::ptrdiff_t>((std::min)(begin + size, list.size())),
-                  list.end());
-      --runs;
-      if (!fails_with(rest, kind)) continue;
-      list = given.deviations();
-      is_shorter = true;
-      break;
+    // From the end: what is left out there changes less of the rest.
+    for (std::size_t end = list.size(); end != 0 && shrink_runs_ != 0 && !is_shorter;) {
+      const std::size_t begin = end > size ? end - size : 0;
+      deviation_list rest(list.begin(), list.begin() + static_cast<std::ptrdiff_t>(begin));
+      rest.insert(rest.end(), list.begin() + static_cast<std::ptrdiff_t>(end), list.end());
+      is_shorter = fails_with(rest) && given.deviations().size() < list.size();
+      if (is_shorter) list = given.deviations();
+      end = begin;
     }
     if (is_shorter) {
       parts = parts > 3 ? parts - 1 : 2;
     } else if (size == 1) {
       break;
     } else {
-      parts = (std::min)(2 * parts, list.size());
+      parts = parts * 2 < list.size() ? parts * 2 : list.size();
     }
   }
+}
+
+CONCUR_INLINE deviation_list explorer::shrink(deviation_list list, const std::string& what, unsigned runs) {
+  shrink_kind_ = kind_of_failure(what);
+  shrink_runs_ = runs;
+  look_for_calm_ones(list);
+  cut_end(list);
+  leave_out_parts(list);
   return list;
 }
 
 // --- schedules as text: "workers weak faults: question=answer ..." ---
 
-inline std::string schedule_text(const schedule_seed& seed, const std::vector<deviation>& list) {
+inline std::string schedule_text(const schedule_seed& seed, const deviation_list& list) {
   std::string text =
       "w" + std::to_string(seed.workers) + (seed.has_weak_memory ? "m" : "") + (seed.has_faults ? "f" : "");
   for (const deviation& one : list) text += " " + std::to_string(one.question) + "=" + std::to_string(one.answer);
   return text;
 }
 
-inline bool parse_schedule(const std::string& text, schedule_seed& seed, std::vector<deviation>& list) {
+inline bool parse_schedule(const std::string& text, schedule_seed& seed, deviation_list& list) {
   const char* at = text.c_str();
   char* end = nullptr;
   if (*at++ != 'w') return false;
@@ -266,7 +302,7 @@ CONCUR_INLINE explore_report explore_program(const explored_program& program, co
     }
   }
   if (report.ok || wanted.shrink == 0) return report;
-  const std::vector<deviation> shorter = it->shrink(it->given.deviations(), report.what, wanted.shrink);
+  const deviation_list shorter = it->shrink(it->given.deviations(), report.what, wanted.shrink);
   report.decisions = shorter.size();
   report.schedule = schedule_text(seed, shorter);
   return report;
@@ -306,7 +342,7 @@ CONCUR_INLINE explore_report replay_seed(std::uint64_t packed, const explored_pr
 CONCUR_INLINE explore_report replay_decisions(const std::string& schedule, const explored_program& program) {
   refuse_company();
   schedule_seed seed;
-  std::vector<deviation> list;
+  deviation_list list;
   if (!parse_schedule(schedule, seed, list))
     fail_argument("concur::replay_schedule", "schedule", schedule, "it is what explore_report::schedule holds");
   const auto it = std::make_unique<explorer>(program, seed, replay_steps_max);

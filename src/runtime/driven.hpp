@@ -206,6 +206,15 @@ CONCUR_INLINE void scheduler::describe(const void* raw, void (*line)(void*, cons
     void (*line)(void*, const char*);
     void* sink;
   } to{line, sink};
+  const scheduler& s = *static_cast<const scheduler*>(raw);
+  for (unsigned i = 0; i < s.worker_count; ++i) {
+    const timer_wheel& timers = s.workers[i].timers;
+    if (timers.size() == 0) continue;
+    char text[120];
+    std::snprintf(text, sizeof text, "worker %u has %zu timers, the next %lld us from now", i, timers.size(),
+                  static_cast<long long>((timers.next_ns() - now_ns()) / 1000));
+    line(sink, text);
+  }
   static_cast<const scheduler*>(raw)->blocks->walk_stopped(
       [](fiber* f, void* argument) {
         const fiber_state state = f->state.load(std::memory_order_relaxed);    // relaxed: nobody else runs

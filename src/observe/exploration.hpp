@@ -273,7 +273,9 @@ CONCUR_INLINE void exploration::wake(const void* word) noexcept {
 }
 
 CONCUR_INLINE void* exploration::start_thread(void (*body)(void*), void* argument, const char* name) noexcept {
+  is_looking_ = true;  // a stack is allocated the first time only, and that is no part of a schedule
   const int child = threads_.start(body, argument, name);
+  is_looking_ = false;
   if (child < 0) return nullptr;
   ++ready_count_;
 #  if defined(CONCUR_EXPLORE)

@@ -6328,9 +6328,9 @@ CONCUR_NAMESPACE_END
 //       stampede. A worker whose last look (R2) finds work is a searcher again, for submitters saw its token until then.
 //   I4  One idle worker sleeps in the poller, until the next timer of any worker; all others sleep on their parkers,
 //       without limit. They are woken first, since a wake-up of the poller costs most.
-//   I5  The sleeper in the poller says until when it sleeps, then looks at all timers once more; a worker that goes
-//       to sleep with a timer of its own looks whether that is soon enough, and wakes the poller if not. The same two
-//       fences, the same pattern.
+//   I5  The sleeper in the poller says until when it sleeps, then looks at all timers once more, and sleeps no longer than
+//       it has said; a worker that goes to sleep with a timer of its own looks whether that is soon enough, and wakes the
+//       poller if not. The same two fences, the same pattern.
 //   I6  A worker leaves the idle list by its own hand or by a waker's, under the lock; a waker that took it owes it a
 //       wake-up.
 //
@@ -7937,12 +7937,15 @@ CONCUR_INLINE void idle_set::end_search(scheduler& s, worker* w, bool has_found)
 // --- sleeping ---
 
 CONCUR_INLINE int idle_set::sleep_in_poller(scheduler& s, poll_event* events) noexcept {
-  poll_until_ns_.write(s.next_timer_ns());
+  const nanoseconds_t said = s.next_timer_ns();
+  poll_until_ns_.write(said);
   if (!CONCUR_MUTANT_IS(57)) {
     // seq_cst: I5; either we see the timer, or its worker sees how long we sleep
     thread_fence(std::memory_order_seq_cst);
   }
-  const nanoseconds_t until = s.next_timer_ns();
+  // Not longer than was said: the timer may be gone by now, and who sets a later one relies on what it reads.
+  const nanoseconds_t next = s.next_timer_ns();
+  const nanoseconds_t until = next < said || CONCUR_MUTANT_IS(354) ? next : said;
   const nanoseconds_t now = until == never ? 0 : now_ns();
   const int count = s.wait_events(events, until == never ? -1 : (until > now ? until - now : 0));
   poll_until_ns_.write(long_ago);

@@ -148,6 +148,22 @@ TEST_CASE("a wait that is not yet published is left for the next tick") {
   CHECK(wait.has_fired());
 }
 
+TEST_CASE("a look that comes years late finds a wait that is not yet published once, not in every tick") {
+  const nothing_left_over guard;
+  timer_wheel wheel;
+  wheel.start(0);
+  wait_of_thread wait;
+  wait.begin(wheel, tick_ns);
+  wait.who.word.store(wait.entry.ticket - 1);  // still leaving
+  CHECK(wheel.fire(100 * year_ns) == 0);  // a tick at a time this takes days
+  CHECK(wheel.size() == 1);
+  CHECK(wheel.next_ns() > 100 * year_ns);
+  CHECK(wheel.next_ns() <= 100 * year_ns + tick_ns);
+  wait.who.word.store(wait.entry.ticket);
+  CHECK(wheel.fire(100 * year_ns + tick_ns) == 1);
+  CHECK(wait.has_fired());
+}
+
 TEST_CASE("a wait that somebody else has ended is dropped and not touched") {
   const nothing_left_over guard;
   timer_wheel wheel;

@@ -92,7 +92,8 @@ class timer_wheel {
     return tick > (static_cast<tick_t>(never) >> tick_shift) ? never : static_cast<nanoseconds_t>(tick << tick_shift);
   }
 
-  void place(timer_entry& entry) noexcept;
+  // Not to open before the tick `first`.
+  void place(timer_entry& entry, tick_t first) noexcept;
   void unlink(timer_entry& entry) noexcept;
   // The earliest occupied slot: its ring, its number, the tick at which it opens. False: the wheel is empty.
   bool find_next(unsigned& ring, unsigned& slot, tick_t& opens) const noexcept;
@@ -115,9 +116,9 @@ CONCUR_NAMESPACE_BEGIN
 namespace detail {
 
 // Puts the entry where its tick first differs from the present one, counted in groups of slot_bits from the top.
-CONCUR_INLINE void timer_wheel::place(timer_entry& entry) noexcept {
+CONCUR_INLINE void timer_wheel::place(timer_entry& entry, tick_t first) noexcept {
   tick_t when = to_tick_up(entry.deadline_ns);
-  if (when <= elapsed_) when = elapsed_ + 1;
+  if (when < first) when = first;
   if (when - elapsed_ >= span) when = elapsed_ + span - 1;  // beyond the wheel: looked at again when that slot opens
   const tick_t differs = (when ^ elapsed_) | (slot_count - 1);
   unsigned ring = static_cast<unsigned>(63 - __builtin_clzll(differs)) / slot_bits;
@@ -137,7 +138,7 @@ CONCUR_INLINE void timer_wheel::unlink(timer_entry& entry) noexcept {
 CONCUR_INLINE void timer_wheel::set(timer_entry& entry) noexcept {
   lock_scope<spin_lock> held(lock_);
   entry.wheel = this;
-  place(entry);
+  place(entry, elapsed_ + 1);
   // relaxed: a figure, and the lock is held.
   count_.store(count_.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
   if (entry.deadline_ns < next_ns_.read()) next_ns_.write(entry.deadline_ns);
@@ -179,12 +180,13 @@ CONCUR_INLINE timer_entry* timer_wheel::open_slot(unsigned ring, unsigned slot, 
   rings_[ring][slot] = intrusive_list<timer_entry>();
   occupied_[ring] &= ~(std::uint64_t{1} << slot);
   while (timer_entry* entry = list.pop_front()) {
-    // acquire: pairs with the publishing of the wait. Even: the fiber is still leaving; the next tick finds it gone
-    // (suspend.hpp, S2).
+    // acquire: pairs with the publishing of the wait. Even: the fiber is still leaving; the tick after this look finds it
+    // gone (suspend.hpp, S2).
     const bool is_leaving =
         entry->who != nullptr && entry->who->word.load(std::memory_order_acquire) == entry->ticket - 1;
     if (entry->deadline_ns > now || (is_leaving && !CONCUR_MUTANT_IS(70))) {
-      place(*entry);
+      // A look that comes late finds a leaving fiber once, not once for each tick that has passed.
+      place(*entry, (is_leaving && !CONCUR_MUTANT_IS(353) ? to_tick(now) : elapsed_) + 1);
       continue;
     }
     // relaxed: a figure, and the lock is held.

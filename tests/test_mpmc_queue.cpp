@@ -83,7 +83,9 @@ TEST_CASE("what a throwing move leaves behind is room that comes back, in the la
 
 TEST_CASE("many push, many pop: all arrive once, and each pusher's in order") {
   const nothing_left_over guard;
-  for (const auto& [pushers, poppers] : {std::pair{1u, 1u}, {2u, 2u}, {4u, 4u}, {1u, 3u}, {3u, 1u}}) {
+  for (const auto& crowd : {std::pair{1u, 1u}, {2u, 2u}, {4u, 4u}, {1u, 3u}, {3u, 1u}}) {
+    const unsigned pushers = crowd.first;
+    const unsigned poppers = crowd.second;
     for (const std::size_t capacity : {std::size_t{1}, std::size_t{2}, std::size_t{7}, std::size_t{1024}}) {
       for (const std::size_t first : {std::size_t{0}, SIZE_MAX - 3, SIZE_MAX - 1000}) {
         CAPTURE(pushers);

@@ -1361,7 +1361,8 @@ CONCUR_NAMESPACE_END
 //       another that came to that cell meanwhile, and ended before the later one began.
 //   P3  So what is popped early is only what overlaps the push of what is popped late: no order is broken that anybody can
 //       tell, within one thread or between several; and "empty" is said only if no push had ended when tail_ was read.
-//   P4  A value taken before its turn leaves its index as mark. head_ passes such cells when it comes to them.
+//   P4  A value taken before its turn leaves its index as mark. head_ passes such cells when it comes to them; until then
+//       their room is not free, so after an overtaking "full" may be said a few values early.
 //   P5  A push whose value throws leaves the same mark; it takes up room until head_ has passed. What may throw is done
 //       before the index is taken, unless moves throw too. A value whose move out of the queue throws stays the oldest.
 //   P6  Indices run freely and wrap; only differences count. The number of cells is a power of two, at least 2, so that it
@@ -1517,7 +1518,7 @@ class mpsc_queue {
         known_head_.store(head, head_order);  // release: what we acquired from the consumer, others acquire from us
         return true;
       }
-      if (index - head <= SIZE_MAX / 2) return false;
+      if (CONCUR_MUTANT_IS(328) ? index >= head : index - head <= SIZE_MAX / 2) return false;
       index = tail_.load(std::memory_order_relaxed);  // relaxed: ours was so old that it is behind head_
     }
   }
@@ -1542,6 +1543,7 @@ class mpsc_queue {
     // acquire: pairs with claim, so that what ended before any push up to here began is seen below.
     const std::size_t tail = tail_.load(tail_order);
     bool is_first = true;
+    if (CONCUR_MUTANT_IS(326) && index != tail) ++index;
     for (; index != tail; ++index) {
       cell& next = cell_at(index);
       const std::size_t mark = next.mark.load(value_order);  // acquire: as in find
@@ -1601,7 +1603,8 @@ CONCUR_NAMESPACE_END
 // Progress: neither operation waits, and none can keep others from competing; but it is not lock-free. A pusher that the
 // kernel stops between its move of tail_ and its stamp has its value unread, and those behind it: poppers are told
 // "empty" when they come to that cell, pushers "full" a lap later. A popper that is stopped likewise makes it full. So
-// false means: full (or empty), or the thread whose turn it is at that cell is not through.
+// false means: full (or empty), or the thread whose turn it is at that cell is not through. And like any answer about
+// others, it may be out of date when it is given, unless what they did happened before.
 //
 // Order: first in, first out, by the moves of tail_ and head_. Happens-before: what comes before a push happens before
 // what follows the pop of its value; a pop happens before what follows the push that uses its cell.
@@ -1731,7 +1734,9 @@ class mpmc_queue {
     return CONCUR_LIKELY(place + 1 < capacity_) ? index + 1 : index - place + lap_;
   }
   // Also where a lap number has wrapped in between.
-  static bool is_older(std::size_t stamp, std::size_t than) noexcept { return stamp - than > SIZE_MAX / 2; }
+  static bool is_older(std::size_t stamp, std::size_t than) noexcept {
+    return CONCUR_MUTANT_IS(327) ? stamp < than : stamp - than > SIZE_MAX / 2;
+  }
 
   // --- turns ---
 

@@ -26,7 +26,8 @@
 // Progress: neither operation waits, and none can keep others from competing; but it is not lock-free. A pusher that the
 // kernel stops between its move of tail_ and its stamp has its value unread, and those behind it: poppers are told
 // "empty" when they come to that cell, pushers "full" a lap later. A popper that is stopped likewise makes it full. So
-// false means: full (or empty), or the thread whose turn it is at that cell is not through.
+// false means: full (or empty), or the thread whose turn it is at that cell is not through. And like any answer about
+// others, it may be out of date when it is given, unless what they did happened before.
 //
 // Order: first in, first out, by the moves of tail_ and head_. Happens-before: what comes before a push happens before
 // what follows the pop of its value; a pop happens before what follows the push that uses its cell.
@@ -165,7 +166,9 @@ class mpmc_queue {
     return CONCUR_LIKELY(place + 1 < capacity_) ? index + 1 : index - place + lap_;
   }
   // Also where a lap number has wrapped in between.
-  static bool is_older(std::size_t stamp, std::size_t than) noexcept { return stamp - than > SIZE_MAX / 2; }
+  static bool is_older(std::size_t stamp, std::size_t than) noexcept {
+    return CONCUR_MUTANT_IS(327) ? stamp < than : stamp - than > SIZE_MAX / 2;
+  }
 
   // --- turns ---
 

@@ -18,7 +18,8 @@
 //       another that came to that cell meanwhile, and ended before the later one began.
 //   P3  So what is popped early is only what overlaps the push of what is popped late: no order is broken that anybody can
 //       tell, within one thread or between several; and "empty" is said only if no push had ended when tail_ was read.
-//   P4  A value taken before its turn leaves its index as mark. head_ passes such cells when it comes to them.
+//   P4  A value taken before its turn leaves its index as mark. head_ passes such cells when it comes to them; until then
+//       their room is not free, so after an overtaking "full" may be said a few values early.
 //   P5  A push whose value throws leaves the same mark; it takes up room until head_ has passed. What may throw is done
 //       before the index is taken, unless moves throw too. A value whose move out of the queue throws stays the oldest.
 //   P6  Indices run freely and wrap; only differences count. The number of cells is a power of two, at least 2, so that it
@@ -183,7 +184,7 @@ class mpsc_queue {
         known_head_.store(head, head_order);  // release: what we acquired from the consumer, others acquire from us
         return true;
       }
-      if (index - head <= SIZE_MAX / 2) return false;
+      if (CONCUR_MUTANT_IS(328) ? index >= head : index - head <= SIZE_MAX / 2) return false;
       index = tail_.load(std::memory_order_relaxed);  // relaxed: ours was so old that it is behind head_
     }
   }
@@ -208,6 +209,7 @@ class mpsc_queue {
     // acquire: pairs with claim, so that what ended before any push up to here began is seen below.
     const std::size_t tail = tail_.load(tail_order);
     bool is_first = true;
+    if (CONCUR_MUTANT_IS(326) && index != tail) ++index;
     for (; index != tail; ++index) {
       cell& next = cell_at(index);
       const std::size_t mark = next.mark.load(value_order);  // acquire: as in find

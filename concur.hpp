@@ -1060,6 +1060,739 @@ class shared_moment {
 }  // namespace detail
 CONCUR_NAMESPACE_END
 
+// atomic/queue_room.hpp - the memory of a bounded queue: so many cells, each of which holds a value or nothing.
+//
+// What a queue asks for is had once, in its constructor; from then on it neither allocates nor frees. Cells are not
+// padded to a line each: values that follow one another are mostly pushed by one thread and popped by another, and a line
+// that carries several of them is fetched once for all. The first and the last cell share no line with what is
+// not the queue's.
+//
+//   N1  A cell does not know whether it holds a value. Whoever owns it at the moment knows, by the rules of the queue.
+//   N2  Each touch of a value is announced (word.hpp, W3): an exploration sees when two threads own a cell at once.
+
+#include <new>
+
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+// Room for one value.
+template <class T>
+class value_cell {
+ public:
+  value_cell() noexcept { note_birth(this); }
+  value_cell(const value_cell&) = delete;
+  value_cell& operator=(const value_cell&) = delete;
+
+  template <class... Args>
+  CONCUR_FORCE_INLINE void fill(Args&&... args) {
+    note_write(this, "the cell of a queue");
+    ::new (static_cast<void*>(room_)) T(std::forward<Args>(args)...);
+  }
+  // To be moved from; drop() follows.
+  CONCUR_FORCE_INLINE T& value() noexcept {
+    note_write(this, "the cell of a queue");
+    return *std::launder(reinterpret_cast<T*>(room_));
+  }
+  CONCUR_FORCE_INLINE void drop() noexcept { value().~T(); }
+
+ private:
+  alignas(T) unsigned char room_[sizeof(T)];
+};
+
+// A number of cells that is fixed.
+template <class Cell>
+class cell_array {
+ public:
+  explicit cell_array(std::size_t count)
+      : cells_(static_cast<Cell*>(::operator new(bytes_for(count), std::align_val_t(alignment)))), count_(count) {
+    for (std::size_t i = 0; i < count; ++i) ::new (static_cast<void*>(&cells_[i])) Cell();
+  }
+  cell_array(const cell_array&) = delete;
+  cell_array& operator=(const cell_array&) = delete;
+  ~cell_array() {
+    for (std::size_t i = 0; i < count_; ++i) cells_[i].~Cell();
+    ::operator delete(static_cast<void*>(cells_), std::align_val_t(alignment));
+  }
+
+  CONCUR_FORCE_INLINE Cell& operator[](std::size_t index) noexcept { return cells_[index]; }
+
+ private:
+  static constexpr std::size_t alignment = alignof(Cell) > cache_line_bytes ? alignof(Cell) : cache_line_bytes;
+  static constexpr std::size_t bytes_for(std::size_t count) noexcept {
+    return (count * sizeof(Cell) + alignment - 1) / alignment * alignment;
+  }
+
+  Cell* const cells_;
+  const std::size_t count_;
+};
+
+// The smallest power of two that is not less than `count`, which checked_capacity has let pass.
+constexpr std::size_t power_of_two_for(std::size_t count) noexcept {
+  std::size_t power = 1;
+  while (power < count) power *= 2;
+  return power;
+}
+
+// `capacity`, if a queue of that name can have it; throws std::invalid_argument otherwise.
+CONCUR_INLINE std::size_t checked_capacity(const char* queue, std::size_t capacity, std::size_t cell_bytes);
+
+// Between two counts that a third thread has read at different moments: no less than nothing and no more than all.
+constexpr std::size_t plausible_size(std::size_t head, std::size_t tail, std::size_t capacity) noexcept {
+  const std::size_t size = tail - head;
+  return size <= capacity ? size : (size > SIZE_MAX / 2 ? 0 : capacity);
+}
+
+}  // namespace detail
+CONCUR_NAMESPACE_END
+
+#if CONCUR_BODIES
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+// The limit leaves the rounding up to a power of two, and the difference of two indices, without overflow.
+CONCUR_INLINE std::size_t checked_capacity(const char* queue, std::size_t capacity, std::size_t cell_bytes) {
+  const std::size_t most = SIZE_MAX / 8 / cell_bytes;
+  if (capacity == 0) fail_argument(queue, "capacity", "0", "a queue needs room for one value at least");
+  if (capacity > most) {
+    const std::string advice = "it can be " + std::to_string(most) + " at most";
+    fail_argument(queue, "capacity", std::to_string(capacity), advice.c_str());
+  }
+  return capacity;
+}
+
+}  // namespace detail
+CONCUR_NAMESPACE_END
+#endif  // CONCUR_BODIES
+
+// atomic/spsc_queue.hpp - a bounded queue from one thread to one other.
+//
+// The cheapest way there is to hand values from a thread to another: no read-modify-write, no lock, no allocation after
+// the constructor. One thread pushes, one pops; which ones may change, if the change itself is ordered (by a join,
+// a lock, or another queue). Both only try: what to do with a full or an empty queue is the caller's.
+//
+// Where the cost lies: a word that one core writes and another reads travels between them, for some fifty times the price of
+// an instruction. A ring with two indices makes each travel for each value. So each side keeps a copy of the other's
+// index and looks at the original only when the copy says full, or empty; while there are values and room, what
+// travels is the values.
+//
+//     word          who writes it     what it says
+//     tail_         the producer      how many were pushed, ever
+//     head_         the consumer      how many were popped, ever
+//     known_head_   the producer      some earlier head_; only it reads it
+//     known_tail_   the consumer      some earlier tail_; only it reads it
+//
+//   S1  Cells head_ up to tail_ hold values and are the consumer's; the others hold nothing and are the producer's. A cell
+//       changes hands by the release store of the index that passes it, and only after the work on it is done.
+//   S2  A copy is never ahead of its original, so what it grants is granted; what it denies is asked of the original.
+//   S3  Indices run freely and wrap; only differences count. The number of cells is a power of two, so that it divides
+//       the wrap. The capacity is what was asked for nevertheless: capacity 5 has 8 cells and holds 5 values.
+//   S4  A constructor or move that throws leaves the queue as it was: the index moves afterwards. A value whose move out
+//       of the queue threw is still the oldest, in the state in which its move left it.
+//
+// Progress: wait-free, a handful of steps. Happens-before: what comes before a push happens before what follows the
+// pop of its value; and a pop happens before what follows the push that uses its room. Only in ordinary code, not
+// in signal handlers that interrupt the same side.
+//
+// Sources: Lamport, "Proving the Correctness of Multiprocess Programs" (1977), for the ring; Lee, Bu and Chandranmenon,
+// "A Lock-Free, Cache-Efficient Shared Ring Buffer for Multi-Core Architectures" (MCRingBuffer, 2009), for the copies.
+
+#include <optional>
+
+CONCUR_NAMESPACE_BEGIN
+
+template <class T>
+class spsc_queue {
+ public:
+  using value_type = T;
+
+  // Throws std::invalid_argument when capacity is 0 or beyond all memory, std::bad_alloc when there is not so much.
+  explicit spsc_queue(std::size_t capacity) : spsc_queue(capacity, 0) {}
+  // Destroys what is left. Both threads must be through.
+  ~spsc_queue() {
+    const std::size_t tail = tail_.load(std::memory_order_relaxed);  // relaxed: nobody else is there
+    for (std::size_t i = head_.load(std::memory_order_relaxed); i != tail; ++i)
+      cells_[i & mask_].drop();  // relaxed: as above
+  }
+  spsc_queue(const spsc_queue&) = delete;
+  spsc_queue& operator=(const spsc_queue&) = delete;
+
+  // --- the producer ---
+
+  // False: it is full, and the value is untouched.
+  bool try_push(const T& value) { return try_emplace(value); }
+  bool try_push(T&& value) { return try_emplace(std::move(value)); }
+
+  // False: it is full, and nothing was made of the arguments.
+  template <class... Args>
+  bool try_emplace(Args&&... args) {
+    const std::size_t tail = tail_.load(std::memory_order_relaxed);  // relaxed: our own
+    if (CONCUR_UNLIKELY(room_behind(tail, 1) == 0)) return false;
+    cells_[tail & mask_].fill(std::forward<Args>(args)...);
+    tail_.store(tail + 1, publish_order);  // release: gives the consumer the cell and the value in it (S1)
+    return true;
+  }
+
+  // Moves in what `first` and its successors point to, as far as there is room, `count` values at most, and returns how
+  // many. The consumer sees them all at once. If one throws, those before it are in.
+  template <class Iterator>
+  std::size_t try_push_some(Iterator first, std::size_t count) {
+    const std::size_t tail = tail_.load(std::memory_order_relaxed);  // relaxed: our own
+    const std::size_t room = room_behind(tail, count);
+    stored_at_last pushed{tail_, tail, publish_order};
+    for (const std::size_t end = tail + (count < room ? count : room); pushed.index != end; ++pushed.index, ++first)
+      cells_[pushed.index & mask_].fill(std::move(*first));
+    return pushed.index - tail;
+  }
+
+  // --- the consumer ---
+
+  // The oldest value, or nothing when it is empty.
+  std::optional<T> try_pop() {
+    std::optional<T> taken;
+    const std::size_t head = head_.load(std::memory_order_relaxed);  // relaxed: our own
+    if (CONCUR_UNLIKELY(values_from(head, 1) == 0)) return taken;
+    detail::value_cell<T>& oldest = cells_[head & mask_];
+    taken.emplace(std::move(oldest.value()));
+    oldest.drop();
+    head_.store(head + 1, vacate_order);  // release: gives the producer the cell, of which nobody reads any more (S1)
+    return taken;
+  }
+  // False: it is empty, and `value` is untouched.
+  bool try_pop(T& value) { return try_pop_some(&value, 1) == 1; }
+
+  // Assigns the oldest values to what `to` and its successors point to, `count` at most, and returns how many there were.
+  // The producer sees their room all at once. If one throws, those before it are out.
+  template <class Iterator>
+  std::size_t try_pop_some(Iterator to, std::size_t count) {
+    const std::size_t head = head_.load(std::memory_order_relaxed);  // relaxed: our own
+    const std::size_t there = values_from(head, count);
+    stored_at_last popped{head_, head, vacate_order};
+    for (const std::size_t end = head + (count < there ? count : there); popped.index != end; ++popped.index, ++to) {
+      detail::value_cell<T>& oldest = cells_[popped.index & mask_];
+      *to = std::move(oldest.value());
+      oldest.drop();
+    }
+    return popped.index - head;
+  }
+
+  // --- anybody ---
+
+  std::size_t capacity() const noexcept { return capacity_; }
+  // How many values it held a moment ago; exact when neither side is at work.
+  std::size_t size_approx() const noexcept {
+    const std::size_t head = head_.load(std::memory_order_relaxed);  // relaxed: a number to look at, not to act on
+    return detail::plausible_size(head, tail_.load(std::memory_order_relaxed), capacity_);  // relaxed: as above
+  }
+
+ protected:
+  // Tests begin near the wrap (S3).
+  spsc_queue(std::size_t capacity, std::size_t first_index)
+      : capacity_(detail::checked_capacity("spsc_queue", capacity, sizeof(detail::value_cell<T>))),
+        mask_(detail::power_of_two_for(capacity) - 1),
+        cells_(mask_ + 1),
+        tail_(first_index),
+        known_head_(first_index),
+        head_(first_index),
+        known_tail_(first_index) {}
+
+ private:
+  static constexpr auto publish_order = CONCUR_MUTANT_IS(311) ? std::memory_order_relaxed : std::memory_order_release;
+  static constexpr auto vacate_order = CONCUR_MUTANT_IS(313) ? std::memory_order_relaxed : std::memory_order_release;
+
+  // Of a batch, what was done is said once, also when an exception ends it.
+  struct stored_at_last {
+    detail::atomic<std::size_t>& word;
+    std::size_t index;
+    const std::memory_order order;
+    ~stored_at_last() { word.store(index, order); }  // release: as in try_emplace and try_pop
+  };
+
+  // How many more values fit, as far as it is known; asks the consumer's index only if it is known for less than `wanted`.
+  CONCUR_FORCE_INLINE std::size_t room_behind(std::size_t tail, std::size_t wanted) noexcept {
+    if (CONCUR_UNLIKELY(capacity_ - (tail - known_head_) < wanted)) {
+      constexpr auto order = CONCUR_MUTANT_IS(310) ? std::memory_order_relaxed : std::memory_order_acquire;
+      known_head_ =
+          head_.load(order);  // acquire: pairs with the store in try_pop; the cells are ours when they are empty
+    }
+    return capacity_ - (tail - known_head_);
+  }
+  CONCUR_FORCE_INLINE std::size_t values_from(std::size_t head, std::size_t wanted) noexcept {
+    if (CONCUR_UNLIKELY(known_tail_ - head < wanted)) {
+      constexpr auto order = CONCUR_MUTANT_IS(312) ? std::memory_order_relaxed : std::memory_order_acquire;
+      known_tail_ = tail_.load(order);  // acquire: pairs with the store in try_emplace; the values are there to be read
+    }
+    return known_tail_ - head;
+  }
+
+  // Read by both sides, written by none.
+  alignas(detail::cache_line_bytes) const std::size_t capacity_;
+  const std::size_t mask_;
+  detail::cell_array<detail::value_cell<T>> cells_;
+  // The producer's, and the consumer's.
+  alignas(detail::cache_line_bytes) detail::atomic<std::size_t> tail_;
+  std::size_t known_head_;
+  alignas(detail::cache_line_bytes) detail::atomic<std::size_t> head_;
+  std::size_t known_tail_;
+};
+
+CONCUR_NAMESPACE_END
+
+// atomic/mpsc_queue.hpp - a bounded queue from many threads to one, which none of the many can hold up.
+//
+// The usual ones share a weakness. Where pushers link nodes (Vyukov's queue of nodes), or fill cells in turn (mpmc_queue),
+// a pusher that the kernel stops half-way leaves a gap, and all that others have pushed behind it is out of reach until it
+// runs again: milliseconds, on a loaded machine. Here the consumer looks past such gaps.
+//
+//     word          who writes it              what it says
+//     tail_         pushers, by exchange       the index that the next push takes
+//     mark of p     the pusher of index p      p + 1: the cell holds the value of index p
+//                   it, or the consumer        p: nothing is to be had here any more; anything else: not yet
+//     head_         the consumer               no index before it is of interest
+//     known_head_   pushers                    some earlier head_
+//
+//   P1  Who moves tail_ from p owns the cell of p until it writes the mark. It may do so only if p is less than head_ +
+//       capacity: the value that was in the cell before is then gone.
+//   P2  The consumer takes the value at head_ if it is there. If not, it reads tail_, and takes the first value that is
+//       there from head_ up to that tail. No later one: a push that begins after the consumer has passed a cell may be behind
+//       another that came to that cell meanwhile, and ended before the later one began.
+//   P3  So what is popped early is only what overlaps the push of what is popped late: no order is broken that anybody can
+//       tell, within one thread or between several; and "empty" is said only if no push had ended when tail_ was read.
+//   P4  A value taken before its turn leaves its index as mark. head_ passes such cells when it comes to them; until then
+//       their room is not free, so after an overtaking "full" may be said a few values early.
+//   P5  A push whose value throws leaves the same mark; it takes up room until head_ has passed. What may throw is done
+//       before the index is taken, unless moves throw too. A value whose move out of the queue throws stays the oldest.
+//   P6  Indices run freely and wrap; only differences count. The number of cells is a power of two, at least 2, so that it
+//       divides the wrap and P4's mark is none of the cell's others; the capacity is what was asked for.
+//   P7  known_head_ may be behind head_ and may go back; what it grants is granted (P1), what it denies is asked of head_.
+//
+// Progress: try_pop is wait-free, in as many steps as there are indices between head_ and tail_; try_push is lock-free, one
+// compare-exchange when no other gets in between. A pusher that is stopped for good costs its place at once, and all
+// room in the end: "full" is said when the index that comes next is a capacity ahead of the oldest that is not done.
+//
+// Happens-before: what comes before a push happens before what follows the pop of its value; a pop happens before what
+// follows the push that uses its room. A push that happened before a pop is not missed by it.
+//
+// Sources: the queue of Herlihy and Wing, "Linearizability" (1990), section 4.1, whose dequeue searches from the front up
+// to a bound read first; Adas and Friedman, "Jiffy" (2020), has one consumer search past pushers likewise. known_head_ is
+// MCRingBuffer's (spsc_queue.hpp), shared here.
+//
+// Rejected: nodes. They are unbounded or need a list of free ones, which is a second exchange for each push. The runtime
+// does link nodes where it sends fibers home to their worker (scheduler.hpp): a fiber brings its node with it, must never be
+// refused, and its worker takes all that there is at once; that stack is as unstoppable as this and dearer only to reverse.
+
+CONCUR_NAMESPACE_BEGIN
+
+template <class T>
+class mpsc_queue {
+ public:
+  using value_type = T;
+
+  // Throws std::invalid_argument when capacity is 0 or beyond all memory, std::bad_alloc when there is not so much.
+  explicit mpsc_queue(std::size_t capacity) : mpsc_queue(capacity, 0) {}
+  // Destroys what is left. All threads must be through.
+  ~mpsc_queue() {
+    const std::size_t tail = tail_.load(std::memory_order_relaxed);                     // relaxed: nobody else is there
+    for (std::size_t i = head_.load(std::memory_order_relaxed); i != tail; ++i) {       // relaxed: as above
+      if (cell_at(i).mark.load(std::memory_order_relaxed) == i + 1) cell_at(i).drop();  // relaxed: as above
+    }
+  }
+  mpsc_queue(const mpsc_queue&) = delete;
+  mpsc_queue& operator=(const mpsc_queue&) = delete;
+
+  // --- any thread ---
+
+  // False: it is full, and the value is untouched.
+  bool try_push(const T& value) { return try_emplace(value); }
+  bool try_push(T&& value) { return try_emplace(std::move(value)); }
+
+  // False: it is full. What the value's constructor throws passes, and nothing was pushed.
+  template <class... Args>
+  bool try_emplace(Args&&... args) {
+    if constexpr (!std::is_nothrow_constructible_v<T, Args...> && std::is_nothrow_move_constructible_v<T>) {
+      return may_have_room() && try_emplace(T(std::forward<Args>(args)...));  // P5
+    } else {
+      std::size_t index;
+      if (CONCUR_UNLIKELY(!claim(index))) return false;
+      cell& owned = cell_at(index);
+      if constexpr (std::is_nothrow_constructible_v<T, Args...>) {
+        owned.fill(std::forward<Args>(args)...);
+        owned.mark.store(index + 1, publish_order);  // release: gives the value to the consumer
+      } else {
+        marked_at_last filled{owned, index};
+        owned.fill(std::forward<Args>(args)...);
+        filled.mark = index + 1;
+      }
+      return true;
+    }
+  }
+
+  // --- the consumer ---
+
+  // The oldest value, or nothing when it is empty.
+  std::optional<T> try_pop() {
+    std::optional<T> taken;
+    std::size_t index;
+    if (cell* const oldest = find(index)) {
+      taken.emplace(std::move(oldest->value()));
+      leave(*oldest, index);
+    }
+    return taken;
+  }
+  // False: it is empty, and `value` is untouched.
+  bool try_pop(T& value) {
+    std::size_t index;
+    cell* const oldest = find(index);
+    if (CONCUR_UNLIKELY(oldest == nullptr)) return false;
+    value = std::move(oldest->value());
+    leave(*oldest, index);
+    return true;
+  }
+
+  // --- anybody ---
+
+  std::size_t capacity() const noexcept { return capacity_; }
+  // How many places were in use a moment ago: values, and what still takes up room before them (P4, P5). Exact when nobody
+  // is at work.
+  std::size_t size_approx() const noexcept {
+    const std::size_t head = head_.load(std::memory_order_relaxed);  // relaxed: a number to look at, not to act on
+    return detail::plausible_size(head, tail_.load(std::memory_order_relaxed), capacity_);  // relaxed: as above
+  }
+
+ protected:
+  // Tests begin near the wrap (P6).
+  mpsc_queue(std::size_t capacity, std::size_t first_index)
+      : capacity_(detail::checked_capacity("mpsc_queue", capacity, sizeof(cell))),
+        mask_(detail::power_of_two_for(capacity > 1 ? capacity : 2) - 1),
+        cells_(mask_ + 1),
+        tail_(first_index),
+        known_head_(first_index),
+        head_(first_index) {
+    for (std::size_t i = 0; i <= mask_; ++i) {
+      // As if it had been filled a lap before. relaxed: whoever hands out the queue publishes it.
+      cell_at(first_index + i).mark.store(first_index + i - mask_, std::memory_order_relaxed);
+    }
+  }
+
+ private:
+  static constexpr auto publish_order = CONCUR_MUTANT_IS(314) ? std::memory_order_relaxed : std::memory_order_release;
+  static constexpr auto value_order = CONCUR_MUTANT_IS(315) ? std::memory_order_relaxed : std::memory_order_acquire;
+  static constexpr auto vacate_order = CONCUR_MUTANT_IS(318) ? std::memory_order_relaxed : std::memory_order_release;
+
+  struct cell : detail::value_cell<T> {
+    detail::atomic<std::size_t> mark{0};
+  };
+  // Writes the mark when it goes, also if an exception is why (P5).
+  struct marked_at_last {
+    cell& owned;
+    std::size_t mark;
+    ~marked_at_last() { owned.mark.store(mark, publish_order); }  // release: gives the value to the consumer
+  };
+
+  CONCUR_FORCE_INLINE cell& cell_at(std::size_t index) noexcept { return cells_[index & mask_]; }
+
+  // An index and its cell are now ours (P1). False: full.
+  CONCUR_FORCE_INLINE bool claim(std::size_t& index) noexcept {
+    constexpr auto tail_order = CONCUR_MUTANT_IS(316) ? std::memory_order_relaxed : std::memory_order_release;
+    constexpr auto room_order = CONCUR_MUTANT_IS(321) ? std::memory_order_relaxed : std::memory_order_acquire;
+    index = tail_.load(std::memory_order_relaxed);  // relaxed: an old index fails at the exchange
+    for (;;) {
+      // acquire: pairs with the store in has_room; so the consumer's work on the cell is over for us too.
+      if (CONCUR_UNLIKELY(index - known_head_.load(room_order) >= capacity_) && !has_room(index)) return false;
+      // release: who reads this tail, or a later one, sees all pushes that had ended before ours began (P2). relaxed on
+      // failure: the index is looked at again.
+      if (CONCUR_LIKELY(tail_.compare_exchange_weak(index, index + 1, tail_order, std::memory_order_relaxed)))
+        return true;
+    }
+  }
+  // Asks head_ whether the index can be had, and passes the answer on to other pushers. Brings the index up to date.
+  bool has_room(std::size_t& index) noexcept {
+    constexpr auto room_order = CONCUR_MUTANT_IS(319) ? std::memory_order_relaxed : std::memory_order_acquire;
+    constexpr auto head_order = CONCUR_MUTANT_IS(320) ? std::memory_order_relaxed : std::memory_order_release;
+    for (;;) {
+      const std::size_t head = head_.load(room_order);  // acquire: pairs with leave; the cells before it are empty
+      if (index - head < capacity_) {
+        known_head_.store(head, head_order);  // release: what we acquired from the consumer, others acquire from us
+        return true;
+      }
+      if (CONCUR_MUTANT_IS(328) ? index >= head : index - head <= SIZE_MAX / 2) return false;
+      index = tail_.load(std::memory_order_relaxed);  // relaxed: ours was so old that it is behind head_
+    }
+  }
+
+  // A look before a value is made for nothing.
+  bool may_have_room() const noexcept {
+    const std::size_t tail = tail_.load(std::memory_order_relaxed);          // relaxed: only a look
+    const std::size_t ahead = tail - head_.load(std::memory_order_relaxed);  // relaxed: as above
+    return ahead < capacity_ || ahead > SIZE_MAX / 2;
+  }
+
+  // The cell of the value to be taken next, and its index; null: empty (P2).
+  CONCUR_FORCE_INLINE cell* find(std::size_t& index) noexcept {
+    index = head_.load(std::memory_order_relaxed);  // relaxed: our own
+    cell& first = cell_at(index);
+    if (CONCUR_LIKELY(first.mark.load(value_order) == index + 1))
+      return &first;  // acquire: pairs with the pusher's mark
+    return search(index);
+  }
+  CONCUR_NOINLINE cell* search(std::size_t& index) noexcept {
+    constexpr auto tail_order = CONCUR_MUTANT_IS(317) ? std::memory_order_relaxed : std::memory_order_acquire;
+    // acquire: pairs with claim, so that what ended before any push up to here began is seen below.
+    const std::size_t tail = tail_.load(tail_order);
+    bool is_first = true;
+    if (CONCUR_MUTANT_IS(326) && index != tail) ++index;
+    for (; index != tail; ++index) {
+      cell& next = cell_at(index);
+      const std::size_t mark = next.mark.load(value_order);  // acquire: as in find
+      if (mark == index + 1) return &next;
+      is_first = is_first && mark == index;
+      if (is_first) head_.store(index + 1, vacate_order);  // release: as in leave
+    }
+    return nullptr;
+  }
+  // The value was moved out.
+  CONCUR_FORCE_INLINE void leave(cell& taken, std::size_t index) noexcept {
+    taken.drop();
+    // relaxed, all: our own, and the mark is for us alone to read; a pusher writes it when it owns the cell.
+    if (CONCUR_LIKELY(index == head_.load(std::memory_order_relaxed)))
+      head_.store(index + 1, vacate_order);  // release: gives the cell, in which nobody reads any more, to a pusher
+    else
+      taken.mark.store(index, std::memory_order_relaxed);
+  }
+
+  // Read by all, written by none.
+  alignas(detail::cache_line_bytes) const std::size_t capacity_;
+  const std::size_t mask_;
+  detail::cell_array<cell> cells_;
+  // The pushers', and the consumer's.
+  alignas(detail::cache_line_bytes) detail::atomic<std::size_t> tail_;
+  detail::atomic<std::size_t> known_head_;
+  alignas(detail::cache_line_bytes) detail::atomic<std::size_t> head_;
+};
+
+CONCUR_NAMESPACE_END
+
+// atomic/mpmc_queue.hpp - a bounded queue from many threads to many.
+//
+// Pushers compete for places at the tail, poppers for values at the head, and the two crowds should not meet: a pusher that
+// had to read the head would fetch a line that the poppers fight for. So whether a cell is free, or filled, is said by
+// the cell itself. Each has a stamp, and who comes with an index knows from the stamp alone whose turn it is:
+//
+//     stamp of cell i           says                                         next written by
+//     lap n, i                  free for the push that takes index (n, i)    that pusher, when its value is in
+//     lap n, i, plus 1          holds the value of index (n, i)              the popper that takes (n, i), when it is out
+//     lap n + 1, i              free for the push one lap later              ...
+//
+// An index is a lap and a place: the place in the low bits, the lap above. After the last place comes the first of the
+// next lap. So there are as many cells as values wanted, not a power of two of them, and the laps, which wrap, lose
+// nothing when they do.
+//
+//   M1  tail_ and head_ are only moved by compare-exchange, from one index to the next. Who moves tail_ from x owns the
+//       cell of x until it writes the stamp x + 1; who moves head_ from x owns it until it writes x + one lap.
+//   M2  tail_ is moved from x only after the stamp x was seen in x's cell, head_ only after x + 1. Before the word comes
+//       to x again, laps later, the stamp is another; so a move that succeeds was right. (A thread that sleeps
+//       between the two while the others use up all laps could be wrong: 2^64 operations, 2^32 on 32-bit machines.)
+//   M3  A stamp older than the one wanted is an answer: full, or empty. A newer one says only that our index is old.
+//   M4  Who owns a cell must write its stamp, come what may. So what may throw is done before: the value is made first, and
+//       moved in. If moves may throw too, a push that does leaves a hole (half a lap above the stamp of a value), which
+//       takes up room until a popper comes to it and steps over. A value whose move out throws is destroyed.
+//
+// Progress: neither operation waits, and none can keep others from competing; but it is not lock-free. A pusher that the
+// kernel stops between its move of tail_ and its stamp has its value unread, and those behind it: poppers are told
+// "empty" when they come to that cell, pushers "full" a lap later. A popper that is stopped likewise makes it full. So
+// false means: full (or empty), or the thread whose turn it is at that cell is not through. And like any answer about
+// others, it may be out of date when it is given, unless what they did happened before.
+//
+// Order: first in, first out, by the moves of tail_ and head_. Happens-before: what comes before a push happens before
+// what follows the pop of its value; a pop happens before what follows the push that uses its cell.
+//
+// Cost: one compare-exchange an operation. Source: Vyukov, "Bounded MPMC queue" (1024cores.net); the lap beside the place
+// is as in crossbeam's ArrayQueue.
+//
+// Rejected: SCQ (Nikolaev, 2019), which is lock-free: two queues of indices beside the values make an operation twice as
+// dear where nobody is stopped. Tickets by fetch_add are quicker in a crowd, but who has one cannot be told "full".
+
+CONCUR_NAMESPACE_BEGIN
+
+template <class T>
+class mpmc_queue {
+ public:
+  using value_type = T;
+
+  // Throws std::invalid_argument when capacity is 0 or beyond all memory, std::bad_alloc when there is not so much.
+  explicit mpmc_queue(std::size_t capacity) : mpmc_queue(capacity, 0) {}
+  // Destroys what is left. All threads must be through.
+  ~mpmc_queue() {
+    const std::size_t tail = tail_.load(std::memory_order_relaxed);  // relaxed: nobody else is there
+    for (std::size_t i = head_.load(std::memory_order_relaxed); i != tail; i = after(i)) {  // relaxed: as above
+      if (cell_at(i).stamp.load(std::memory_order_relaxed) == i + 1) cell_at(i).drop();     // relaxed: as above
+    }
+  }
+  mpmc_queue(const mpmc_queue&) = delete;
+  mpmc_queue& operator=(const mpmc_queue&) = delete;
+
+  // False: it is full, and the value is untouched.
+  bool try_push(const T& value) { return try_emplace(value); }
+  bool try_push(T&& value) { return try_emplace(std::move(value)); }
+
+  // False: it is full. What the value's constructor throws passes, and nothing was pushed.
+  template <class... Args>
+  bool try_emplace(Args&&... args) {
+    if constexpr (!std::is_nothrow_constructible_v<T, Args...> && std::is_nothrow_move_constructible_v<T>) {
+      return has_room() && try_emplace(T(std::forward<Args>(args)...));  // M4
+    } else {
+      std::size_t index;
+      cell* const free = claim_free(index);
+      if (CONCUR_UNLIKELY(free == nullptr)) return false;
+      if constexpr (std::is_nothrow_constructible_v<T, Args...>) {
+        free->fill(std::forward<Args>(args)...);
+        free->stamp.store(index + 1, publish_order);  // release: gives the value to the popper that takes this index
+      } else {
+        stamped_at_last filled{*free, index + 1 + hole_};
+        free->fill(std::forward<Args>(args)...);
+        filled.stamp = index + 1;
+      }
+      return true;
+    }
+  }
+
+  // The oldest value, or nothing when it is empty.
+  std::optional<T> try_pop() {
+    std::optional<T> taken;
+    std::size_t index;
+    if (cell* const oldest = claim_filled(index)) {
+      const dropped_at_last end{*oldest, index + lap_};
+      taken.emplace(std::move(oldest->value()));
+    }
+    return taken;
+  }
+  // False: it is empty, and `value` is untouched.
+  bool try_pop(T& value) {
+    std::size_t index;
+    cell* const oldest = claim_filled(index);
+    if (CONCUR_UNLIKELY(oldest == nullptr)) return false;
+    const dropped_at_last end{*oldest, index + lap_};
+    value = std::move(oldest->value());
+    return true;
+  }
+
+  std::size_t capacity() const noexcept { return capacity_; }
+  // How many values it held a moment ago, those on their way in and out included; exact when nobody is at work.
+  std::size_t size_approx() const noexcept {
+    const std::size_t head = head_.load(std::memory_order_relaxed);  // relaxed: a number to look at, not to act on
+    const std::size_t tail = tail_.load(std::memory_order_relaxed);  // relaxed: as above
+    const std::size_t laps = (tail - place_of(tail) - (head - place_of(head))) / lap_;
+    return detail::plausible_size(place_of(head), laps * capacity_ + place_of(tail), capacity_);
+  }
+
+ protected:
+  // Tests begin near the wrap, with the lap that this index is in.
+  mpmc_queue(std::size_t capacity, std::size_t first_index)
+      : capacity_(detail::checked_capacity("mpmc_queue", capacity, sizeof(cell))),
+        hole_(detail::power_of_two_for(capacity + 1)),
+        lap_(2 * hole_),
+        cells_(capacity),
+        tail_(first_index - first_index % lap_),
+        head_(first_index - first_index % lap_) {
+    std::size_t index = tail_.load(std::memory_order_relaxed);  // relaxed: whoever hands out the queue publishes it
+    for (std::size_t i = 0; i < capacity; ++i)
+      cells_[i].stamp.store(index++, std::memory_order_relaxed);  // relaxed: as above
+  }
+
+ private:
+  static constexpr auto publish_order = CONCUR_MUTANT_IS(323) ? std::memory_order_relaxed : std::memory_order_release;
+  static constexpr auto vacate_order = CONCUR_MUTANT_IS(325) ? std::memory_order_relaxed : std::memory_order_release;
+
+  struct cell : detail::value_cell<T> {
+    detail::atomic<std::size_t> stamp{0};
+  };
+  // Writes the stamp when it goes, also if an exception is why (M4).
+  struct stamped_at_last {
+    cell& owned;
+    std::size_t stamp;
+    // release: gives the value, or the hole, to the popper that takes this index
+    ~stamped_at_last() { owned.stamp.store(stamp, publish_order); }
+  };
+  struct dropped_at_last {
+    cell& owned;
+    std::size_t stamp;
+    ~dropped_at_last() {
+      owned.drop();
+      owned.stamp.store(stamp, vacate_order);  // release: gives the cell, in which nobody reads any more, to a pusher
+    }
+  };
+
+  // --- indices and stamps: the place in the bits below hole_, the lap from lap_ on ---
+
+  CONCUR_FORCE_INLINE std::size_t place_of(std::size_t index) const noexcept { return index & (hole_ - 1); }
+  CONCUR_FORCE_INLINE cell& cell_at(std::size_t index) noexcept { return cells_[place_of(index)]; }
+  CONCUR_FORCE_INLINE std::size_t after(std::size_t index) const noexcept {
+    const std::size_t place = place_of(index);
+    return CONCUR_LIKELY(place + 1 < capacity_) ? index + 1 : index - place + lap_;
+  }
+  // Also where a lap number has wrapped in between.
+  static bool is_older(std::size_t stamp, std::size_t than) noexcept {
+    return CONCUR_MUTANT_IS(327) ? stamp < than : stamp - than > SIZE_MAX / 2;
+  }
+
+  // --- turns ---
+
+  // A cell that is now ours to fill, and its index; null: full (M3).
+  CONCUR_FORCE_INLINE cell* claim_free(std::size_t& index) noexcept {
+    constexpr auto room_order = CONCUR_MUTANT_IS(322) ? std::memory_order_relaxed : std::memory_order_acquire;
+    index = tail_.load(std::memory_order_relaxed);  // relaxed: an old index fails at its cell or at the exchange (M3)
+    for (;;) {
+      cell& turn = cell_at(index);
+      const std::size_t stamp = turn.stamp.load(room_order);  // acquire: pairs with the popper's; the cell is empty
+      if (CONCUR_LIKELY(stamp == index)) {
+        // relaxed, both: who owns which cell is all it says (M1); values are passed on by the stamps.
+        if (CONCUR_LIKELY(tail_.compare_exchange_weak(index, after(index), std::memory_order_relaxed))) return &turn;
+      } else if (is_older(stamp, index)) {
+        return nullptr;
+      } else {
+        index = tail_.load(std::memory_order_relaxed);  // relaxed: as above
+      }
+    }
+  }
+
+  // A cell whose value is now ours to take, and its index; null: empty (M3).
+  CONCUR_FORCE_INLINE cell* claim_filled(std::size_t& index) noexcept {
+    constexpr auto value_order = CONCUR_MUTANT_IS(324) ? std::memory_order_relaxed : std::memory_order_acquire;
+    index = head_.load(std::memory_order_relaxed);  // relaxed: an old index fails at its cell or at the exchange (M3)
+    for (;;) {
+      cell& turn = cell_at(index);
+      const std::size_t stamp = turn.stamp.load(value_order);  // acquire: pairs with the pusher's; the value is there
+      const bool is_hole = has_holes && stamp == index + 1 + hole_;
+      if (CONCUR_LIKELY(stamp == index + 1) || is_hole) {
+        // relaxed, both: as in claim_free.
+        if (CONCUR_UNLIKELY(!head_.compare_exchange_weak(index, after(index), std::memory_order_relaxed))) continue;
+        if (!is_hole) return &turn;
+        turn.stamp.store(index + lap_, vacate_order);  // release: as for a value
+      } else if (is_older(stamp, index + 1)) {
+        return nullptr;
+      }
+      index = head_.load(std::memory_order_relaxed);  // relaxed: as above
+    }
+  }
+
+  bool has_room() noexcept {
+    const std::size_t index = tail_.load(std::memory_order_relaxed);                // relaxed: a first look, no more
+    return !is_older(cell_at(index).stamp.load(std::memory_order_relaxed), index);  // relaxed: as above
+  }
+
+  static constexpr bool has_holes = !std::is_nothrow_move_constructible_v<T>;
+
+  // Read by all, written by none.
+  alignas(detail::cache_line_bytes) const std::size_t capacity_;
+  const std::size_t hole_;  // what a stamp has more when a hole stands for the value; above all places, a power of two
+  const std::size_t lap_;   // from an index to the same place a lap later
+  detail::cell_array<cell> cells_;
+  // The pushers', and the poppers'.
+  alignas(detail::cache_line_bytes) detail::atomic<std::size_t> tail_;
+  alignas(detail::cache_line_bytes) detail::atomic<std::size_t> head_;
+};
+
+CONCUR_NAMESPACE_END
+
 // machine/fence.hpp - a full fence of which the rare side pays all.
 //
 // Two threads that each write a word and then read the other's need a full fence on both sides, or both may read the
@@ -2944,8 +3677,6 @@ CONCUR_NAMESPACE_END
 
 #if CONCUR_BODIES
 
-#  include <new>
-
 CONCUR_NAMESPACE_BEGIN
 namespace detail {
 
@@ -4380,7 +5111,6 @@ CONCUR_NAMESPACE_END
 #include <unistd.h>
 
 #include <cstdlib>
-#include <new>
 
 CONCUR_NAMESPACE_BEGIN
 namespace detail {
@@ -6825,8 +7555,6 @@ CONCUR_NAMESPACE_END
 //
 // Rejected: dropping the lock first and letting wakers spin on a `switching` flag. Correct, but each remote wake then
 // waits for the slowest switch, and a pre-empted worker stalls its wakers.
-
-#include <new>
 
 CONCUR_NAMESPACE_BEGIN
 namespace detail {
@@ -11500,8 +12228,6 @@ CONCUR_NAMESPACE_END
 //       its deadline to the next one, and looks again then.
 //
 // The shape (direct hand-off, one lock, two queues) is that of Go's chan.go, and goes back to Hoare's rendezvous.
-
-#include <optional>
 
 CONCUR_NAMESPACE_BEGIN
 namespace detail {

@@ -18,6 +18,10 @@
 #include "atomic/word.hpp"
 #include "atomic/spin_lock.hpp"
 #include "atomic/moment.hpp"
+#include "atomic/queue_room.hpp"
+#include "atomic/spsc_queue.hpp"
+#include "atomic/mpsc_queue.hpp"
+#include "atomic/mpmc_queue.hpp"
 
 // machine: knows the processor and the operating system, and nothing of fibers
 #include "machine/fence.hpp"

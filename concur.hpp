@@ -1060,6 +1060,722 @@ class shared_moment {
 }  // namespace detail
 CONCUR_NAMESPACE_END
 
+// atomic/hazard_domain.hpp - when may memory be freed that other threads may still be reading?
+//
+// Who unlinks a node from a lock-free structure cannot free it: another thread may have read the pointer a moment ago.
+// So a reader announces the pointer in a slot that all can see, looks whether the structure still says the same, and
+// only then follows it. What was unlinked is retired, and freed when no slot names it.
+//
+//     reader                              whoever removes
+//     slot = p                            unlink p
+//     fence                               push p on the retired list; sometimes take that list, and then
+//     source still p ? use it : again     fence
+//                                         some slot == p ? keep it : free it
+//
+//   Z1  The two fences: the reader sees that p was unlinked, or the remover sees the slot. Both may; never neither.
+//   Z2  An object is retired once, after the last pointer to it that a reader could find is gone.
+//   Z3  A slot belongs to a hazard_pointer, not to a thread: a fiber may hold one over a switch and go on elsewhere.
+//       Slots are kept until the domain goes; `next` of a slot never changes once others can see it.
+//   Z4  The retired list is only pushed on, and taken whole: neither can mistake a pointer for an earlier one. Who took
+//       it owns the objects in it.
+//   Z5  Garbage is bounded. With H slots, a scan begins when R = 2H + 32 objects wait, and R later for each scan that is
+//       under way, so that a deleter that retires does not scan inside a scan again and again. One that retires alone
+//       therefore leaves R objects at most, and P at the same time 2(P + 1)^2 R, wherever any of them is stopped: a
+//       scan keeps H at most, and has as many in its hands as the list can hold. H is the number of hazard_pointers
+//       there were at once.
+//
+// Rejected: epochs. They cost a reader less, but a reader that is stopped, or a fiber that parks, inside an epoch holds
+// up everything that is retired after it, without bound; and they want to know the threads, which here come and go.
+// Rejected: a fence on the reader's side that costs nothing because the remover's is a system call. It would double the
+// speed of protect on x86, but needs an operating system, and this file runs wherever there are atomics.
+//
+// Progress: try_protect, reset and giving a slot back are wait-free. protect repeats only when another thread has
+// changed the source, retire only when another has pushed: lock-free. A scan takes steps in the number of objects and
+// slots. Making a hazard_pointer walks the slots, and allocates when all are taken; nothing else does.
+//
+// Cost: protect is a store, a full fence and two loads (8 ns on x86-64); retire one compare-exchange and one
+// fetch_add, and its share of a scan, which looks at each slot once and each object twice.
+//
+// Source: Michael, "Hazard Pointers: Safe Memory Reclamation for Lock-Free Objects", IEEE TPDS 15(6), 2004, sections 3.1
+// and 3.2. There the retired list is a thread's; here it is shared, since nothing is a thread's. The names are near those
+// of <hazard_pointer> in C++26.
+
+#include <new>
+
+CONCUR_NAMESPACE_BEGIN
+
+// The base of what can be retired: room for the list, and for what is to be done in the end. Three words; a copy of an
+// object is another object and copies none of it.
+class hazard_object {
+ public:
+  hazard_object() noexcept { detail::note_birth(this); }
+  hazard_object(const hazard_object&) noexcept : hazard_object() {}
+  hazard_object& operator=(const hazard_object&) noexcept { return *this; }
+
+ protected:
+  ~hazard_object() = default;
+
+ private:
+  friend class hazard_domain;
+  hazard_object* next_retired_ = nullptr;
+  void (*reclaim_)(hazard_object*) = nullptr;
+  alignas(void*) unsigned char deleter_[sizeof(void*)] = {};
+};
+
+// What is read, and retired, through one domain. A structure may have its own, or several may share one.
+class hazard_domain {
+ public:
+  hazard_domain() noexcept = default;
+  hazard_domain(const hazard_domain&) = delete;
+  hazard_domain& operator=(const hazard_domain&) = delete;
+  // Frees what is retired. No hazard_pointer of this domain is left, and nobody retires.
+  ~hazard_domain();
+
+  // Frees the object, now or later, on this thread or on another that retires, once nobody has it protected. What the
+  // caller did to the object before happens before it is freed, and so does what each reader did until it let go of it.
+  // T derives from hazard_object, not virtually. Allocates nothing.
+  template <class T>
+  void retire(T* object) noexcept {
+    retire(object, [](T* what) { delete what; });
+  }
+  // The same, with deleter(object) instead of delete. A deleter is trivially copyable and no larger than a pointer: a
+  // lambda that captures one. It may not throw, and may retire other objects of this domain, which are not freed inside it.
+  template <class T, class Deleter>
+  void retire(T* object, Deleter deleter) noexcept {
+    static_assert(std::is_base_of<hazard_object, T>::value, "what is retired derives from concur::hazard_object");
+    static_assert(std::is_trivially_copyable<Deleter>::value && sizeof(Deleter) <= sizeof(void*) &&
+                      alignof(Deleter) <= alignof(void*),
+                  "a deleter is kept in one word of the object: let it capture one pointer at most");
+    hazard_object* const retired = object;
+    detail::note_write(retired, "a retired object");
+    ::new (static_cast<void*>(retired->deleter_)) Deleter(deleter);
+    retired->reclaim_ = [](hazard_object* what) {
+      Deleter kept(*std::launder(reinterpret_cast<Deleter*>(what->deleter_)));
+      kept(static_cast<T*>(what));
+    };
+    add(retired);
+  }
+
+  // Frees at once what nobody has protected. There is no need to call it, but before a measurement, or in a quiet time.
+  void reclaim() noexcept;
+
+  // H of Z5, and how many objects wait in the list; both are of the past when they are read.
+  std::size_t slot_count() const noexcept {
+    return slot_count_.load(std::memory_order_relaxed);  // relaxed: a hint
+  }
+  std::size_t retired_count() const noexcept {
+    return retired_count_.load(std::memory_order_relaxed);  // relaxed: a hint
+  }
+
+ private:
+  friend class hazard_pointer;
+
+  struct alignas(detail::cache_line_bytes) slot {
+    detail::atomic<const hazard_object*> named{nullptr};  // what may not be freed; written by who has the slot
+    detail::atomic<std::uint32_t> is_taken{1};            // 0, 1; 0 -> 1 by who takes it
+    slot* next = nullptr;
+  };
+  class buckets;
+
+  slot* take_slot();
+  void add(hazard_object* object) noexcept;
+  void push(hazard_object* first, hazard_object* last) noexcept;
+  bool is_scan_due() const noexcept;
+
+  alignas(detail::cache_line_bytes) detail::atomic<slot*> slots_{nullptr};  // all, the newest first
+  detail::atomic<std::size_t> slot_count_{0};
+  alignas(detail::cache_line_bytes) detail::atomic<hazard_object*> retired_{nullptr};  // the list of Z4
+  detail::atomic<std::size_t> retired_count_{0};  // no less than the list is long: added to before, taken from after
+  detail::atomic<std::size_t> scans_{0};          // under way
+};
+
+CONCUR_NAMESPACE_END
+
+#if CONCUR_BODIES
+CONCUR_NAMESPACE_BEGIN
+
+// Retired objects by address, so that those that a slot names are found without looking at all.
+class hazard_domain::buckets {
+ public:
+  void add(hazard_object* object) noexcept {
+    hazard_object*& first = lists_[place(object)];
+    object->next_retired_ = first;
+    first = object;
+  }
+  // The object, if it was here; now it is not.
+  hazard_object* remove(const hazard_object* wanted) noexcept {
+    for (hazard_object** at = &lists_[place(wanted)]; *at != nullptr; at = &(*at)->next_retired_) {
+      if (*at == wanted) return std::exchange(*at, (*at)->next_retired_);
+    }
+    return nullptr;
+  }
+  void reclaim_all() noexcept {
+    for (hazard_object*& list : lists_) {
+      while (list != nullptr) {
+        hazard_object* const object = std::exchange(list, list->next_retired_);
+        detail::note_write(object, "a retired object");
+        object->reclaim_(object);
+      }
+    }
+  }
+
+ private:
+  static constexpr std::size_t count = 64;
+  static std::size_t place(const hazard_object* object) noexcept {
+    const std::uintptr_t bits = reinterpret_cast<std::uintptr_t>(object) / alignof(std::max_align_t);
+    return (bits ^ (bits / count)) % count;
+  }
+
+  hazard_object* lists_[count] = {};
+};
+
+CONCUR_INLINE hazard_domain::~hazard_domain() {
+  // Deleters may retire more.
+  while (retired_.load(std::memory_order_relaxed) != nullptr) reclaim();  // relaxed: nobody else is here
+  slot* next = slots_.load(std::memory_order_relaxed);                    // relaxed: as above
+  while (next != nullptr) delete std::exchange(next, next->next);
+}
+
+CONCUR_INLINE hazard_domain::slot* hazard_domain::take_slot() {
+  constexpr auto order = CONCUR_MUTANT_IS(339) ? std::memory_order_relaxed : std::memory_order_acquire;
+  for (slot* one = slots_.load(order); one != nullptr; one = one->next) {  // acquire: pairs with the push below
+    detail::note_read(&one->next, "a hazard slot");
+    // relaxed: only a look. acquire: pairs with giving it back, and see there.
+    if (one->is_taken.load(std::memory_order_relaxed) == 0 && one->is_taken.exchange(1, std::memory_order_acquire) == 0)
+      return one;
+  }
+  slot* const made = new slot;
+  detail::note_birth(&made->next);
+  slot_count_.fetch_add(1, std::memory_order_relaxed);  // relaxed: only how many objects may wait depends on it
+  slot* head = slots_.load(std::memory_order_relaxed);  // relaxed: not followed
+  constexpr auto push_order = CONCUR_MUTANT_IS(338) ? std::memory_order_relaxed : std::memory_order_release;
+  do {
+    made->next = head;
+    detail::note_write(&made->next, "a hazard slot");
+    // release: publishes the slot. relaxed on failure: the head is not followed.
+  } while (!slots_.compare_exchange_strong(head, made, push_order, std::memory_order_relaxed));
+  return made;
+}
+
+CONCUR_INLINE bool hazard_domain::is_scan_due() const noexcept {
+  const std::size_t batch = 2 * slot_count() + 32;
+  // relaxed: one scan too many or too late is harmless; who adds sees its own addition.
+  return retired_count() >= batch * (1 + scans_.load(std::memory_order_relaxed));
+}
+
+CONCUR_INLINE void hazard_domain::add(hazard_object* object) noexcept {
+  retired_count_.fetch_add(1, std::memory_order_relaxed);  // relaxed: orders nothing
+  push(object, object);
+  if (is_scan_due()) reclaim();
+}
+
+CONCUR_INLINE void hazard_domain::push(hazard_object* first, hazard_object* last) noexcept {
+  hazard_object* head = retired_.load(std::memory_order_relaxed);  // relaxed: not followed
+  constexpr auto order = CONCUR_MUTANT_IS(334) ? std::memory_order_relaxed : std::memory_order_release;
+  do {
+    last->next_retired_ = head;
+    // release: publishes the links, and all that was done to the objects. relaxed on failure: the head is not followed.
+  } while (!retired_.compare_exchange_strong(head, first, order, std::memory_order_relaxed));
+}
+
+CONCUR_INLINE void hazard_domain::reclaim() noexcept {
+  scans_.fetch_add(1, std::memory_order_relaxed);  // relaxed: orders nothing
+  // acquire: pairs with push. The fence below would do, but ThreadSanitizer does not see fences.
+  constexpr auto take_order = CONCUR_MUTANT_IS(335) ? std::memory_order_relaxed : std::memory_order_acquire;
+  hazard_object* list = retired_.exchange(nullptr, take_order);
+  constexpr auto fence_order = CONCUR_MUTANT_IS(336) ? std::memory_order_acq_rel : std::memory_order_seq_cst;
+  // seq_cst: Z1, the remover's side. What is in the list was unlinked before it was pushed, by whatever thread.
+  detail::thread_fence(fence_order);
+  buckets taken;
+  std::size_t count = 0;
+  for (; list != nullptr; ++count) {
+    detail::note_write(list, "a retired object");
+    taken.add(std::exchange(list, list->next_retired_));
+  }
+  hazard_object* kept = nullptr;
+  hazard_object* last_kept = nullptr;
+  // acquire: pairs with the push in take_slot. A slot that is not in the list yet has its fence behind ours (Z1).
+  for (slot* one = slots_.load(std::memory_order_acquire); one != nullptr; one = one->next) {
+    constexpr auto order = CONCUR_MUTANT_IS(337) ? std::memory_order_relaxed : std::memory_order_acquire;
+    const hazard_object* const wanted = one->named.load(order);  // acquire: pairs with announce and reset
+    hazard_object* const found = wanted == nullptr ? nullptr : taken.remove(wanted);
+    if (found == nullptr) continue;
+    found->next_retired_ = kept;
+    kept = found;
+    if (last_kept == nullptr) last_kept = found;
+    --count;
+  }
+  retired_count_.fetch_sub(count, std::memory_order_relaxed);  // relaxed: orders nothing
+  if (kept != nullptr) push(kept, last_kept);
+  taken.reclaim_all();
+  scans_.fetch_sub(1, std::memory_order_relaxed);  // relaxed: orders nothing
+}
+
+CONCUR_NAMESPACE_END
+#endif  // CONCUR_BODIES
+
+// atomic/hazard_pointer.hpp - the reader's side of hazard_domain: one pointer that is safe to follow.
+//
+//     concur::hazard_pointer mine(domain);
+//     if (node* first = mine.protect(head)) use(first->value);   // nobody frees it before mine lets go
+//
+// Rules and source are those of hazard_domain.hpp (Z1 to Z5).
+
+CONCUR_NAMESPACE_BEGIN
+
+// One slot of a domain: keeps one object at a time from being freed. Movable. Used by one thread at a time.
+class hazard_pointer {
+ public:
+  // std::bad_alloc when all slots are taken and there is no memory for another. Making one costs more than protecting
+  // with it: keep it for a loop.
+  explicit hazard_pointer(hazard_domain& domain) : slot_(domain.take_slot()) {}
+  hazard_pointer(hazard_pointer&& other) noexcept : slot_(std::exchange(other.slot_, nullptr)) {}
+  hazard_pointer& operator=(hazard_pointer&& other) noexcept {
+    std::swap(slot_, other.slot_);
+    return *this;
+  }
+  ~hazard_pointer() {
+    if (slot_ == nullptr) return;
+    reset();
+    // release: the next owner's first store comes after our last one. No model finds it: a word's stores take place in
+    // the order in which they are made, there. The language promises that only along happens-before.
+    slot_->is_taken.store(0, std::memory_order_release);
+  }
+
+  // Returns what `source`, a std::atomic<T*>, points to, null or an object that is not freed before this protects
+  // something else, is reset or is gone. The stores before the one that put the pointer into `source`, if that was a
+  // release store, happen before the return.
+  template <template <class...> class Atomic, class T>
+  T* protect(const Atomic<T*>& source) noexcept {
+    T* seen = source.load(std::memory_order_relaxed);  // relaxed: a guess, which try_protect looks at again
+    while (!try_protect(seen, source)) {
+    }
+    return seen;
+  }
+  // One attempt to protect `seen`. False: `source` points to something else, which is in `seen` now, and nothing is
+  // protected that could be used.
+  template <template <class...> class Atomic, class T>
+  bool try_protect(T*& seen, const Atomic<T*>& source) noexcept {
+    T* const announced = seen;
+    announce(announced);
+    constexpr auto order = CONCUR_MUTANT_IS(332) ? std::memory_order_relaxed : std::memory_order_acquire;
+    seen = source.load(order);  // acquire: pairs with whoever published the object; behind the fence for Z1
+    return seen == announced;
+  }
+  // Protects `object`, if it can still be found after this call where it was found before: the caller looks again, as
+  // try_protect does. For pointers that are kept in words with something beside them.
+  template <class T>
+  void announce(const T* object) noexcept {
+    // release: the use of what was protected before ends before a scan finds it gone.
+    constexpr auto order = CONCUR_MUTANT_IS(330) ? std::memory_order_relaxed : std::memory_order_release;
+    slot_->named.store(object, order);
+    constexpr auto fence_order = CONCUR_MUTANT_IS(331) ? std::memory_order_acq_rel : std::memory_order_seq_cst;
+    // seq_cst: Z1, the reader's side. Anything weaker lets the look at the source pass the store.
+    detail::thread_fence(fence_order);
+  }
+  void reset() noexcept {
+    constexpr auto order = CONCUR_MUTANT_IS(333) ? std::memory_order_relaxed : std::memory_order_release;
+    slot_->named.store(nullptr, order);  // release: as in announce
+  }
+
+ private:
+  hazard_domain::slot* slot_;  // null: moved from
+};
+
+CONCUR_NAMESPACE_END
+
+// atomic/treiber_stack.hpp - last in, first out, for any number of threads, without a lock.
+//
+// A linked list whose head is swung by compare-exchange. What is hard about it is the pop: between reading the head A
+// and its successor B and swinging the head from A to B, others may pop A, pop B and push A again. The exchange then
+// succeeds, for A is the head, and makes B, which is gone, the head: the ABA problem. The cure is a tag beside the
+// pointer that says which time around this is. Two pointers' worth of compare-exchange is not to be had everywhere, so
+// the nodes stand in an array that is allocated once, and a number of as few bits as the capacity needs takes the
+// pointer's place; the tag has the rest of the word.
+//
+//   X1  The word of a list is tag * 2^b + index, with b bits for the index: 0 for none, i for node i - 1. Capacities have
+//       half the word's bits at most.
+//   X2  Taking adds one to the tag, putting leaves it: a head that has been taken never comes back with its old tag. It
+//       does after 2^(w - b) times, w being the bits of the word: a pop is misled when it is held up for just so many
+//       others, or a multiple. A thousand nodes: 2^54 on 64-bit machines, which is years; 2^22 on 32-bit ones, about a
+//       tenth of a second. Whoever cannot rule out a thread that stands still so long, and for so exact a number, should
+//       take another structure there.
+//   X3  Each node is in one of two such lists, free or filled, or belongs to the one thread that took it. `next` is read
+//       by those who are about to find out that they have lost the node, therefore it is atomic; the value is not.
+//   X4  A list's word is changed by read-modify-writes alone. So every one who reads a head with acquire sees what was
+//       done by all who put the nodes below it there, not only the last: they form one release sequence.
+//   X5  Memory stays until the stack goes: a `next` that is read too late is a wrong number, never a freed page.
+//
+// Rejected: hazard pointers (hazard_domain.hpp). They would give an unbounded stack, for a full fence in each pop and an
+// allocation in each push. Whoever wants that builds it in twenty lines; a test of theirs does.
+//
+// Bounded. Progress: lock-free, each operation; a compare-exchange that fails means that another has succeeded. A push
+// may find the stack full while a pop that has its value is about to return its node.
+// Happens-before: what comes before a push comes before the pop, or take_all, that returns its value.
+// Cost: two compare-exchanges for each push and each pop (15 ns on x86-64, alone); all contend for two words.
+//
+// Sources: Treiber, "Systems Programming: Coping with Parallelism", IBM RJ 5118 (1986), section on free lists; the tag is
+// that of the IBM System/370 Principles of Operation, appendix A, "Free-pool manipulation".
+
+#include <optional>
+
+CONCUR_NAMESPACE_BEGIN
+
+template <class T>
+class treiber_stack {
+ public:
+  // Room for `capacity` values, allocated here and nowhere else. std::invalid_argument for 0, and for more than half the
+  // bits of a pointer can count. Tests begin near the wrap of the tag (X2).
+  explicit treiber_stack(std::size_t capacity, std::uintptr_t first_tag = 0)
+      : capacity_(fit(capacity)), index_bits_(bits_for(capacity)), nodes_(new node[capacity]) {
+    for (std::size_t i = 0; i + 1 < capacity; ++i) link(nodes_[i], static_cast<index>(i + 2));
+    const std::uintptr_t tag = first_tag << index_bits_;
+    filled_.store(tag, std::memory_order_relaxed);    // relaxed: whoever is given the stack sees it with that
+    free_.store(tag | 1, std::memory_order_relaxed);  // relaxed: as above
+  }
+  treiber_stack(const treiber_stack&) = delete;
+  treiber_stack& operator=(const treiber_stack&) = delete;
+  // Destroys what is left. Nobody else is using the stack.
+  ~treiber_stack() {
+    take_all([](T&&) {});
+    delete[] nodes_;
+  }
+
+  // False: the stack is full and the value untouched. What T's constructor throws passes, and nothing has happened.
+  bool try_push(T&& value) { return try_emplace(std::move(value)); }
+  bool try_push(const T& value) { return try_emplace(value); }
+  template <class... A>
+  bool try_emplace(A&&... arguments) {
+    route mine(*this, take(free_, false), free_);
+    if (mine.first == 0) return false;
+    node& own = at(mine.first);
+    detail::note_write(own.bytes, "a node of a treiber_stack");
+    ::new (static_cast<void*>(own.bytes)) T(std::forward<A>(arguments)...);
+    mine.to = &filled_;
+    return true;
+  }
+
+  // The value that was pushed last; nothing when the stack is empty. When T's move constructor throws, that passes, and
+  // the value, as the constructor left it, is on top again.
+  std::optional<T> try_pop() {
+    std::optional<T> result;
+    route mine(*this, take(filled_, false), filled_);
+    if (mine.first != 0) {
+      node& own = at(mine.first);
+      detail::note_write(own.bytes, "a node of a treiber_stack");
+      result.emplace(std::move(*own.value()));
+      own.value()->~T();
+      mine.to = &free_;
+    }
+    return result;
+  }
+
+  // Empties the stack in one step, and calls use(T&&) for each value, the one pushed last first. Returns how many. Their
+  // room is free when it returns. When `use` throws, its value is destroyed and those it has not seen are on the stack
+  // again, in their order, above what has been pushed since.
+  template <class F>
+  std::size_t take_all(F&& use) {
+    route rest(*this, take(filled_, true), filled_);
+    route used(*this, 0, free_);
+    std::size_t count = 0;
+    rest.last = 0;
+    for (; rest.first != 0; ++count) {
+      const index own = rest.first;
+      rest.first = next_of(at(own));
+      link(at(own), used.first);
+      used.first = own;
+      if (used.last == 0) used.last = own;
+      detail::note_write(at(own).bytes, "a node of a treiber_stack");
+      const end_of_value at_last{*at(own).value()};
+      use(std::move(at_last.value));
+    }
+    return count;
+  }
+
+  // Of the past when it is read.
+  bool empty() const noexcept {
+    return index_in(filled_.load(std::memory_order_relaxed)) == 0;  // relaxed: a hint
+  }
+  std::size_t capacity() const noexcept { return capacity_; }
+
+ private:
+  using index = std::uint32_t;
+  using head = detail::atomic<std::uintptr_t>;
+
+  struct node {
+    detail::atomic<index> next{0};  // who has the node writes it; anybody may read it (X3)
+    alignas(T) unsigned char bytes[sizeof(T)];
+
+    T* value() noexcept { return std::launder(reinterpret_cast<T*>(bytes)); }
+  };
+
+  // Nodes of the calling thread's, which go to a list at the end of the block, also when an exception ends it.
+  struct route {
+    route(treiber_stack& whose, index one, head& where) noexcept : stack(whose), first(one), last(one), to(&where) {}
+    route(const route&) = delete;
+    route& operator=(const route&) = delete;
+    ~route() {
+      if (first != 0) stack.put(*to, first, last);
+    }
+
+    treiber_stack& stack;
+    index first;  // 0: none
+    index last;   // 0: to be found
+    head* to;
+  };
+  struct end_of_value {
+    T& value;
+    ~end_of_value() { value.~T(); }
+  };
+
+  static constexpr unsigned word_bits = sizeof(std::uintptr_t) * 8;
+  static unsigned bits_for(std::size_t capacity) noexcept {
+    unsigned bits = 1;
+    while (bits < word_bits && (capacity >> bits) != 0) ++bits;
+    return bits;
+  }
+  static std::size_t fit(std::size_t capacity) {
+    if (capacity == 0 || bits_for(capacity) > word_bits / 2) {
+      detail::fail_argument("concur::treiber_stack", "capacity", std::to_string(capacity),
+                            "at least 1, and no more than half the bits of a pointer can count");
+    }
+    return capacity;
+  }
+
+  node& at(index i) noexcept { return nodes_[i - 1]; }
+  index index_in(std::uintptr_t word) const noexcept {
+    return static_cast<index>(word & ((std::uintptr_t{1} << index_bits_) - 1));
+  }
+  // relaxed, both: published by put, and seen by who acquires the head in take; who has lost the node drops what it read.
+  static index next_of(const node& one) noexcept { return one.next.load(std::memory_order_relaxed); }
+  static void link(node& one, index to) noexcept { one.next.store(to, std::memory_order_relaxed); }
+
+  // The first node, or all, linked; 0: there is none.
+  index take(head& list, bool all) noexcept {
+    constexpr auto load_order = CONCUR_MUTANT_IS(341) ? std::memory_order_relaxed : std::memory_order_acquire;
+    constexpr auto failure_order = CONCUR_MUTANT_IS(342) ? std::memory_order_relaxed : std::memory_order_acquire;
+    constexpr std::uintptr_t step = CONCUR_MUTANT_IS(343) ? 0 : 1;
+    std::uintptr_t word =
+        list.load(load_order);  // acquire: pairs with put, for `next` of the node and for what it holds
+    for (;;) {
+      const index first = index_in(word);
+      if (first == 0) return 0;
+      const index rest = all ? 0 : next_of(at(first));
+      const std::uintptr_t wanted = (((word >> index_bits_) + step) << index_bits_) | rest;
+      // acquire on failure: as above, the new head is read next. On success nothing is needed beyond what the load gave,
+      // for by X2 it is the same put that is seen; acquire all the same, since it may not be weaker than the other was
+      // before C++17.
+      if (list.compare_exchange_strong(word, wanted, std::memory_order_acquire, failure_order)) return first;
+    }
+  }
+
+  // Puts a chain of nodes before all others; last is 0 when the caller has not followed it, and then its end links to 0.
+  void put(head& list, index first, index last) noexcept {
+    for (index one = first; last == 0; one = next_of(at(one))) {
+      if (next_of(at(one)) == 0) last = one;
+    }
+    std::uintptr_t word = list.load(std::memory_order_relaxed);  // relaxed: its node is not read
+    constexpr auto order = CONCUR_MUTANT_IS(340) ? std::memory_order_relaxed : std::memory_order_release;
+    for (;;) {
+      link(at(last), index_in(word));
+      const std::uintptr_t wanted = ((word >> index_bits_) << index_bits_) | first;
+      // release: publishes the links, and the value or its end. relaxed on failure: as the load above.
+      if (list.compare_exchange_strong(word, wanted, order, std::memory_order_relaxed)) return;
+    }
+  }
+
+  const std::size_t capacity_;
+  const unsigned index_bits_;
+  node* const nodes_;
+  alignas(detail::cache_line_bytes) head filled_{0};
+  alignas(detail::cache_line_bytes) head free_{0};
+};
+
+CONCUR_NAMESPACE_END
+
+// atomic/work_stealing_deque.hpp - one owner's work, newest first for the owner, the oldest free to be stolen.
+//
+// A ring and two indices. The owner pushes and pops at `bottom`, thieves take at `top`. Far apart, the two ends have
+// nothing to do with each other, and the owner needs no read-modify-write. They meet at the last element: there both
+// must win it by a compare-exchange on `top`.
+//
+//     owner's pop                             thief
+//     bottom = b                              t = top
+//     fence                                   fence
+//     t = top                                 b = bottom
+//     t < b: slot b is mine                   t < b: read slot t, then top: t -> t + 1, or somebody else was quicker
+//     t = b: mine if top: t -> t + 1
+//
+//   V1  The two fences: the owner sees that the thief has taken t, or the thief sees that the owner has taken b. So an
+//       element that the owner takes without a compare-exchange is out of every thief's reach.
+//   V2  Indices have the size of a pointer, only their difference counts, as a signed number, and the ring's size divides
+//       what they can count. On a 32-bit machine a thief that is held up for exactly 2^32 steals is misled.
+//   V3  The ring never grows. A thief can thus not be left with one that the owner has moved out of, which is the hard
+//       part of the printed algorithm: as printed it publishes a larger ring without a release, so that a thief reads
+//       slots of it that are not written yet (Norris and Demsky, "CDSChecker", OOPSLA 2013, section 6.4.1); and
+//       crossbeam-deque let a thief that had read the old ring win an element that was in the new one (CVE-2021-32810).
+//       A full deque says so, and its owner does the work at once, or puts it where all look.
+//   V4  Slots are atomic: a thief may read one while the owner writes the next round into it, but then its
+//       compare-exchange fails, and what it read is dropped. Hence elements are words: a pointer or what is no larger,
+//       trivially copyable. Who has something larger pushes its address; the deque does not allocate.
+//
+// Progress: push and pop are wait-free. A steal is one attempt, wait-free too; it may be lost to another thief or to the
+// owner, who then has the element: repeated until it is not lost, it is lock-free.
+// Happens-before: what comes before a push comes before the pop or steal that returns the element. One thread at a time
+// is the owner; it may hand that over, by whatever orders the two.
+// Cost: push two loads and two stores (2 ns on x86-64), pop with a full fence (8 ns), steal a full fence and a
+// compare-exchange.
+//
+// Why the runtime's queue is another one (runtime/run_queue.hpp): fibers are to run in the order in which they became
+// ready, so its owner takes at the other end, where thieves do; a thief takes half of it at once, which a single exchange
+// on `top` cannot do while the owner pops without one; it has a slot for the fiber that was woken last; and its owner
+// pays no full fence, since the thief makes all threads pass one, with a system call that this layer does not know.
+//
+// Sources: Chase and Lev, "Dynamic Circular Work-Stealing Deque", SPAA 2005; the memory orders are those of Le, Pop, Cohen
+// and Zappa Nardelli, "Correct and Efficient Work-Stealing for Weak Memory Models", PPoPP 2013, figure 1, but that release
+// fence and relaxed store are a release store, in pop as well.
+
+CONCUR_NAMESPACE_BEGIN
+
+enum class steal_status : unsigned char {
+  stolen,
+  empty,  // there was nothing
+  lost,   // there was something, but another thief or the owner got it: try again, here or elsewhere
+};
+
+template <class T>
+struct steal_result {
+  steal_status status = steal_status::empty;
+  T value{};  // T() unless stolen
+
+  explicit operator bool() const noexcept { return status == steal_status::stolen; }
+};
+
+template <class T>
+class work_stealing_deque {
+  static_assert(std::is_trivially_copyable<T>::value && std::is_default_constructible<T>::value &&
+                    sizeof(T) <= sizeof(std::uintptr_t),
+                "an element is one word: let it be a pointer to what is larger");
+
+ public:
+  // Room for `capacity` elements at least: the next power of two. std::invalid_argument for 0, and for what cannot be
+  // rounded. Tests begin near the wrap (V2).
+  explicit work_stealing_deque(std::size_t capacity, std::size_t first_index = 0)
+      : mask_(round_up(capacity) - 1), slots_(new word[mask_ + 1]), top_(first_index), bottom_(first_index) {}
+  work_stealing_deque(const work_stealing_deque&) = delete;
+  work_stealing_deque& operator=(const work_stealing_deque&) = delete;
+  // What is left is forgotten: elements are words. Nobody else is using the deque.
+  ~work_stealing_deque() { delete[] slots_; }
+
+  // --- the owner ---
+
+  // False: it is full, and `element` is not in it.
+  bool try_push(T element) noexcept {
+    const std::size_t bottom = bottom_.load(std::memory_order_relaxed);  // relaxed: our own
+    // acquire: pairs with the exchange of the thief that freed the slot, so that its read of the slot is over before our
+    // write. Without it the thief could read what we write now, and win with it: a load that sees a store of its own
+    // future, which machines do and no exploration that runs operations in turn can show.
+    const std::size_t top = top_.load(std::memory_order_acquire);
+    if (bottom - top > mask_) return false;
+    slot(bottom).store(to_bits(element), std::memory_order_relaxed);  // relaxed: published by the next store
+    constexpr auto order = CONCUR_MUTANT_IS(344) ? std::memory_order_relaxed : std::memory_order_release;
+    bottom_.store(bottom + 1, order);  // release: publishes the slot, and what the element stands for
+    return true;
+  }
+
+  // The element that was pushed last; nothing when the deque is empty.
+  std::optional<T> try_pop() noexcept {
+    const std::size_t bottom = bottom_.load(std::memory_order_relaxed) - 1;  // relaxed: our own
+    constexpr auto order = CONCUR_MUTANT_IS(345) ? std::memory_order_relaxed : std::memory_order_release;
+    bottom_.store(bottom, order);  // release: who sees this store instead of a push's needs what the push published
+    constexpr auto fence_order = CONCUR_MUTANT_IS(346) ? std::memory_order_acq_rel : std::memory_order_seq_cst;
+    detail::thread_fence(fence_order);                       // seq_cst: V1, the owner's side
+    std::size_t top = top_.load(std::memory_order_relaxed);  // relaxed: behind the fence, and what we take we wrote
+    const std::ptrdiff_t left = distance(top, bottom);
+    std::optional<T> result;
+    if (left >= 0)
+      result = of_bits(slot(bottom).load(std::memory_order_relaxed));  // relaxed: our own, or dropped below
+    if (left > 0) return result;
+    // seq_cst: as in try_steal. relaxed on failure: nothing is read after it.
+    if (left == 0 && !CONCUR_MUTANT_IS(349) &&
+        !top_.compare_exchange_strong(top, top + 1, std::memory_order_seq_cst, std::memory_order_relaxed))
+      result.reset();
+    // relaxed: the deque is empty, and no thief takes anything because it sees this store.
+    bottom_.store(bottom + 1, std::memory_order_relaxed);
+    return result;
+  }
+
+  // --- anybody ---
+
+  // One attempt at the oldest element.
+  steal_result<T> try_steal() noexcept {
+    // acquire: pairs with the exchange below, of others, and with the owner's. By C++20 the fence alone would do; up to
+    // C++17 this is what keeps `bottom` from being older than the `top` that is seen.
+    std::size_t top = top_.load(std::memory_order_acquire);
+    constexpr auto fence_order = CONCUR_MUTANT_IS(347) ? std::memory_order_acq_rel : std::memory_order_seq_cst;
+    detail::thread_fence(fence_order);  // seq_cst: V1, the thief's side
+    constexpr auto order = CONCUR_MUTANT_IS(348) ? std::memory_order_relaxed : std::memory_order_acquire;
+    const std::size_t bottom = bottom_.load(order);  // acquire: pairs with the owner's stores, for slot and element
+    if (distance(top, bottom) <= 0) return {};
+    const std::uintptr_t bits =
+        slot(top).load(std::memory_order_relaxed);  // relaxed: published by `bottom`, or dropped (V4)
+    // seq_cst: in one order with the fences, for which C++17 has no other words; the release in it is what the acquire in
+    // try_push needs. Who wins is decided by the exchange being one, whatever its order, so a weaker one shows nowhere but
+    // on machines that let the load above pass it. relaxed on failure: what was read is dropped.
+    if (!top_.compare_exchange_strong(top, top + 1, std::memory_order_seq_cst, std::memory_order_relaxed))
+      return {steal_status::lost, T()};
+    return {steal_status::stolen, of_bits(bits)};
+  }
+
+  // Of the past when they are read; exact for the owner while nobody steals.
+  std::size_t size() const noexcept {
+    // relaxed: hints. An owner that has just found the last element gone is below top for a moment.
+    const std::ptrdiff_t count =
+        distance(top_.load(std::memory_order_relaxed), bottom_.load(std::memory_order_relaxed));  // relaxed: as above
+    return count > 0 ? static_cast<std::size_t>(count) : 0;
+  }
+  bool empty() const noexcept { return size() == 0; }
+  std::size_t capacity() const noexcept { return mask_ + 1; }
+
+ private:
+  // Not atomic<T>: some compilers call a library for a word that consists of smaller ones.
+  using word = detail::atomic<std::uintptr_t>;
+
+  static std::uintptr_t to_bits(const T& element) noexcept {
+    std::uintptr_t bits = 0;
+    std::memcpy(&bits, &element, sizeof element);
+    return bits;
+  }
+  static T of_bits(std::uintptr_t bits) noexcept {
+    T element{};
+    std::memcpy(static_cast<void*>(&element), &bits, sizeof element);
+    return element;
+  }
+  static std::size_t round_up(std::size_t capacity) {
+    constexpr std::size_t capacity_max = ~(~std::size_t{0} >> 1) >> 1;  // so that a difference of indices has a sign
+    if (capacity == 0 || capacity > capacity_max) {
+      detail::fail_argument("concur::work_stealing_deque", "capacity", std::to_string(capacity),
+                            "at least 1, and no more than a quarter of what a pointer can count");
+    }
+    std::size_t rounded = 1;
+    while (rounded < capacity) rounded *= 2;
+    return rounded;
+  }
+  static std::ptrdiff_t distance(std::size_t from, std::size_t to) noexcept {
+    return static_cast<std::ptrdiff_t>(to - from);
+  }
+  word& slot(std::size_t index) noexcept { return slots_[index & mask_]; }
+
+  const std::size_t mask_;
+  word* const slots_;
+  // Where thieves take. It only grows.
+  alignas(detail::cache_line_bytes) detail::atomic<std::size_t> top_;
+  // Where the owner pushes; only the owner writes it.
+  alignas(detail::cache_line_bytes) detail::atomic<std::size_t> bottom_;
+};
+
+CONCUR_NAMESPACE_END
+
 // machine/fence.hpp - a full fence of which the rare side pays all.
 //
 // Two threads that each write a word and then read the other's need a full fence on both sides, or both may read the
@@ -2944,8 +3660,6 @@ CONCUR_NAMESPACE_END
 
 #if CONCUR_BODIES
 
-#  include <new>
-
 CONCUR_NAMESPACE_BEGIN
 namespace detail {
 
@@ -4380,7 +5094,6 @@ CONCUR_NAMESPACE_END
 #include <unistd.h>
 
 #include <cstdlib>
-#include <new>
 
 CONCUR_NAMESPACE_BEGIN
 namespace detail {
@@ -6823,8 +7536,6 @@ CONCUR_NAMESPACE_END
 //
 // Rejected: dropping the lock first and letting wakers spin on a `switching` flag. Correct, but each remote wake then
 // waits for the slowest switch, and a pre-empted worker stalls its wakers.
-
-#include <new>
 
 CONCUR_NAMESPACE_BEGIN
 namespace detail {
@@ -11486,8 +12197,6 @@ CONCUR_NAMESPACE_END
 //       its deadline to the next one, and looks again then.
 //
 // The shape (direct hand-off, one lock, two queues) is that of Go's chan.go, and goes back to Hoare's rendezvous.
-
-#include <optional>
 
 CONCUR_NAMESPACE_BEGIN
 namespace detail {

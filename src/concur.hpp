@@ -18,6 +18,10 @@
 #include "atomic/word.hpp"
 #include "atomic/spin_lock.hpp"
 #include "atomic/moment.hpp"
+#include "atomic/hazard_domain.hpp"
+#include "atomic/hazard_pointer.hpp"
+#include "atomic/treiber_stack.hpp"
+#include "atomic/work_stealing_deque.hpp"
 
 // machine: knows the processor and the operating system, and nothing of fibers
 #include "machine/fence.hpp"

@@ -53,7 +53,10 @@ CONCUR_NAMESPACE_BEGIN
 // object is another object and copies none of it.
 class hazard_object {
  public:
-  hazard_object() noexcept { detail::note_birth(this); }
+  hazard_object() noexcept {
+    detail::note_birth(this);
+    detail::note_birth(&reclaim_);
+  }
   hazard_object(const hazard_object&) noexcept : hazard_object() {}
   hazard_object& operator=(const hazard_object&) noexcept { return *this; }
 
@@ -62,6 +65,10 @@ class hazard_object {
 
  private:
   friend class hazard_domain;
+  // For what is written while readers may still be in the object, but no two that retire; its beginning stands for the
+  // rest of it.
+  void note_list() noexcept { detail::note_write(&reclaim_, "the list of retired objects"); }
+
   hazard_object* next_retired_ = nullptr;
   void (*reclaim_)(hazard_object*) = nullptr;
   alignas(void*) unsigned char deleter_[sizeof(void*)] = {};
@@ -92,7 +99,7 @@ class hazard_domain {
                       alignof(Deleter) <= alignof(void*),
                   "a deleter is kept in one word of the object: let it capture one pointer at most");
     hazard_object* const retired = object;
-    detail::note_write(retired, "a retired object");
+    retired->note_list();
     ::new (static_cast<void*>(retired->deleter_)) Deleter(deleter);
     retired->reclaim_ = [](hazard_object* what) {
       Deleter kept(*std::launder(reinterpret_cast<Deleter*>(what->deleter_)));
@@ -158,7 +165,7 @@ class hazard_domain::buckets {
     for (hazard_object*& list : lists_) {
       while (list != nullptr) {
         hazard_object* const object = std::exchange(list, list->next_retired_);
-        detail::note_write(object, "a retired object");
+        detail::note_write(object, "an object that is freed");
         object->reclaim_(object);
       }
     }
@@ -234,7 +241,7 @@ CONCUR_INLINE void hazard_domain::reclaim() noexcept {
   buckets taken;
   std::size_t count = 0;
   for (; list != nullptr; ++count) {
-    detail::note_write(list, "a retired object");
+    list->note_list();
     taken.add(std::exchange(list, list->next_retired_));
   }
   hazard_object* kept = nullptr;

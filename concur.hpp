@@ -1108,7 +1108,10 @@ CONCUR_NAMESPACE_BEGIN
 // object is another object and copies none of it.
 class hazard_object {
  public:
-  hazard_object() noexcept { detail::note_birth(this); }
+  hazard_object() noexcept {
+    detail::note_birth(this);
+    detail::note_birth(&reclaim_);
+  }
   hazard_object(const hazard_object&) noexcept : hazard_object() {}
   hazard_object& operator=(const hazard_object&) noexcept { return *this; }
 
@@ -1117,6 +1120,10 @@ class hazard_object {
 
  private:
   friend class hazard_domain;
+  // For what is written while readers may still be in the object, but no two that retire; its beginning stands for the
+  // rest of it.
+  void note_list() noexcept { detail::note_write(&reclaim_, "the list of retired objects"); }
+
   hazard_object* next_retired_ = nullptr;
   void (*reclaim_)(hazard_object*) = nullptr;
   alignas(void*) unsigned char deleter_[sizeof(void*)] = {};
@@ -1147,7 +1154,7 @@ class hazard_domain {
                       alignof(Deleter) <= alignof(void*),
                   "a deleter is kept in one word of the object: let it capture one pointer at most");
     hazard_object* const retired = object;
-    detail::note_write(retired, "a retired object");
+    retired->note_list();
     ::new (static_cast<void*>(retired->deleter_)) Deleter(deleter);
     retired->reclaim_ = [](hazard_object* what) {
       Deleter kept(*std::launder(reinterpret_cast<Deleter*>(what->deleter_)));
@@ -1213,7 +1220,7 @@ class hazard_domain::buckets {
     for (hazard_object*& list : lists_) {
       while (list != nullptr) {
         hazard_object* const object = std::exchange(list, list->next_retired_);
-        detail::note_write(object, "a retired object");
+        detail::note_write(object, "an object that is freed");
         object->reclaim_(object);
       }
     }
@@ -1289,7 +1296,7 @@ CONCUR_INLINE void hazard_domain::reclaim() noexcept {
   buckets taken;
   std::size_t count = 0;
   for (; list != nullptr; ++count) {
-    detail::note_write(list, "a retired object");
+    list->note_list();
     taken.add(std::exchange(list, list->next_retired_));
   }
   hazard_object* kept = nullptr;
@@ -1359,7 +1366,9 @@ class hazard_pointer {
     T* const announced = seen;
     announce(announced);
     constexpr auto order = CONCUR_MUTANT_IS(332) ? std::memory_order_relaxed : std::memory_order_acquire;
-    seen = source.load(order);  // acquire: pairs with whoever published the object; behind the fence for Z1
+    // acquire: pairs with whoever published the object. Where `seen` was read before, the fence has done so already; but the
+    // same address may have been freed, used again and published again since.
+    seen = source.load(order);
     return seen == announced;
   }
   // Protects `object`, if it can still be found after this call where it was found before: the caller looks again, as
@@ -1562,9 +1571,8 @@ class treiber_stack {
       if (first == 0) return 0;
       const index rest = all ? 0 : next_of(at(first));
       const std::uintptr_t wanted = (((word >> index_bits_) + step) << index_bits_) | rest;
-      // acquire on failure: as above, the new head is read next. On success nothing is needed beyond what the load gave,
-      // for by X2 it is the same put that is seen; acquire all the same, since it may not be weaker than the other was
-      // before C++17.
+      // acquire on failure: as above, the new head is read next. On success the load has given all that is needed, for by
+      // X2 it is the same put that is seen; acquire nevertheless, since libraries refuse a weaker one than that of failure.
       if (list.compare_exchange_strong(word, wanted, std::memory_order_acquire, failure_order)) return first;
     }
   }

@@ -51,7 +51,9 @@ class hazard_pointer {
     T* const announced = seen;
     announce(announced);
     constexpr auto order = CONCUR_MUTANT_IS(332) ? std::memory_order_relaxed : std::memory_order_acquire;
-    seen = source.load(order);  // acquire: pairs with whoever published the object; behind the fence for Z1
+    // acquire: pairs with whoever published the object. Where `seen` was read before, the fence has done so already; but the
+    // same address may have been freed, used again and published again since.
+    seen = source.load(order);
     return seen == announced;
   }
   // Protects `object`, if it can still be found after this call where it was found before: the caller looks again, as

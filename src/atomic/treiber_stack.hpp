@@ -185,9 +185,8 @@ class treiber_stack {
       if (first == 0) return 0;
       const index rest = all ? 0 : next_of(at(first));
       const std::uintptr_t wanted = (((word >> index_bits_) + step) << index_bits_) | rest;
-      // acquire on failure: as above, the new head is read next. On success nothing is needed beyond what the load gave,
-      // for by X2 it is the same put that is seen; acquire all the same, since it may not be weaker than the other was
-      // before C++17.
+      // acquire on failure: as above, the new head is read next. On success the load has given all that is needed, for by
+      // X2 it is the same put that is seen; acquire nevertheless, since libraries refuse a weaker one than that of failure.
       if (list.compare_exchange_strong(word, wanted, std::memory_order_acquire, failure_order)) return first;
     }
   }

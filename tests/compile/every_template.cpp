@@ -4,6 +4,7 @@
 // move-only, without default constructor, references, void.
 #include "concur.hpp"
 
+#include <atomic>
 #include <chrono>
 #include <memory>
 #include <string>
@@ -399,6 +400,46 @@ void use_posix() {
   static_cast<void>(count + accepted + connected + static_cast<int>(left) + closed);
 }
 
+struct retired_value : concur::hazard_object {
+  int value = 0;
+};
+
+int use_reclamation() {
+  concur::hazard_domain domain;
+  concur::hazard_pointer first(domain);
+  concur::hazard_pointer mine(std::move(first));
+  std::atomic<retired_value*> source{new retired_value};
+  retired_value* seen = mine.protect(source);
+  const int value = mine.try_protect(seen, source) ? seen->value : 0;
+  domain.retire(source.exchange(nullptr));
+  mine.announce(seen);
+  mine.reset();
+  domain.retire(new retired_value(), [&domain](retired_value* what) {
+    static_cast<void>(domain.retired_count());
+    delete what;
+  });
+  domain.reclaim();
+  return value + static_cast<int>(domain.slot_count());
+}
+
+template <class T>
+bool use_stack(T first, T second) {
+  concur::treiber_stack<T> stack(8);
+  bool good = stack.try_push(std::move(first)) && stack.try_emplace(std::move(second));
+  good = stack.try_pop().has_value() && good;
+  good = stack.take_all([](T&&) {}) == 1 && good;
+  return stack.empty() && stack.capacity() == 8 && good;
+}
+
+bool use_deque() {
+  concur::work_stealing_deque<const char*> deque(8);
+  bool good = deque.try_push("a") && deque.try_push("b");
+  const concur::steal_result<const char*> stolen = deque.try_steal();
+  good = stolen && stolen.status == concur::steal_status::stolen && *stolen.value == 'a' && good;
+  good = deque.try_pop().has_value() && good;
+  return deque.empty() && deque.size() == 0 && deque.capacity() == 8 && good;
+}
+
 }  // namespace
 
 int main() {
@@ -430,7 +471,8 @@ int main() {
     tell_sync(error);
     use_listeners();
     use_posix();
-    return got;
+    const bool good = use_stack<int>(1, 2) && use_stack<std::unique_ptr<int>>(nullptr, nullptr) && use_deque();
+    return got + use_reclamation() + (good ? 0 : 1);
   });
   concur::run(use_sync);
   concur::runtime embedded(chosen);

@@ -374,40 +374,60 @@ CONCUR_NAMESPACE_END
 CONCUR_NAMESPACE_BEGIN
 namespace detail {
 
-// What is being decided.
+// What is being decided. 0 is the answer of a plain run: go on, the oldest first, the newest store.
 enum class choice : unsigned char {
+  preemption,   // whether another thread runs now, between two steps of a protocol
+  spin_to,      // which thread runs while the present one waits for a few steps of another
+  next_thread,  // which thread runs when the present one cannot
   next_fiber,   // which ready fiber runs
+  slice_end,    // whether a worker looks at timers, events and other queues before its own
   victim,       // whom an idle worker robs first
   select_case,  // which of several ready cases
-  waiter,       // which of several waiters, where order is not promised
-  readiness,    // in which order events of one batch are given out, and how many at once
+  readiness,    // in which order events of one batch are given out
   io_size,      // how many of the wanted bytes a read or write is asked for
-  io_error,     // whether a system call fails, and how
-  preemption,   // whether another thread runs now, between two steps of a protocol
-  next_thread,  // which thread runs when the present one cannot
+  io_error,     // whether a system call is interrupted
+  clock,        // how much time has passed
   stale_read,   // which of the stores that a load may see it sees
-  spurious,     // whether something that may fail or wake for no reason does
+  spurious,     // whether something that may fail for no reason does
+};
+
+// Threads that an exploration can play at once.
+inline constexpr unsigned explored_threads_max = 16;
+
+// Why a thread comes back from driver::block.
+enum class block_end : unsigned char {
+  woken,      // or the word was another from the beginning
+  timed_out,
+  look,       // nothing else can run: time to look outside of the process, without waiting
+  look_long,  // the same, and nothing else ever will: waiting is worth it
 };
 
 class driver {
  public:
   // A number below count, which is at least 1.
   virtual std::uint32_t choose(choice what, std::uint32_t count) noexcept = 0;
+  // The same for next_fiber, with the ids of the fibers.
+  virtual std::uint32_t choose_fiber(const std::uint64_t* ids, std::uint32_t count) noexcept = 0;
+  // Whether the running fiber, which could go on, lets others run.
+  virtual bool interrupts_fiber() noexcept = 0;
   // The time, in nanoseconds.
   virtual std::int64_t now() noexcept = 0;
 
   // --- threads ---
 
   // Starts a thread that runs body(argument); returns its handle, null when it cannot be had.
-  virtual void* start_thread(void (*body)(void*), void* argument) noexcept = 0;
+  virtual void* start_thread(void (*body)(void*), void* argument, const char* name) noexcept = 0;
   // Returns when that thread's body has returned. Runs others. The handle is then spent.
   virtual void join_thread(void* handle) noexcept = 0;
+  // A place where the calling thread could as well be interrupted. Runs others.
+  virtual void step() noexcept = 0;
   // The calling thread waits for a few steps of another one. Runs others.
   virtual void spin() noexcept = 0;
-  // Blocks the calling thread until wake(key), or until this time (INT64_MAX: never); false when the time came. `key` is
-  // any address that waker and sleeper share. Runs others.
-  virtual bool block(const void* key, std::int64_t until_ns) noexcept = 0;
-  virtual void wake(const void* key) noexcept = 0;
+  // While the 32-bit word is `expected`: blocks the calling thread until wake(word), or until this time (INT64_MAX: never).
+  // The comparison and the blocking are one step. has_outside: something outside of the process may end the wait too, and
+  // the caller can look whether it did. Runs others.
+  virtual block_end block(const void* word, std::uint32_t expected, std::int64_t until_ns, bool has_outside) noexcept = 0;
+  virtual void wake(const void* word) noexcept = 0;
 
   // --- memory; only with CONCUR_EXPLORE ---
 
@@ -415,23 +435,38 @@ class driver {
   virtual void before_access(const void* word) noexcept = 0;
   // A load: `latest` is what the word holds; returns that, or what some earlier store left there that may still be seen.
   virtual std::uint64_t after_load(const void* word, std::uint64_t latest, std::memory_order order) noexcept = 0;
-  // A store, or a read-modify-write, which always reads what was there last.
   virtual void after_store(const void* word, std::uint64_t before, std::uint64_t after,
                            std::memory_order order) noexcept = 0;
+  // A read-modify-write, which always reads what was there last; a compare-exchange that failed reads that too.
   virtual void after_update(const void* word, std::uint64_t before, std::uint64_t after,
                             std::memory_order order) noexcept = 0;
+  virtual void after_failed_exchange(const void* word, std::uint64_t latest, std::memory_order order) noexcept = 0;
   virtual void fence(std::memory_order order) noexcept = 0;
   // Each thread passes a full fence (membarrier).
   virtual void fence_all() noexcept = 0;
   // A new object begins at this address: what was known of the address is void.
   virtual void birth(const void* address) noexcept = 0;
+  // Orders addresses in a way that is the same in each run of a schedule.
+  virtual std::uint64_t rank(const void* address) noexcept = 0;
   // Memory that is not atomic is read or written; one thread at a time may do so, and the driver looks whether that is so.
   virtual void plain_access(const void* address, bool is_write, const char* what) noexcept = 0;
 
-  // --- the runtime's own account; what must hold (only with CONCUR_EXPLORE) ---
+  // --- what must hold, and what is worth telling ---
 
   // False ends the schedule as failed, with this text.
   virtual void expect(bool holds, const char* what) noexcept = 0;
+  // Something that is to be asked, while it lives, whenever no thread can run: look returns what is wrong, or null, and
+  // describe adds a few lines about what it is doing.
+  struct watched {
+    const void* object;
+    const char* (*look)(const void* object);
+    void (*describe)(const void* object, void (*line)(void* sink, const char* text), void* sink);
+  };
+  virtual void watch(const watched& what) noexcept = 0;
+  virtual void unwatch(const void* object) noexcept = 0;
+  // Whether tell() is of use: texts are made only then.
+  virtual bool is_telling() const noexcept = 0;
+  virtual void tell(const char* text) noexcept = 0;
 
  protected:
   ~driver() = default;
@@ -777,7 +812,7 @@ class atomic {
     d->before_access(this);
     // It may fail for nothing, as on machines with load-linked and store-conditional.
     if (to_bits(latest()) == to_bits(expected) && d->choose(choice::spurious, 8) == 7) {
-      d->after_load(this, to_bits(expected), failure);
+      d->after_failed_exchange(this, to_bits(expected), failure);
       return false;
     }
     return compare(*d, expected, wanted, success, failure);
@@ -822,7 +857,7 @@ class atomic {
       return true;
     }
     // What fails is a load, of the last store (W1): an older one that equals `expected` would have to succeed.
-    d.after_update(this, to_bits(was), to_bits(was), failure);
+    d.after_failed_exchange(this, to_bits(was), failure);
     expected = was;
     return false;
   }
@@ -847,18 +882,210 @@ class atomic {
 }  // namespace detail
 CONCUR_NAMESPACE_END
 
-// atomic/spin_lock.hpp - a lock for a few instructions, in one word.
+// atomic/cache_padded.hpp - a value with its cache lines to itself.
 //
-// It guards what is over sooner than a thread could be put to sleep: linking a waiter, moving one value. No parking
-// operation, no system call and no allocation may happen under it. Blocking: a holder that the kernel takes off its
-// core holds the others up, so after a while they leave their core to it instead of burning it.
+// Two counters that two cores write in turn, each its own, are as slow as one that both write, if they lie in one cache
+// line: the line travels, not the word ("false sharing"). cache_padded<T> is a T that begins on a line and fills it, so
+// that neighbours in an array, or members that stand one after the other, are on lines of their own:
 //
-//   K1  The word is 0 when free and 1 when held. Only the holder writes it then.
-//   K2  Unlocking is one plain release store. That is what lets a fiber hand its unlock to whoever runs after it has
-//       left.
-//   K3  A holder may retire the lock: it leaves a number above 1 instead of 0, and nobody gets the lock any more.
-//       That store is the last touch, so who reads the number may free the memory: the state of a future ends that way.
-//   K4  A retired lock may be brought back by one compare-exchange from its number: an event is set and reset that way.
+//     concur::cache_padded<std::atomic<int>> counts[workers];
+//     *counts[i] += 1;  counts[i]->load();
+//
+//   P1  Alignment and size are multiples of detail::cache_line_bytes (128 on x86-64 and aarch64, where lines are fetched
+//       in pairs or are that long; 64 elsewhere), and of T's own alignment if that is larger.
+//   P2  It is a T with an address. It copies, moves, compares to nothing and converts to nothing; * and -> reach the T.
+//
+// std::hardware_destructive_interference_size is not used: it follows -mtune, so two objects of one program may disagree on
+// the layout of a type, and g++ warns of that.
+//
+// Progress: it does nothing of its own; what is wait-free in T is wait-free in it. Cost: memory, a line at least for each.
+
+CONCUR_NAMESPACE_BEGIN
+
+template <class T>
+class alignas(T) alignas(detail::cache_line_bytes) cache_padded {
+  static_assert(std::is_object<T>::value && !std::is_array<T>::value, "cache_padded<T>: T is an object type, no array");
+
+ public:
+  using value_type = T;
+
+  // A T made from nothing: zero where T is a number or an atomic.
+  constexpr cache_padded() noexcept(std::is_nothrow_default_constructible<T>::value) : value_() {}
+
+  // A T made in place from these; T need be neither copyable nor movable.
+  template <class First, class... Rest,
+            class = std::enable_if_t<std::is_constructible<T, First, Rest...>::value &&
+                                     !std::is_same<std::decay_t<First>, cache_padded>::value>>
+  constexpr explicit cache_padded(First&& first, Rest&&... rest) noexcept(
+      std::is_nothrow_constructible<T, First, Rest...>::value)
+      : value_(std::forward<First>(first), std::forward<Rest>(rest)...) {}
+
+  constexpr T& operator*() noexcept { return value_; }
+  constexpr const T& operator*() const noexcept { return value_; }
+  constexpr T* operator->() noexcept { return &value_; }
+  constexpr const T* operator->() const noexcept { return &value_; }
+
+ private:
+  T value_;
+};
+
+// cache_padded sums(0L) is a cache_padded<long>.
+template <class T>
+cache_padded(T) -> cache_padded<T>;
+
+CONCUR_NAMESPACE_END
+
+// atomic/cas.hpp - changing an atomic by a function of its value: read it, compute, and write if nobody came between.
+//
+// fetch_add and its kin exist for a few operations; for every other there is the loop around compare_exchange_weak, with its
+// failure order, its reload and its narrowing. It stands here once:
+//
+//     concur::cas_update(level, [](int l) { return l * 2; });          // returns what it was before
+//     concur::fetch_max(peak, now);                                    // peak is now at least `now`
+//     auto was = concur::cas_update(permits, [](int n) { return n > 0 ? std::optional<int>(n - 1) : std::nullopt; });
+//
+//   C1  The function is called again whenever another thread came between, so it must do nothing but compute: what it changes
+//       elsewhere it changes several times. If it throws, the atomic is as it was.
+//   C2  A function that returns std::optional may refuse. Refused: nothing is written, and cas_update returns an empty
+//       optional; else what it was before, in an optional. (The value that was refused is the argument of the last call.)
+//   C3  `order` is that of the change. What is only read, by the function or where nothing is written, is read with the part
+//       of it that a load can have: acquire, seq_cst, or nothing for release and relaxed.
+//   C4  fetch_max and fetch_min write only if that changes the value. So the usual case, a maximum that is none, is a load,
+//       and the line stays in every core's cache. But a release that writes nothing publishes nothing: who reads the value
+//       later has an edge from the thread that wrote it, none from one that found it large enough. If each call shall
+//       publish, use cas_update, which writes the same value too.
+//   C5  A value that went away and came back is taken for one that stayed. That is right where the value is all there is to
+//       it; for a pointer to a node that was freed and made again it is not: see treiber_stack.
+//
+// The atomic may be a std::atomic<T>, or anything with its load and compare_exchange_weak.
+//
+// Progress: lock-free where the atomic is: an attempt fails because another's succeeded, or for no reason on machines with
+// load-linked and store-conditional. No single thread is sure to get through. Cost: a load and an exchange; with many
+// writers at once an exchange more for each that came between. There is no backoff in it: who came between has got through.
+//
+// Sources: M. Herlihy, "Wait-free synchronization", ACM TOPLAS 13 (1991), section 4: compare-and-swap can do every such
+// update. What a maximum that writes nothing should order is discussed in WG21 P0493, "Atomic maximum/minimum".
+
+#include <optional>
+
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+template <class Atomic>
+using value_in = std::decay_t<decltype(std::declval<const Atomic&>().load(std::memory_order()))>;  // plain: a type
+
+// The part of an order that a load can have (C3).
+constexpr std::memory_order load_part(std::memory_order order) noexcept {
+  switch (order) {
+    case std::memory_order_release:
+    case std::memory_order_relaxed:
+      return std::memory_order_relaxed;
+    case std::memory_order_acq_rel:
+      return std::memory_order_acquire;
+    case std::memory_order_acquire:
+    case std::memory_order_consume:
+    case std::memory_order_seq_cst:
+      break;
+  }
+  return order;
+}
+
+template <class T>
+constexpr bool is_optional = false;
+template <class T>
+constexpr bool is_optional<std::optional<T>> = true;
+
+// Narrows as the compound operators of the built-in types do: char + 1 is an int, and goes back into a char.
+template <class T, class U>
+constexpr T narrowed(U&& value) noexcept(std::is_nothrow_constructible<T, U>::value) {
+  if constexpr (std::is_same<std::decay_t<U>, T>::value)
+    return std::forward<U>(value);
+  else
+    return static_cast<T>(std::forward<U>(value));
+}
+
+// `wins(candidate, present)`: the candidate takes its place.
+template <class Atomic, class T, class Wins>
+T replace_if(Atomic& word, T candidate, std::memory_order order, Wins wins) noexcept {
+  const auto change_order = CONCUR_MUTANT_IS(309) ? std::memory_order_relaxed : order;
+  const auto read_order = CONCUR_MUTANT_IS(360) ? std::memory_order_relaxed : load_part(order);
+  // acquire, seq_cst or relaxed: the load's part of the caller's order (C3).
+  T present = word.load(read_order);
+  while (wins(candidate, present) || CONCUR_MUTANT_IS(367)) {
+    const T next = wins(candidate, present) ? candidate : present;
+    // acquire, release or any: the caller's order; a failure is a load again (C3).
+    if (word.compare_exchange_weak(present, next, change_order, read_order)) break;
+  }
+  return present;
+}
+
+}  // namespace detail
+
+// Replaces the value v by f(v); returns v. If f returns std::optional, it may refuse (C2), and v comes in an optional.
+template <class Atomic, class F>
+auto cas_update(Atomic& word, F&& f, std::memory_order order = std::memory_order_seq_cst) {
+  using value = detail::value_in<Atomic>;
+  using answer = std::decay_t<decltype(f(std::declval<const value&>()))>;
+  const auto change_order = CONCUR_MUTANT_IS(307) ? std::memory_order_relaxed : order;
+  const auto read_order = CONCUR_MUTANT_IS(308) ? std::memory_order_relaxed : detail::load_part(order);
+  // acquire, seq_cst or relaxed: f may follow the value, so it is read with the load's part of the caller's order (C3).
+  value present = word.load(read_order);
+  for (;;) {
+    if constexpr (detail::is_optional<answer> && !std::is_same<answer, value>::value) {
+      answer wanted = f(std::as_const(present));
+      if (!wanted) return std::optional<value>();
+      // acquire, release or any: the caller's order; a failure is a load again (C3).
+      if (word.compare_exchange_weak(present, detail::narrowed<value>(*std::move(wanted)), change_order, read_order))
+        return std::optional<value>(present);
+    } else {
+      const value wanted = detail::narrowed<value>(f(std::as_const(present)));
+      // acquire, release or any: the caller's order; a failure is a load again (C3).
+      if (word.compare_exchange_weak(present, wanted, change_order, read_order)) return present;
+    }
+  }
+}
+
+// Makes the value the larger of what it is and `candidate`; returns what it was. Compares with <. Writes only if it must (C4).
+template <class Atomic>
+detail::value_in<Atomic> fetch_max(Atomic& word, detail::value_in<Atomic> candidate,
+                                   std::memory_order order = std::memory_order_seq_cst) noexcept {
+  return detail::replace_if(word, candidate, order, [](const auto& a, const auto& b) { return b < a; });
+}
+
+// The same with the smaller.
+template <class Atomic>
+detail::value_in<Atomic> fetch_min(Atomic& word, detail::value_in<Atomic> candidate,
+                                   std::memory_order order = std::memory_order_seq_cst) noexcept {
+  return detail::replace_if(word, candidate, order, [](const auto& a, const auto& b) { return a < b; });
+}
+
+CONCUR_NAMESPACE_END
+
+// atomic/backoff.hpp - waiting for another thread's few instructions: a little, then longer, then politely.
+//
+// Who finds a lock held, or loses an exchange, tries again. When many try again at once and at once again, the cache line
+// goes round among those who wait, and the one they wait for cannot have it. So each waits, twice as long each time
+// (exponential), and not exactly so long, lest two that met meet again (jittered):
+//
+//     for (concur::backoff wait; !flag.load(std::memory_order_acquire);) wait.pause();
+//
+//   B1  A step spins in the first 8 rounds, 1, 2, 4 ... 128 pauses of the processor at most and half of that at least:
+//       about 2 us in all. A thread that runs is waited for without a system call.
+//   B2  Then a step gives the core away. The one that is waited for may have been taken off its core, and without a core of
+//       its own on this machine it comes back only when somebody leaves one. is_spent() says that this has begun: who can
+//       park should do that now.
+//   B3  From round 64 on a step sleeps for 50 us. With real-time priorities giving the core away may give it to nobody else.
+//   B4  There is no clock in it: reading one costs more than the first rounds. The random numbers come from a state of 4
+//       bytes in the object, begun from its address, which differs from thread to thread; they guard nothing.
+//   B5  Where a driver (base/driver.hpp) plays all threads, a step lets another one run, and takes no time.
+//
+// Progress: a step ends after bounded time; the loop around it is blocking if it waits for somebody in particular. A step
+// orders no memory: the loads of the loop do. Not for a fiber that waits for another fiber: it keeps its worker; park
+// with a mutex, an event or a channel instead. Cost: 8 bytes, two stores to begin.
+//
+// Sources: T. Anderson, "The performance of spin lock alternatives for shared-memory multiprocessors", IEEE Transactions on
+// Parallel and Distributed Systems 1 (1990), for waiting exponentially at a lock; G. Marsaglia, "Xorshift RNGs", Journal of
+// Statistical Software 8 (2003), section 3, for the random numbers.
 
 CONCUR_NAMESPACE_BEGIN
 namespace detail {
@@ -874,30 +1101,203 @@ inline void cpu_relax() noexcept {
 #endif
 }
 
-// One step of waiting for another thread's few instructions: spins first, then gives the core away. `round` counts
-// the steps.
+// Spins for that many pauses. Every wait of the library that does not park comes through here, or lies in a step below.
+inline void spin_briefly(std::uint32_t pauses) noexcept {
+  if (driver* d = driver_or_null()) {  // B5
+    d->spin();
+    return;
+  }
+  for (std::uint32_t i = 0; i < pauses; ++i) cpu_relax();
+}
+
+constexpr unsigned spinning_rounds = 8;
+constexpr unsigned yielding_rounds = 64;
+
+// One step of waiting, the `round`-th, which it counts: `pauses` of spinning, or what comes after spinning.
+CONCUR_INLINE void wait_step(unsigned& round, std::uint32_t pauses) noexcept;
+
+// A step without jitter, for the one thread that waits for one other.
 CONCUR_INLINE void spin_wait(unsigned& round) noexcept;
+
+// The pauses of a step with jitter: between half of 1 << round and all of it.
+constexpr std::uint32_t jittered_pauses(unsigned round, std::uint32_t random) noexcept {
+  const std::uint32_t most = std::uint32_t{1} << (round < spinning_rounds ? round : spinning_rounds);
+  return CONCUR_MUTANT_IS(366) ? most : most - random % (most / 2 + 1);
+}
+
+}  // namespace detail
+
+class backoff {
+ public:
+  backoff() noexcept : backoff(seed_at(this)) {}
+  explicit constexpr backoff(std::uint32_t seed) noexcept : random_(seed != 0 ? seed : 1) {}
+
+  // Waits for one step.
+  void pause() noexcept {
+    random_ ^= random_ << 13;
+    random_ ^= random_ >> 17;
+    random_ ^= random_ << 5;
+    detail::wait_step(round_, detail::jittered_pauses(round_, random_));
+  }
+
+  // Whether the steps no longer spin (B2).
+  constexpr bool is_spent() const noexcept { return round_ >= detail::spinning_rounds; }
+
+  // Begins anew: what was waited for has moved.
+  constexpr void reset() noexcept { round_ = 0; }
+
+ private:
+  // A stack's addresses differ little in their low bits from those of another, so all bits go into the upper ones.
+  static std::uint32_t seed_at(const void* address) noexcept {
+    const std::uint64_t bits = reinterpret_cast<std::uintptr_t>(address);
+    return static_cast<std::uint32_t>((bits * 0x9E3779B97F4A7C15u) >> 32);
+  }
+
+  unsigned round_ = 0;
+  std::uint32_t random_;  // never 0
+};
+
+CONCUR_NAMESPACE_END
+
+#if CONCUR_BODIES
+
+#  include <sched.h>
+#  include <time.h>
+
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+CONCUR_INLINE void wait_step(unsigned& round, std::uint32_t pauses) noexcept {
+  const unsigned now = round;
+  if (now < yielding_rounds) round = now + 1;
+  if (now < spinning_rounds || driver_or_null() != nullptr) {
+    spin_briefly(pauses);
+  } else if (now < yielding_rounds) {
+    sched_yield();
+  } else {
+    timespec pause{0, 50'000};
+    nanosleep(&pause, nullptr);
+  }
+}
+
+CONCUR_INLINE void spin_wait(unsigned& round) noexcept {
+  wait_step(round, std::uint32_t{1} << (round < spinning_rounds ? round : spinning_rounds));
+}
+
+}  // namespace detail
+CONCUR_NAMESPACE_END
+
+#endif  // CONCUR_BODIES
+
+// atomic/spin_lock.hpp - a lock for a few instructions, in one word.
+//
+// It guards what is over sooner than a thread could be put to sleep: linking a node, moving one value. Works with
+// std::lock_guard and its kin. It is the lock inside the runtime, too; the part that its waiting places add is in
+// retirable_lock.hpp.
+//
+//   K1  The word is 0 when free and 1 when held. Only the holder writes it then.
+//   K2  Unlocking is one plain release store. That is what lets a fiber hand its unlock to whoever runs after it has
+//       left.
+//
+// Progress: blocking. A holder that the kernel takes off its core holds the others up until it is back, so after about
+// 2 us of spinning they leave their cores to it (backoff.hpp) instead of burning them. Hence nothing slow may happen under
+// it: no system call, no allocation, and above all no parking. A fiber that parks under it keeps the lock while it does
+// not run, and the workers that want the lock spin instead of running the fiber that would unlock: with one worker, for
+// ever. Use concur::mutex there. It is not recursive, and not fair: who comes late may be first (ticket_lock.hpp).
+//
+// Happens-before: an unlock before each later lock and successful try_lock. Cost, uncontended: one exchange and one store;
+// while it is held, waiters only read, so the holder keeps its line.
+//
+// Source: L. Rudolph, Z. Segall, "Dynamic decentralized cache schemes for MIMD parallel processors", ISCA 1984 (test, then
+// test-and-set); the waiting is Anderson's (backoff.hpp).
+
+CONCUR_NAMESPACE_BEGIN
 
 class spin_lock {
  public:
   constexpr spin_lock() noexcept = default;
-  explicit constexpr spin_lock(std::uint32_t retired_with) noexcept : word_(retired_with) {}  // 0: free
   spin_lock(const spin_lock&) = delete;
   spin_lock& operator=(const spin_lock&) = delete;
 
   CONCUR_FORCE_INLINE void lock() noexcept {
-    std::uint32_t expected = 0;
-    // acquire: pairs with unlock, so that what the last holder did is seen. relaxed on failure: nothing is read yet.
-    if (CONCUR_LIKELY(word_.compare_exchange_strong(expected, 1, std::memory_order_acquire, std::memory_order_relaxed)))
-      return;
-    lock_slow();
+    if (CONCUR_UNLIKELY(!try_lock())) lock_slow();
   }
 
-  bool try_lock() noexcept {
+  // Does not wait; false when somebody holds it.
+  CONCUR_FORCE_INLINE bool try_lock() noexcept {
     std::uint32_t expected = 0;
-    // acquire: as in lock.
-    return word_.compare_exchange_strong(expected, 1, std::memory_order_acquire, std::memory_order_relaxed);
+    constexpr auto order = CONCUR_MUTANT_IS(361) ? std::memory_order_relaxed : std::memory_order_acquire;
+    // acquire: pairs with unlock, so that what the last holder did is seen. relaxed on failure: nothing is read yet.
+    return CONCUR_LIKELY(word_.compare_exchange_strong(expected, 1, order, std::memory_order_relaxed));
   }
+
+  CONCUR_FORCE_INLINE void unlock() noexcept {
+    constexpr auto order = CONCUR_MUTANT_IS(171) ? std::memory_order_relaxed : std::memory_order_release;
+    word_.store(0, order);  // release: publishes what was done under the lock to the next holder
+  }
+
+ protected:
+  explicit constexpr spin_lock(std::uint32_t word) noexcept : word_(word) {}
+
+  detail::atomic<std::uint32_t> word_{0};
+
+ private:
+  void lock_slow() noexcept;
+};
+
+namespace detail {
+
+// Holds a lock for a scope. std::lock_guard would bring <mutex>, and with it a good part of a second of compile time.
+template <class Lock>
+class lock_scope {
+ public:
+  explicit lock_scope(Lock& lock) noexcept : lock_(lock) { lock_.lock(); }
+  ~lock_scope() { lock_.unlock(); }
+  lock_scope(const lock_scope&) = delete;
+  lock_scope& operator=(const lock_scope&) = delete;
+
+ private:
+  Lock& lock_;
+};
+
+}  // namespace detail
+CONCUR_NAMESPACE_END
+
+#if CONCUR_BODIES
+CONCUR_NAMESPACE_BEGIN
+
+CONCUR_NOINLINE CONCUR_INLINE void spin_lock::lock_slow() noexcept {
+  backoff wait;
+  for (;;) {
+    // relaxed: only a look; the exchange in try_lock is what orders.
+    if (word_.load(std::memory_order_relaxed) == 0 && try_lock()) return;
+    wait.pause();
+  }
+}
+
+CONCUR_NAMESPACE_END
+#endif  // CONCUR_BODIES
+
+// atomic/retirable_lock.hpp - a spin lock that can end: its last holder leaves a number in it instead of unlocking.
+//
+// A future is pending until it is set, a latch shut until it opens. Who waits needs the lock of the waiting queue while it
+// is not so yet, and nothing at all afterwards. So the lock's word says which: 0 and 1 as in spin_lock.hpp (K1, K2), and a
+// number above 1 when the state that the lock guarded is over.
+//
+//   K3  A holder may retire the lock: it leaves a number above 1 instead of 0, and nobody gets the lock any more.
+//       That store is the last touch, so who reads the number may free the memory: the state of a future ends that way.
+//   K4  A retired lock may be brought back by one compare-exchange from its number: an event is set and reset that way.
+//
+// Progress: blocking, as spin_lock; peek is wait-free. Happens-before: retire before each call that returns its number.
+// Cost: that of spin_lock. lock() must not be used once the lock may be retired: it would wait for ever.
+
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+class retirable_lock : public spin_lock {
+ public:
+  constexpr retirable_lock() noexcept = default;
+  explicit constexpr retirable_lock(std::uint32_t retired_with) noexcept : spin_lock(retired_with) {}  // 0: free
 
   // Locks, and returns 0; or returns the number with which the lock was retired (K3).
   std::uint32_t lock_unless_retired() noexcept {
@@ -922,72 +1322,316 @@ class spin_lock {
   std::uint32_t peek() const noexcept {
     return word_.load(std::memory_order_acquire);  // acquire: pairs with retire
   }
-
-  CONCUR_FORCE_INLINE void unlock() noexcept {
-    constexpr auto order = CONCUR_MUTANT_IS(171) ? std::memory_order_relaxed : std::memory_order_release;
-    word_.store(0, order);  // release: publishes what was done under the lock to the next holder
-  }
-
- private:
-  void lock_slow() noexcept;
-
-  atomic<std::uint32_t> word_{0};
-};
-
-// Holds a lock for a scope. std::lock_guard would bring <mutex>, and with it a good part of a second of compile time.
-template <class Lock>
-class lock_scope {
- public:
-  explicit lock_scope(Lock& lock) noexcept : lock_(lock) { lock_.lock(); }
-  ~lock_scope() { lock_.unlock(); }
-  lock_scope(const lock_scope&) = delete;
-  lock_scope& operator=(const lock_scope&) = delete;
-
- private:
-  Lock& lock_;
 };
 
 }  // namespace detail
 CONCUR_NAMESPACE_END
 
-#if CONCUR_BODIES
+// atomic/ticket_lock.hpp - a spin lock that is first come, first served.
+//
+// Under a spin_lock that is never free for long, whoever unlocked has the line in its cache and wins again, and some thread
+// may get nothing for a long time. Here each draws a number, and numbers are served in order. Works with std::lock_guard
+// and its kin.
+//
+//   L1  next_ is the ticket that the next comer draws; whoever comes writes it. serving_ is the ticket of who may hold the
+//       lock; only the holder writes it, adding 1. The lock is free when the two are equal.
+//   L2  Tickets are compared for equality, never by size, so they may wrap. 32 bits suffice while fewer than 2^32 threads
+//       wait.
+//   L3  A waiter knows how many are before it, and waits in proportion: it need not look sooner than they can be done.
+//   L4  try_lock draws only the ticket that is being served. That is one exchange on next_: between reading serving_ and the
+//       exchange serving_ can only have grown, and never beyond next_; so if next_ still equals what was read, both were
+//       equal. (It would take 2^32 acquisitions in between to be fooled.)
+//
+// Progress: blocking, and more so than spin_lock: when the kernel takes the holder off its core, or the waiter whose turn it
+// is, everybody behind stands still until it is back, even though the lock is free. After a few us waiters leave their cores
+// (backoff.hpp), but nobody overtakes. So: short sections, and not more threads than cores; else spin_lock, or concur::mutex,
+// which parks. A fiber must not park under it, as with spin_lock, and for the same reason. It is not recursive.
+//
+// Happens-before: an unlock before each later lock and successful try_lock. Cost, uncontended: one fetch_add, one load, one
+// store; an unlock makes every waiter read the line again, which a short line of waiters bears.
+//
+// Source: J. Mellor-Crummey, M. Scott, "Algorithms for scalable synchronization on shared-memory multiprocessors", ACM TOCS
+// 9 (1991), section 2.2: the ticket lock with proportional backoff.
 
-#  include <sched.h>
-#  include <time.h>
+CONCUR_NAMESPACE_BEGIN
+
+class ticket_lock {
+ public:
+  constexpr ticket_lock() noexcept = default;
+  // Free, and begins with this ticket: to try what happens at the wrap.
+  explicit constexpr ticket_lock(std::uint32_t first_ticket) noexcept : next_(first_ticket), serving_(first_ticket) {}
+  ticket_lock(const ticket_lock&) = delete;
+  ticket_lock& operator=(const ticket_lock&) = delete;
+
+  void lock() noexcept {
+    // relaxed: only the number matters; what the last holder did comes with serving_.
+    const std::uint32_t mine = next_.fetch_add(1, std::memory_order_relaxed);
+    if (CONCUR_UNLIKELY(places_before(mine) != 0)) lock_slow(mine);
+  }
+
+  // Does not wait; false when somebody holds it or has drawn a ticket.
+  bool try_lock() noexcept {
+    constexpr auto order = CONCUR_MUTANT_IS(302) ? std::memory_order_relaxed : std::memory_order_acquire;
+    std::uint32_t expected = serving_.load(order);  // acquire: pairs with unlock
+    // relaxed: as in lock; on failure nothing is read.
+    return next_.compare_exchange_strong(expected, expected + 1, std::memory_order_relaxed, std::memory_order_relaxed);
+  }
+
+  void unlock() noexcept {
+    const std::uint32_t mine = serving_.load(std::memory_order_relaxed);  // relaxed: the holder's own (L1)
+    constexpr auto order = CONCUR_MUTANT_IS(300) ? std::memory_order_relaxed : std::memory_order_release;
+    serving_.store(mine + 1, order);  // release: publishes what was done under the lock to the next in line
+  }
+
+ private:
+  std::uint32_t places_before(std::uint32_t ticket) const noexcept {
+    constexpr auto order = CONCUR_MUTANT_IS(301) ? std::memory_order_relaxed : std::memory_order_acquire;
+    const std::uint32_t serving = serving_.load(order);  // acquire: pairs with unlock
+    if (CONCUR_MUTANT_IS(363)) return ticket > serving ? ticket - serving : 0;
+    return ticket - serving;  // L2
+  }
+  void lock_slow(std::uint32_t mine) noexcept;
+
+  detail::atomic<std::uint32_t> next_{0};
+  detail::atomic<std::uint32_t> serving_{0};
+};
+
+CONCUR_NAMESPACE_END
+
+#if CONCUR_BODIES
+CONCUR_NAMESPACE_BEGIN
+
+// A place is worth 32 pauses, about as long as a section of a few instructions and the line's way to the next core take. More
+// than 64 places are not waited for in one piece: the line may move faster than that.
+CONCUR_NOINLINE CONCUR_INLINE void ticket_lock::lock_slow(std::uint32_t mine) noexcept {
+  constexpr std::uint32_t pauses_per_place = 32;
+  constexpr std::uint32_t places_max = 64;
+  unsigned round = 0;
+  while (const std::uint32_t places = places_before(mine))
+    detail::wait_step(round, (places < places_max ? places : places_max) * pauses_per_place);
+}
+
+CONCUR_NAMESPACE_END
+#endif  // CONCUR_BODIES
+
+// atomic/seqlock.hpp - a value that is read far more often than it is written, by readers that write nothing.
+//
+// A lock makes every reader write the lock's word, and so readers wait for each other's cache line. Here a reader copies the
+// value, and a number before and after tells it whether a writer was at work meanwhile; then it copies again. For small
+// things that change now and then: a position, a configuration, the last known time.
+//
+//   Q1  sequence_ is even while the value rests and odd while it is being written. Only the holder of writers_ writes it, and it
+//       grows by 2 with each write.
+//   Q2  The value lies in words_, each of them atomic: a reader may read what a writer writes, and with plain memory that
+//       would be a race, whatever the reader does with it afterwards. A torn copy is thrown away before anybody sees it.
+//   Q3  A reader reads sequence_, the words, and sequence_ again. If it was even and is the same, the copy is whole.
+//   Q4  update() computes under writers_, but before sequence_ becomes odd: readers are held up by the copying only, never by
+//       the function.
+//
+// Why Q3 holds:
+//
+//     writer                                    reader
+//     W1  sequence_ = odd                       R1  first = sequence_ (acquire)
+//     WF  fence(release)                        R2  copy words_
+//     W2  words_                                RF  fence(acquire)
+//     W3  sequence_ = even (release)            R3  sequence_ == first ?
+//
+// R1 that reads W3 sees all of W2, and nothing older. A word of R2 that comes from W2 of a later write makes WF happen before RF,
+// so R3 reads that write's W1 or something later, which is not `first`. Without WF or RF that does not follow: R2 may see the
+// new word, and R3 still the old number.
+//
+// Progress: try_read is wait-free; it fails while a write is under way. read repeats it until it succeeds: blocking, since a
+// writer that the kernel takes off its core in the middle of a copy holds the readers up. Writers exclude each other with a
+// spin_lock: blocking. As under any spin lock a fiber must not park in the function given to update.
+//
+// Happens-before: a write or update before each read that returns its value. Cost: a reader, the copy and two loads of
+// sequence_, and no store; a writer, a spin_lock and the copy. On a 32-bit machine sequence_ has 32 bits, and a reader
+// that stands still for exactly 2^31 writes would take a torn copy for whole; elsewhere it has 64.
+//
+// Source: H.-J. Boehm, "Can seqlocks get along with programming language memory models?", MSPC 2012: the data as relaxed
+// atomics between fences. The lock itself is C. Lameter's, "Effective synchronization on Linux/NUMA systems" (2005).
+
+#include <new>
+
+CONCUR_NAMESPACE_BEGIN
+
+template <class T>
+class seqlock {
+  static_assert(std::is_trivially_copyable<T>::value, "seqlock<T> copies T as bytes: it must be trivially copyable");
+
+ public:
+  using value_type = T;
+
+  seqlock() noexcept(std::is_nothrow_default_constructible<T>::value) : seqlock(T()) {}
+  explicit seqlock(const T& value) noexcept { copy_in(value); }
+  seqlock(const seqlock&) = delete;
+  seqlock& operator=(const seqlock&) = delete;
+
+  // A copy of the value as some write left it. Waits while one is under way.
+  T read() const noexcept {
+    if (const std::optional<T> value = try_read(); CONCUR_LIKELY(value.has_value())) return *value;
+    return read_slow();
+  }
+
+  // The same, but does not wait: empty if a write was under way.
+  std::optional<T> try_read() const noexcept {
+    constexpr auto first_order = CONCUR_MUTANT_IS(303) ? std::memory_order_relaxed : std::memory_order_acquire;
+    constexpr auto fence_order = CONCUR_MUTANT_IS(304) ? std::memory_order_relaxed : std::memory_order_acquire;
+    const word first = sequence_.load(first_order);  // acquire: pairs with W3
+    if ((first & 1) != 0 && !CONCUR_MUTANT_IS(364)) return std::nullopt;
+    image copy;
+    copy_out(copy);
+    detail::thread_fence(fence_order);  // acquire: RF, pairs with WF
+    // relaxed: the fence before it orders it.
+    if (sequence_.load(std::memory_order_relaxed) != first) return std::nullopt;
+    return copy.value();
+  }
+
+  // Waits for other writers.
+  void write(const T& value) noexcept {
+    const detail::lock_scope<spin_lock> held(writers_);
+    publish(value);
+  }
+
+  // Changes the value by f, and lets no other write between; returns what it was. f takes a T& and changes it, or takes a T and
+  // returns the new one. If it throws, nothing has changed.
+  template <class F>
+  T update(F&& f) {
+    const detail::lock_scope<spin_lock> held(writers_);
+    image copy;
+    copy_out(copy);  // nobody else writes, and what the last writer wrote came with the lock
+    T next = copy.value();
+    if constexpr (std::is_void<decltype(f(next))>::value) {
+      f(next);
+      publish(next);
+    } else {
+      publish(f(next));
+    }
+    return copy.value();
+  }
+
+ private:
+  using word = std::uintptr_t;
+  static constexpr std::size_t word_count = (sizeof(T) + sizeof(word) - 1) / sizeof(word);
+
+  // The bytes of a T, in words.
+  struct image {
+    alignas(T) alignas(word) unsigned char bytes[word_count * sizeof(word)];
+    const T& value() const noexcept { return *std::launder(reinterpret_cast<const T*>(bytes)); }
+  };
+
+  void copy_out(image& to) const noexcept {
+    for (std::size_t i = 0; i < word_count; ++i) {
+      const word piece = words_[i].load(std::memory_order_relaxed);  // relaxed: R1 and RF, or the lock, order it
+      std::memcpy(to.bytes + i * sizeof(word), &piece, sizeof piece);
+    }
+  }
+  void copy_in(const T& value) noexcept {
+    const unsigned char* const from = reinterpret_cast<const unsigned char*>(&value);
+    for (std::size_t i = 0; i < word_count; ++i) {
+      const std::size_t begin = i * sizeof(word);
+      word piece = 0;
+      std::memcpy(&piece, from + begin, sizeof(T) - begin < sizeof(word) ? sizeof(T) - begin : sizeof(word));
+      words_[i].store(piece, std::memory_order_relaxed);  // relaxed: WF and W3 order it
+    }
+  }
+  // Under the lock.
+  void publish(const T& value) noexcept {
+    constexpr auto fence_order = CONCUR_MUTANT_IS(305) ? std::memory_order_relaxed : std::memory_order_release;
+    constexpr auto last_order = CONCUR_MUTANT_IS(306) ? std::memory_order_relaxed : std::memory_order_release;
+    const word before = sequence_.load(std::memory_order_relaxed);  // relaxed: under the lock (Q1)
+    sequence_.store(before + 1, std::memory_order_relaxed);         // relaxed: W1, WF orders it
+    detail::thread_fence(fence_order);                              // release: WF, pairs with RF
+    copy_in(value);
+    sequence_.store(before + 2, last_order);  // release: W3, publishes the words to R1
+  }
+  CONCUR_NOINLINE T read_slow() const noexcept {
+    for (backoff wait;; wait.pause()) {
+      if (const std::optional<T> value = try_read()) return *value;
+    }
+  }
+
+  detail::atomic<word> sequence_{0};
+  spin_lock writers_;
+  detail::atomic<word> words_[word_count];
+};
+
+// seqlock place(point{1, 2}) is a seqlock<point>.
+template <class T>
+seqlock(T) -> seqlock<T>;
+
+CONCUR_NAMESPACE_END
+
+// atomic/striped_counter.hpp - a count that many threads add to and few read.
+//
+// One atomic that every core adds to costs each of them the way of its cache line from the core that had it before. Here the
+// count is the sum of 16 stripes on lines of their own, and a thread adds to the one that its number falls on.
+//
+//   T1  A stripe is a plain number modulo 2^N, where N is the width of a pointer; the count is the sum of all, modulo 2^N.
+//       A stripe alone means nothing: what one thread adds another may subtract elsewhere.
+//   T2  sum() contains each add that happened before it, and each of those that run beside it or not: it is no picture of one
+//       moment. Of two adds of another thread it may contain the second and not the first. Once nobody adds any more, and
+//       that is known (a join, a wait_group), it is exact.
+//   T3  Which stripe is a question of speed, never of right: any stripe will do, and two threads may share one.
+//
+// The stripe is picked by the address of errno, of which each thread has its own. This is no thread_local of ours, and may go
+// stale in a register over a change of threads, as T3 allows. Not by the address of something on the stack: each fiber has a
+// stack of its own, so two workers that run many fibers would meet in the stripes all the time. Not by the worker's index: this
+// must work on threads that are no workers, and without a runtime.
+//
+// On a 32-bit machine N is 32: no 64-bit atomics are needed, and the count lies between -2^31 and 2^31 - 1.
+//
+// Progress: wait-free where fetch_add is (x86, ARMv8.1), else lock-free. No order: nothing is published by adding. Cost:
+// an add is one relaxed fetch_add of a line that mostly stays; sum reads 16 lines; 2 KiB of memory (1 KiB where a line counts
+// as 64 bytes).
+//
+// Source: D. Lea's LongAdder (java.util.concurrent.atomic, Java 8), without its growing; the hash is D. Knuth's
+// multiplicative one, The Art of Computer Programming 3, section 6.4.
+
+#include <cerrno>
 
 CONCUR_NAMESPACE_BEGIN
 namespace detail {
 
-// The steps were chosen so that a holder that runs is waited for without a system call (about 2 us of spinning), and
-// one that was pre-empted gets the core. The last step sleeps: with real-time priorities a yield alone can starve the
-// holder for ever.
-CONCUR_INLINE void spin_wait(unsigned& round) noexcept {
-  constexpr unsigned spinning_rounds = 8;
-  constexpr unsigned yielding_rounds = 64;
-  if (round < spinning_rounds) {
-    for (unsigned i = 0; i < (1u << round); ++i) cpu_relax();
-  } else if (round < yielding_rounds) {
-    sched_yield();
-  } else {
-    timespec pause{0, 50'000};
-    nanosleep(&pause, nullptr);
-  }
-  if (round < yielding_rounds) ++round;
-}
-
-CONCUR_INLINE void spin_lock::lock_slow() noexcept {
-  unsigned round = 0;
-  for (;;) {
-    // relaxed: only a look; the exchange in try_lock is what orders.
-    if (word_.load(std::memory_order_relaxed) == 0 && try_lock()) return;
-    spin_wait(round);
-  }
+// A number below 2^bits for this address; addresses at equal distances, as threads' are, spread evenly.
+constexpr std::uint32_t stripe_of(std::uint64_t address, unsigned bits) noexcept {
+  return static_cast<std::uint32_t>((address * 0x9E3779B97F4A7C15u) >> (64 - bits));
 }
 
 }  // namespace detail
-CONCUR_NAMESPACE_END
 
-#endif  // CONCUR_BODIES
+class striped_counter {
+ public:
+  striped_counter() noexcept = default;
+  striped_counter(const striped_counter&) = delete;
+  striped_counter& operator=(const striped_counter&) = delete;
+
+  void add(std::ptrdiff_t n = 1) noexcept { change(static_cast<std::size_t>(n)); }
+  void sub(std::ptrdiff_t n = 1) noexcept { change(std::size_t{0} - static_cast<std::size_t>(n)); }
+
+  std::ptrdiff_t sum() const noexcept {
+    std::size_t all = 0;
+    for (const stripe& one : stripes_) all += one->load(std::memory_order_relaxed);  // relaxed: T2
+    return static_cast<std::ptrdiff_t>(all);
+  }
+
+ private:
+  using stripe = cache_padded<detail::atomic<std::size_t>>;
+  static constexpr unsigned stripe_bits = 4;
+
+  void change(std::size_t n) noexcept {
+    stripe& mine = stripes_[detail::stripe_of(reinterpret_cast<std::uintptr_t>(&errno), stripe_bits)];
+    if (CONCUR_MUTANT_IS(365)) {
+      mine->store(mine->load(std::memory_order_relaxed) + n, std::memory_order_relaxed);  // relaxed: the planted bug
+      return;
+    }
+    mine->fetch_add(n, std::memory_order_relaxed);  // relaxed: a count guards no other memory
+  }
+
+  stripe stripes_[std::size_t{1} << stripe_bits];
+};
+
+CONCUR_NAMESPACE_END
 
 // atomic/moment.hpp - a moment that one thread writes and others read, on machines with and without 64-bit atomics.
 //
@@ -1057,6 +1701,9 @@ CONCUR_INLINE void register_asymmetric_fence() noexcept;
 CONCUR_INLINE void heavy_fence() noexcept;
 
 CONCUR_FORCE_INLINE void light_fence() noexcept {
+#if defined(CONCUR_EXPLORE)
+  if (driver_or_null() != nullptr) return;  // the asymmetric form is explored: nothing here, all of it in heavy_fence
+#endif
 #if CONCUR_TSAN || !defined(__linux__)
   thread_fence(std::memory_order_seq_cst);  // seq_cst: this side of A1, where the other is no membarrier
 #else
@@ -1089,6 +1736,9 @@ inline constexpr int membarrier_private_expedited = 1 << 3;
 inline constexpr int membarrier_register_private_expedited = 1 << 4;
 
 CONCUR_INLINE void register_asymmetric_fence() noexcept {
+#    if defined(CONCUR_EXPLORE)
+  if (driver_or_null() != nullptr) return;  // what is done once in a process is no part of a schedule
+#    endif
   // relaxed: the same answer for whoever asks; threads started later see it by their creation.
   if (process_fence_mode.load(std::memory_order_relaxed) != fence_mode::unknown) return;
   const bool registered = syscall(SYS_membarrier, membarrier_register_private_expedited, 0, 0) == 0 &&
@@ -1099,6 +1749,9 @@ CONCUR_INLINE void register_asymmetric_fence() noexcept {
 
 CONCUR_INLINE void heavy_fence() noexcept {
   if (CONCUR_MUTANT_IS(40)) return;
+#    if defined(CONCUR_EXPLORE)
+  if (driver* d = driver_or_null()) return d->fence_all();
+#    endif
   // relaxed: see register_asymmetric_fence.
   if (process_fence_mode.load(std::memory_order_relaxed) == fence_mode::asymmetric &&
       syscall(SYS_membarrier, membarrier_private_expedited, 0, 0) == 0)
@@ -1111,6 +1764,9 @@ CONCUR_INLINE void register_asymmetric_fence() noexcept {
   process_fence_mode.store(fence_mode::symmetric, std::memory_order_relaxed);
 }
 CONCUR_INLINE void heavy_fence() noexcept {
+#    if defined(CONCUR_EXPLORE)
+  if (driver* d = driver_or_null()) return d->fence_all();
+#    endif
   thread_fence(std::memory_order_seq_cst);  // seq_cst: the rare side of A1
 }
 #  endif
@@ -2888,8 +3544,6 @@ CONCUR_NAMESPACE_END
 
 #if CONCUR_BODIES
 
-#  include <new>
-
 CONCUR_NAMESPACE_BEGIN
 namespace detail {
 
@@ -3651,7 +4305,10 @@ CONCUR_NOINLINE CONCUR_INLINE bool futex_wait_until(atomic<std::uint32_t>& word,
 
 CONCUR_NOINLINE CONCUR_INLINE bool parker::wait_parked(std::int64_t steady_ns) noexcept {
   for (;;) {
-    const bool timed_out = futex_wait_until(state_, parked, steady_ns);
+    driver* const d = driver_or_null();
+    const bool timed_out = CONCUR_UNLIKELY(d != nullptr)
+                               ? d->block(&state_, parked, steady_ns, false) == block_end::timed_out
+                               : futex_wait_until(state_, parked, steady_ns);
     if (timed_out) {
 #if CONCUR_MUTANT_IS(21)
       const bool had_token = false;
@@ -3672,6 +4329,7 @@ CONCUR_NOINLINE CONCUR_INLINE bool parker::wait_parked(std::int64_t steady_ns) n
 CONCUR_NOINLINE CONCUR_INLINE void parker::unpark() noexcept {
   // release: publishes what came before to the park that takes the token
   if (state_.exchange(notified, std::memory_order_release) != parked) return;
+  if (driver* d = driver_or_null()) return d->wake(&state_);
   ::syscall(SYS_futex, &state_, FUTEX_WAKE | FUTEX_PRIVATE_FLAG, 1, nullptr, nullptr, 0);
 }
 
@@ -3735,6 +4393,14 @@ inline std::int64_t parker_clock_ns() noexcept {
 }
 
 CONCUR_NOINLINE CONCUR_INLINE bool parker::wait_parked(std::int64_t steady_ns) noexcept {
+  if (driver* d = driver_or_null()) {
+    while (d->block(&state_, parked, steady_ns, false) == block_end::woken) {
+      // acquire: pairs with the release in unpark
+      if (state_.load(std::memory_order_acquire) != parked) break;
+    }
+    // acquire: as below
+    return state_.exchange(empty, std::memory_order_acquire) == notified;
+  }
   pthread_mutex_t* const mutex = mutex_in(mutex_);
   pthread_mutex_lock(mutex);
   // acquire: pairs with the release in unpark; the mutex orders it too, except for a token left before we took it
@@ -3763,6 +4429,11 @@ CONCUR_NOINLINE CONCUR_INLINE void parker::unpark() noexcept {
     // release: publishes what came before to the park that takes the token; relaxed: a failure only reads the word
     // again
     if (state_.compare_exchange_weak(seen, notified, std::memory_order_release, std::memory_order_relaxed)) return;
+  }
+  if (driver* d = driver_or_null()) {
+    // release: as below
+    state_.exchange(notified, std::memory_order_release);
+    return d->wake(&state_);
   }
   pthread_mutex_lock(mutex_in(mutex_));
   // release: publishes what came before to the park that takes the token
@@ -3859,6 +4530,16 @@ class poller {
   // Ends the wait() in progress, or else the next one. What was written before is visible to whoever that wait()
   // returns to.
   void wake() noexcept;
+
+  // Under a driver (base/driver.hpp) nobody blocks in wait(); these two are wake() and the blocking half of wait() then.
+  void wake_driven(driver& d) noexcept {
+    if (must_wake()) d.wake(&wake_pending_);
+  }
+  block_end block_driven(driver& d, std::int64_t until_ns, bool has_outside) noexcept {
+    const block_end end = d.block(&wake_pending_, 0, until_ns, has_outside);
+    if (end == block_end::woken) wake_seen();
+    return end;
+  }
 
   // How many descriptors are its own: what a count of open descriptors should expect.
   int descriptor_count() const noexcept;
@@ -4297,7 +4978,6 @@ CONCUR_NAMESPACE_END
 #include <unistd.h>
 
 #include <cstdlib>
-#include <new>
 
 CONCUR_NAMESPACE_BEGIN
 namespace detail {
@@ -5170,8 +5850,8 @@ inline constexpr std::size_t fiber_name_bytes = 24;
 struct fiber : party {
   fiber() noexcept : party(party_kind::fiber) {}
 
-  atomic<fiber_state> state{fiber_state::idle};
-  atomic<wait_reason> reason{wait_reason::none};
+  std::atomic<fiber_state> state{fiber_state::idle};  // std::atomic, both: for dumps, and no protocol's
+  std::atomic<wait_reason> reason{wait_reason::none};
   // The present wait is not to be cancelled; written before the wait word, read behind it.
   atomic<bool> is_deaf{false};
   // The flag of its innermost scope. Here, so that who publishes a wait may look at it although the fiber may be elsewhere by
@@ -5202,7 +5882,28 @@ struct fiber : party {
 #endif
 
   // relaxed: the state is for dumps and checks; queues and the wait word order everything.
-  void set_state(fiber_state s) noexcept { state.store(s, std::memory_order_relaxed); }
+  void set_state(fiber_state s) noexcept {
+#if defined(CONCUR_EXPLORE)
+    if (driver* d = driver_or_null())
+      d->expect(may_follow(state.load(std::memory_order_relaxed), s), "a fiber was made ready, or run, twice");  // relaxed
+#endif
+    state.store(s, std::memory_order_relaxed);  // relaxed: as above
+  }
+#if defined(CONCUR_EXPLORE)
+  // The table at the top.
+  static bool may_follow(fiber_state before, fiber_state after) noexcept {
+    switch (after) {
+      case fiber_state::idle:
+        return before != fiber_state::parked;
+      case fiber_state::ready:
+        return before != fiber_state::ready && before != fiber_state::finished;
+      case fiber_state::running:
+        return before == fiber_state::ready;
+      default:
+        return before == fiber_state::running;
+    }
+  }
+#endif
   void set_reason(wait_reason r) noexcept { reason.store(r, std::memory_order_relaxed); }  // relaxed: as above
   // For the fiber itself, for who has claimed its wait, and under scope_lock.
   scope* innermost() const noexcept {
@@ -5281,6 +5982,8 @@ struct fiber_pool {
 
   // Calls look(f, argument) for each block, free ones included, while no chunk can come or go.
   void walk(void (*look)(fiber*, void*), void* argument) noexcept;
+  // The same without the lock, while nobody can run.
+  void walk_stopped(void (*look)(fiber*, void*), void* argument) const noexcept;
 
  private:
   ~fiber_pool();
@@ -5318,7 +6021,11 @@ class fiber_cache {
   void clear(fiber_pool& pool) noexcept;
 
  private:
+#if defined(CONCUR_EXPLORE)
+  static constexpr int batch_blocks = 4;
+#else
   static constexpr int batch_blocks = 64;
+#endif
   void shrink(fiber_pool& pool) noexcept;
 
   fiber* free_ = nullptr;
@@ -5335,7 +6042,11 @@ namespace detail {
 
 // The header takes the room of one block, so that all blocks lie on their own cache lines.
 struct fiber_chunk {
+#if defined(CONCUR_EXPLORE)
+  static constexpr std::size_t bytes = 4 * 1024;
+#else
   static constexpr std::size_t bytes = 64 * 1024;
+#endif
   static constexpr std::size_t blocks = bytes / fiber_block_bytes - 1;
 
   fiber_chunk* next;
@@ -5417,6 +6128,10 @@ CONCUR_INLINE void fiber_pool::close() noexcept {
 
 CONCUR_INLINE void fiber_pool::walk(void (*look)(fiber*, void*), void* argument) noexcept {
   lock_scope<spin_lock> held(lock_);
+  walk_stopped(look, argument);
+}
+
+CONCUR_INLINE void fiber_pool::walk_stopped(void (*look)(fiber*, void*), void* argument) const noexcept {
   for (fiber_chunk* chunk = chunks_; chunk != nullptr; chunk = chunk->next) {
     for (std::size_t i = 0; i < fiber_chunk::blocks; ++i) look(chunk->block(i), argument);
   }
@@ -5482,8 +6197,13 @@ class run_queue {
  public:
   // Fibers; the rest goes to the shared queue. A ring that is too small for a program's ready fibers moves them all
   // through that queue's lock, again and again; this one costs 8 KiB a worker.
+#if defined(CONCUR_EXPLORE)
+  static constexpr std::uint32_t capacity = 16;  // small, so that what happens to a full ring happens
+  static constexpr std::uint32_t batch = 4;
+#else
   static constexpr std::uint32_t capacity = sizeof(void*) == 8 ? 1024 : 256;
   static constexpr std::uint32_t batch = 128;  // how many move at once, to a thief or to the shared queue
+#endif
 
   // Tests begin near the wrap (Q3).
   explicit run_queue(std::uint32_t first_index = 0) noexcept : head_(first_index), tail_(first_index) {}
@@ -5523,6 +6243,9 @@ class run_queue {
     leave();
     return f;
   }
+
+  // The same, where a driver decides which one (driven.hpp).
+  fiber* pop_driven(driver& d) noexcept;
 
   // Takes the oldest out of a full ring, to be given to the shared queue in one go.
   std::uint32_t pop_batch(fiber** out) noexcept {
@@ -5652,7 +6375,7 @@ CONCUR_INLINE std::uint32_t run_queue::steal(fiber** out, bool take_recent) noex
   // seq_cst: the load of the pattern; also acquires what the owner published as it left.
   bool is_free = CONCUR_MUTANT_IS(12) || owner_inside_.load(std::memory_order_seq_cst) == 0;
   for (int i = 0; !is_free && i < patience; ++i) {
-    cpu_relax();
+    spin_briefly(1);
     is_free = owner_inside_.load(std::memory_order_seq_cst) == 0;  // seq_cst: as above
   }
   std::uint32_t n = 0;
@@ -6144,6 +6867,11 @@ struct alignas(cache_line_bytes) worker {
   bool is_searching = false;  // it holds one of the search tokens (idle.hpp)
   unsigned index = 0;
 
+#if defined(CONCUR_EXPLORE)
+  static constexpr unsigned driven_interval = 7;
+#else
+  static constexpr unsigned driven_interval = 1;  // while a driver decides (driven.hpp, V2)
+#endif
   static constexpr unsigned upkeep_interval = 61;        // prime, so that it falls in step with no program
   static constexpr unsigned operations_per_slice = 256;  // then a fiber that never has to wait yields all the same
 };
@@ -6371,6 +7099,7 @@ class scheduler {
 
   // --- what a worker runs next (loop.hpp) ---
 
+  fiber* pick_driven(driver& d, worker* w) noexcept;
   fiber* upkeep(worker* w) noexcept;  // every upkeep_interval picks: timers, poller, shared queue; may return a fiber
   fiber* find_work(worker* w) noexcept;              // blocks; null: the runtime stops
   void run_worker(worker* w) noexcept;               // the body of a worker's thread
@@ -6392,6 +7121,8 @@ class scheduler {
   std::size_t fire_timers() noexcept;            // of all workers
   static constexpr int events_at_once = 128;
   int wait_events(poll_event* events, nanoseconds_t timeout_ns) noexcept;
+  void wake_poller() noexcept;
+  int open_watcher() noexcept;  // before its first use; 0, or an errno
   void dispatch_events(const poll_event* events, int count) noexcept;
 
   options settings;
@@ -6416,10 +7147,17 @@ class scheduler {
   void send_home(fiber* f) noexcept;
   void empty_inbox(worker* w) noexcept;
   fiber* look_around(worker* w) noexcept;
+  int wait_events_driven(driver& d, poll_event* events, nanoseconds_t timeout_ns) noexcept;
+  static const char* look_idle(const void* raw) noexcept;
+  static void describe(const void* raw, void (*line)(void*, const char*), void* sink);
   bool rob(worker* w, worker& victim) noexcept;
   bool search(worker* w) noexcept;
   void free_memory() noexcept;
   void close_ledger() noexcept;
+  fiber* pop_own(worker* w) noexcept;  // and the following: driven.hpp
+  int give_out_driven(driver& d, poll_event* events, int count) noexcept;
+  void start_driven_threads(driver& d);
+  void join_driven_threads(driver& d) noexcept;
   void start_threads();
   void stop_threads() noexcept;
   std::uint64_t new_id(worker* w) noexcept;
@@ -6430,7 +7168,11 @@ class scheduler {
   std::uint64_t next_id_ = 1;  // under id_lock_
   spin_lock exception_lock_;
   std::exception_ptr exception_;  // under exception_lock_
-  void* threads_ = nullptr;       // pthread_t of each worker that was started
+  void* threads_ = nullptr;       // pthread_t of each thread that was started; under a driver, its handles
+  bool is_watcher_open_ = false;
+  static constexpr int held_events_max = 8;
+  int held_event_count_ = 0;
+  poll_event held_events_[held_events_max];
   unsigned started_count_ = 0;
 };
 
@@ -6679,8 +7421,6 @@ CONCUR_NAMESPACE_END
 // Rejected: dropping the lock first and letting wakers spin on a `switching` flag. Correct, but each remote wake then
 // waits for the slowest switch, and a pre-empted worker stalls its wakers.
 
-#include <new>
-
 CONCUR_NAMESPACE_BEGIN
 namespace detail {
 
@@ -6691,6 +7431,7 @@ CONCUR_INLINE void publish_finished(worker* w) noexcept;
 CONCUR_INLINE void publish_selected(worker* w) noexcept;
 CONCUR_INLINE void cancel_departed(fiber* f, std::uint32_t ticket) noexcept;
 CONCUR_INLINE void note_raised(scope& innermost) noexcept;  // cancel.hpp
+CONCUR_INLINE void tell_departure(const worker& w, const fiber& f) noexcept;  // driven.hpp
 
 CONCUR_FORCE_INLINE void publish_wait(worker* w, fiber* f) noexcept {
   w->how = departure::none;
@@ -6732,6 +7473,9 @@ CONCUR_FORCE_INLINE void publish_departed(worker* w) noexcept {
 CONCUR_FORCE_INLINE fiber* pick_next(worker* w) noexcept {
   w->budget = worker::operations_per_slice;
   w->switches.add();
+#if defined(CONCUR_EXPLORE)
+  if (driver* d = driver_or_null()) return w->sched->pick_driven(*d, w);
+#endif
   if (CONCUR_UNLIKELY(--w->picks_to_upkeep == 0)) return CONCUR_MUTANT_IS(52) ? w->sched->upkeep(w) : nullptr;
   return w->queue.pop();
 }
@@ -6954,6 +7698,7 @@ CONCUR_INLINE void bind_stack([[maybe_unused]] worker* w, fiber* f, stack* s) no
 CONCUR_NOINLINE CONCUR_INLINE worker* leave_for_new(worker* w, fiber* self, fiber* next) noexcept {
   if (next != nullptr && !next->is_started && !w->sched->give_stack_to(w, next))
     w->stackless = std::exchange(next, nullptr);
+  tell_departure(*w, *self);
   void* back = nullptr;
   if (next != nullptr) {
     next->exceptions.load_into(w->exceptions);
@@ -6976,6 +7721,7 @@ CONCUR_INLINE void enter_fiber(worker* w, fiber* f) noexcept {
   f->exceptions.load_into(w->exceptions);
   f->set_state(fiber_state::running);
   w->current = f;
+  if (driver_or_null() != nullptr) w->budget = 1;  // every parking operation may be interrupted
   switch_fiber_context(w->loop, f->ctx, w, w->loop_notice, notice_of(f));
   publish_departed(w);
 }
@@ -6999,6 +7745,10 @@ CONCUR_NOINLINE CONCUR_INLINE worker* checkpoint_slow_quietly(worker* w) noexcep
 #  endif
     note_raised(*w->current->innermost());
     return CONCUR_MUTANT_IS(190) ? w : nullptr;
+  }
+  if (driver* d = driver_or_null()) {
+    w->budget = 1;
+    if (!d->interrupts_fiber()) return w;
   }
   w->picks_to_upkeep = 1;  // a whole slice without a wait is long enough to have missed timers and events
   return yield_fiber(w);
@@ -7169,14 +7919,14 @@ CONCUR_NAMESPACE_END
 //   Q2  wait() returns with the caller off the queue and the lock free, whatever ended the wait.
 //   Q3  Whoever lets parties pass claims them under the lock (pop_claimed, ended_waits::take_all) and resumes them after
 //       it has dropped the lock.
-//   Q4  Who retires the lock (spin_lock.hpp, K3) has taken everybody off the queue before, and nobody gets onto it while
+//   Q4  Who retires the lock (retirable_lock.hpp, K3) has taken everybody off the queue before, and nobody gets onto it while
 //       the lock is retired. A waiter that finds it so has nothing to take off.
 
 CONCUR_NAMESPACE_BEGIN
 namespace detail {
 
 struct wait_queue {
-  spin_lock lock;
+  retirable_lock lock;
   intrusive_list<waiter> parties;
 
   // Under the lock, which it drops (Q2). A deadline that has passed ends the wait before it began. `value` is for who
@@ -7696,7 +8446,7 @@ CONCUR_INLINE bool idle_set::unlink(worker* w) noexcept {
 // wake-up that is then not needed ends some later sleep early. Outside the lock, since it may cost a system call.
 inline void wake_unlinked(scheduler& s, worker* w, bool is_polling) noexcept {
   if (is_polling)
-    s.watcher.wake();
+    s.wake_poller();
   else
     w->idle_parker.unpark();
 }
@@ -7794,7 +8544,7 @@ CONCUR_INLINE int idle_set::sleep_in_poller(scheduler& s, poll_event* events) no
 
 CONCUR_INLINE void idle_set::hear_timer(scheduler& s, const timer_wheel& wheel) noexcept {
   thread_fence(std::memory_order_seq_cst);  // seq_cst: I5, the other side
-  if (wheel.next_ns() < poll_until_ns_.read()) s.watcher.wake();
+  if (wheel.next_ns() < poll_until_ns_.read()) s.wake_poller();
 }
 
 CONCUR_INLINE void idle_set::sleep(scheduler& s, worker* w, bool has_searched) noexcept {
@@ -7819,7 +8569,7 @@ CONCUR_INLINE void idle_set::sleep(scheduler& s, worker* w, bool has_searched) n
     if (polls) {
       event_count = sleep_in_poller(s, events);
     } else {
-      if (w->timers.next_ns() < poll_until_ns_.read()) s.watcher.wake();  // I5
+      if (w->timers.next_ns() < poll_until_ns_.read()) s.wake_poller();  // I5
       w->idle_parker.park();
     }
   }
@@ -7969,6 +8719,224 @@ CONCUR_INLINE bool describe_overflow(const void* address, char* text, std::size_
 CONCUR_NAMESPACE_END
 #endif  // CONCUR_BODIES
 
+// runtime/driven.hpp - what a runtime does otherwise while a driver decides (base/driver.hpp).
+//
+// Its workers are then threads of the driver's, which sleep and wake through it, and time is the driver's. All protocols
+// stay what they are; only what they end in, a system call, is another. Two things are added, both to leave less to
+// chance: which of the ready fibers a worker takes is asked, and every parking operation is a place where the fiber may be
+// interrupted, as if its slice were over.
+//
+//   V1  Without a driver nothing of this file runs; each way into it is a branch beside something slow.
+//   V2  In an ordinary build every fiber that stops goes through its worker's loop, where the driver is asked. With
+//       CONCUR_EXPLORE it may also switch straight to the next one, as it would in production.
+//   V3  A runtime's poller is opened when the first descriptor comes: most schedules have none, and a schedule takes less
+//       time than opening it.
+
+#if CONCUR_BODIES
+
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+// --- telling ---
+
+inline void tell_fiber(driver& d, const worker& w, const fiber& f, const char* what, const char* more) noexcept {
+  char text[160];
+  std::snprintf(text, sizeof text, "worker %u: fiber %llu%s%s%s %s%s", w.index, static_cast<unsigned long long>(f.id),
+                f.name != nullptr ? " \"" : "", f.name != nullptr ? f.name : "", f.name != nullptr ? "\"" : "", what,
+                more);
+  d.tell(text);
+}
+
+// The fiber is about to leave its worker.
+CONCUR_INLINE void tell_departure(const worker& w, const fiber& f) noexcept {
+  driver* const d = driver_or_null();
+  if (d == nullptr || !d->is_telling()) return;
+  if (w.how == departure::yielded)
+    tell_fiber(*d, w, f, "lets others run", "");
+  else
+    tell_fiber(*d, w, f, "waits: ", to_string(f.reason.load(std::memory_order_relaxed)));  // relaxed: its own
+}
+
+// --- which fiber is next ---
+
+// Any of the first few; 0 is the one that pop() would give.
+CONCUR_INLINE fiber* run_queue::pop_driven(driver& d) noexcept {
+  constexpr std::uint32_t most = 8;
+  std::uint64_t ids[most + 1];
+  enter();
+  const std::uint32_t head = head_.load(std::memory_order_relaxed);              // relaxed: inside (Q1)
+  std::uint32_t count = tail_.load(std::memory_order_relaxed) - head;            // relaxed: inside
+  fiber* const newest = recent_.load(std::memory_order_relaxed);                 // relaxed: inside
+  const bool is_plain = !pinned_.is_empty() || count + (newest != nullptr ? 1 : 0) < 2;
+  if (count > most) count = most;
+  fiber* f = nullptr;
+  if (is_plain) {
+    f = pop_inside();
+    if (f != nullptr) d.choose_fiber(&f->id, 1);
+  } else {
+    const bool is_newest_first = newest != nullptr && recent_in_a_row_ < recent_in_a_row_limit;
+    std::uint32_t n = 0;
+    if (is_newest_first) ids[n++] = newest->id;
+    for (std::uint32_t i = 0; i < count; ++i) ids[n++] = ring_[(head + i) % capacity]->id;
+    if (newest != nullptr && !is_newest_first) ids[n++] = newest->id;
+    std::uint32_t chosen = d.choose_fiber(ids, n);
+    if (newest != nullptr && ids[chosen] == newest->id) {
+      recent_in_a_row_ = is_newest_first ? recent_in_a_row_ + 1 : 0;
+      recent_.store(nullptr, std::memory_order_relaxed);  // relaxed: inside
+      f = newest;
+    } else {
+      if (is_newest_first) --chosen;
+      recent_in_a_row_ = 0;
+      f = ring_[(head + chosen) % capacity];
+      for (std::uint32_t i = chosen; i > 0; --i) ring_[(head + i) % capacity] = ring_[(head + i - 1) % capacity];
+      head_.store(head + 1, std::memory_order_relaxed);  // relaxed: inside
+    }
+  }
+  leave();
+  return f;
+}
+
+CONCUR_INLINE fiber* scheduler::pop_own(worker* w) noexcept {
+  driver* const d = driver_or_null();
+  if (CONCUR_LIKELY(d == nullptr)) return w->queue.pop();
+  fiber* const f = w->queue.pop_driven(*d);
+  if (f != nullptr && d->is_telling()) tell_fiber(*d, *w, *f, "runs", "");
+  return f;
+}
+
+// pick_next with a driver: null sends the worker to its loop.
+CONCUR_NOINLINE CONCUR_INLINE fiber* scheduler::pick_driven(driver& d, worker* w) noexcept {
+  w->budget = 1;
+  if (w->picks_to_upkeep > 1) --w->picks_to_upkeep;
+  if (w->picks_to_upkeep <= 1 || d.choose(choice::slice_end, 2) != 0) {
+    w->picks_to_upkeep = 0;
+    return nullptr;
+  }
+  return pop_own(w);
+}
+
+// --- the poller ---
+
+CONCUR_INLINE int scheduler::open_watcher() noexcept {
+  if (is_watcher_open_) return 0;
+  const int error = watcher.open();
+  is_watcher_open_ = error == 0;
+  return error;
+}
+
+CONCUR_INLINE void scheduler::wake_poller() noexcept {
+  if (driver* d = driver_or_null())
+    watcher.wake_driven(*d);
+  else
+    watcher.wake();
+}
+
+// In any order, and perhaps not all at once: what is held back comes with the next look.
+CONCUR_INLINE int scheduler::give_out_driven(driver& d, poll_event* events, int count) noexcept {
+  for (int i = 0; i + 1 < count; ++i) {
+    const int other = i + static_cast<int>(d.choose(choice::readiness, static_cast<std::uint32_t>(count - i)));
+    const poll_event one = events[i];
+    events[i] = events[other];
+    events[other] = one;
+  }
+  const int held = static_cast<int>(d.choose(choice::readiness, static_cast<std::uint32_t>(count)));
+  while (held_event_count_ < held && held_event_count_ < held_events_max) held_events_[held_event_count_++] = events[--count];
+  return count;
+}
+
+CONCUR_INLINE int scheduler::wait_events_driven(driver& d, poll_event* events, nanoseconds_t timeout_ns) noexcept {
+  constexpr nanoseconds_t long_look_ns = 20'000'000;
+  const nanoseconds_t until = timeout_ns < 0 ? never : saturating_add(d.now(), timeout_ns);
+  if (held_event_count_ != 0) {
+    int count = 0;
+    while (held_event_count_ != 0) events[count++] = held_events_[--held_event_count_];
+    return give_out_driven(d, events, count);
+  }
+  for (nanoseconds_t look_ns = 0;;) {
+    const int count = is_watcher_open_ ? watcher.wait(events, events_at_once, look_ns) : 0;
+    if (count > 0) return give_out_driven(d, events, count);
+    if (timeout_ns == 0) return 0;
+    const bool has_descriptors = watched_count.load(std::memory_order_relaxed) != 0;  // relaxed: a figure
+    const block_end end = watcher.block_driven(d, until, has_descriptors);
+    if (end == block_end::woken || end == block_end::timed_out) return 0;
+    look_ns = end == block_end::look_long ? long_look_ns : 0;
+  }
+}
+
+// --- threads ---
+
+CONCUR_INLINE void scheduler::start_driven_threads(driver& d) {
+  const unsigned count = worker_count > 1 ? worker_count + 1 : 1;  // the last one is the monitor
+  void** handles = new (std::nothrow) void*[count];
+  if (handles == nullptr) fail_system(ENOMEM, "concur::runtime: no memory for its threads");
+  threads_ = handles;
+  for (unsigned i = 0; i < count; ++i) {
+    const auto of_worker = [](void* raw) {
+      worker* w = static_cast<worker*>(raw);
+      w->sched->run_worker(w);
+    };
+    const auto of_monitor = [](void* raw) {
+      scheduler* s = static_cast<scheduler*>(raw);
+      s->watch.run(*s);
+    };
+    handles[i] = i < worker_count ? d.start_thread(of_worker, &workers[i], "worker")
+                                  : d.start_thread(of_monitor, this, "monitor");
+    if (handles[i] == nullptr) {
+      stop_threads();
+      fail_system(EAGAIN, "concur::runtime: an exploration has no room for so many workers");
+    }
+    ++started_count_;
+  }
+  d.watch({this, &look_idle, &describe});
+}
+
+CONCUR_INLINE void scheduler::join_driven_threads(driver& d) noexcept {
+  void** handles = static_cast<void**>(threads_);
+  for (unsigned i = 0; i < started_count_; ++i) d.join_thread(handles[i]);
+  delete[] handles;
+  threads_ = nullptr;
+  d.unwatch(this);
+}
+
+// --- what must hold when no thread can run ---
+
+CONCUR_INLINE const char* scheduler::look_idle(const void* raw) noexcept {
+  const scheduler& s = *static_cast<const scheduler*>(raw);
+  if (s.idle.count() != s.worker_count) return nullptr;
+  if (s.shared_.count() != 0) return "every worker sleeps, and a fiber lies in the shared queue";
+  for (unsigned i = 0; i < s.worker_count; ++i) {
+    // relaxed: nobody else runs.
+    if (s.workers[i].queue.has_any() || s.workers[i].inbox.load(std::memory_order_relaxed) != nullptr)
+      return "every worker sleeps, and a fiber lies in a worker's queue";
+  }
+  return nullptr;
+}
+
+CONCUR_INLINE void scheduler::describe(const void* raw, void (*line)(void*, const char*), void* sink) {
+  struct listener {
+    void (*line)(void*, const char*);
+    void* sink;
+  } to{line, sink};
+  static_cast<const scheduler*>(raw)->blocks->walk_stopped(
+      [](fiber* f, void* argument) {
+        const fiber_state state = f->state.load(std::memory_order_relaxed);    // relaxed: nobody else runs
+        const wait_reason reason = f->reason.load(std::memory_order_relaxed);  // relaxed: as above
+        if (state == fiber_state::idle || state == fiber_state::finished) return;
+        char text[120];
+        std::snprintf(text, sizeof text, "fiber %llu%s%s%s %s%s", static_cast<unsigned long long>(f->id),
+                      f->name != nullptr ? " \"" : "", f->name != nullptr ? f->name : "", f->name != nullptr ? "\"" : "",
+                      state == fiber_state::parked ? "waits: " : (state == fiber_state::ready ? "is ready" : "runs"),
+                      state == fiber_state::parked ? to_string(reason) : "");
+        const listener* const there = static_cast<const listener*>(argument);
+        there->line(there->sink, text);
+      },
+      &to);
+}
+
+}  // namespace detail
+CONCUR_NAMESPACE_END
+#endif  // CONCUR_BODIES
+
 // runtime/loop.hpp - how a worker finds the next fiber, and what its thread does when there is none.
 //
 // A worker that switches from fiber to fiber seldom comes here: the fiber that leaves picks the next one itself
@@ -7988,7 +8956,6 @@ CONCUR_NAMESPACE_END
 
 #if CONCUR_BODIES
 
-#  include <cerrno>
 #  include <csignal>
 #  include <pthread.h>
 
@@ -8018,6 +8985,7 @@ CONCUR_INLINE std::size_t scheduler::fire_timers() noexcept {
 }
 
 CONCUR_INLINE int scheduler::wait_events(poll_event* events, nanoseconds_t timeout_ns) noexcept {
+  if (driver* d = driver_or_null()) return wait_events_driven(*d, events, timeout_ns);
   const int count = watcher.wait(events, events_at_once, timeout_ns);
   return count > 0 ? count : 0;
 }
@@ -8059,8 +9027,9 @@ CONCUR_INLINE bool scheduler::rob(worker* w, worker& victim) noexcept {
 // than it gains. It is taken only if it is still the same one, `patience` rounds of looking later. One is watched at a time,
 // and until it moves: two that take turns in being watched would both wait for ever.
 CONCUR_INLINE bool scheduler::search(worker* w) noexcept {
-  constexpr int rounds = 24;
-  constexpr int patience = 12;
+  const bool is_driven = driver_or_null() != nullptr;  // then there is nothing to spin for
+  const int rounds = is_driven ? 3 : 24;
+  const int patience = is_driven ? 1 : 12;
   constexpr int pauses = 16;
   worker* lone = nullptr;  // whose single fiber is being watched, since when, and at which mark
   std::uint32_t lone_mark = 0;
@@ -8086,22 +9055,23 @@ CONCUR_INLINE bool scheduler::search(worker* w) noexcept {
       }
     }
     if (has_work_for(w, false)) return true;
-    for (int i = 0; i < pauses; ++i) cpu_relax();
+    spin_briefly(pauses);
   }
   return false;
 }
 
 CONCUR_INLINE fiber* scheduler::look_around(worker* w) noexcept {
   empty_inbox(w);
-  if (fiber* f = w->queue.pop()) return f;
+  if (fiber* f = pop_own(w)) return f;
   if (fire_timers() != 0) {
-    if (fiber* f = w->queue.pop()) return f;
+    if (fiber* f = pop_own(w)) return f;
   }
   return pop_shared(w, shared_queue::look::idle);
 }
 
 CONCUR_INLINE fiber* scheduler::find_work(worker* w) noexcept {
   for (;;) {
+    if (driver* d = driver_or_null()) d->step();
     fiber* f = std::exchange(w->stackless, nullptr);
     if (f == nullptr && w->picks_to_upkeep == 0) f = upkeep(w);
     if (f == nullptr) f = look_around(w);
@@ -8119,7 +9089,7 @@ CONCUR_INLINE fiber* scheduler::find_work(worker* w) noexcept {
 
 CONCUR_INLINE fiber* scheduler::upkeep(worker* w) noexcept {
   constexpr nanoseconds_t interval_ns = 50'000;
-  w->picks_to_upkeep = worker::upkeep_interval;
+  w->picks_to_upkeep = driver_or_null() != nullptr ? worker::driven_interval : worker::upkeep_interval;
   empty_inbox(w);
   const nanoseconds_t now = now_ns();
   if (now - w->last_upkeep_ns >= interval_ns) {
@@ -8187,6 +9157,7 @@ CONCUR_INLINE void scheduler::recycle_stack(worker* w, stack* s) noexcept {
 
 CONCUR_INLINE void scheduler::run_worker(worker* w) noexcept {
   const thread_signal_stack for_overflows;
+  if (driver_or_null() != nullptr) w->picks_to_upkeep = worker::driven_interval;
   *this_worker_cell() = w;
   w->exceptions = exception_globals::of_this_thread();
   w->loop_notice.bind_thread();
@@ -8205,6 +9176,7 @@ inline void block_signals(sigset_t* before) noexcept {
 }
 
 CONCUR_INLINE void scheduler::start_threads() {
+  if (driver* d = driver_or_null()) return start_driven_threads(*d);
   const unsigned count = worker_count > 1 ? worker_count + 1 : 1;  // the last one is the monitor
   pthread_t* handles = new (std::nothrow) pthread_t[count];
   if (handles == nullptr) fail_system(ENOMEM, "concur::runtime: no memory for its threads");
@@ -8242,6 +9214,7 @@ CONCUR_INLINE void scheduler::stop_threads() noexcept {
   pthread_t* handles = static_cast<pthread_t*>(threads_);
   // A worker that was about to sleep may miss one waking, and then sees is_stopping in its last look.
   idle.wake_all(*this);
+  if (driver* d = driver_or_null()) return join_driven_threads(*d);
   for (unsigned i = 0; i < started_count_; ++i) pthread_join(handles[i], nullptr);
   delete[] handles;
   threads_ = nullptr;
@@ -8255,8 +9228,10 @@ CONCUR_INLINE scheduler::scheduler(const options& wanted)
         "GLIBC_TUNABLES=glibc.cpu.x86_shstk=off or link with -z noshstk");
   register_asymmetric_fence();
   set_fault_lookup(&describe_overflow);
-  if (const int error = watcher.open())
-    fail_system(error, "concur::runtime: could not open the poller; are there descriptors left?");
+  if (driver_or_null() == nullptr) {  // else when it is first needed: explorations begin and end thousands a second
+    if (const int error = open_watcher())
+      fail_system(error, "concur::runtime: could not open the poller; are there descriptors left?");
+  }
   worker_count = settings.workers;
   void* memory = ::operator new(sizeof(worker) * worker_count, std::align_val_t(alignof(worker)), std::nothrow);
   blocks = new (std::nothrow) fiber_pool(this);
@@ -8394,7 +9369,7 @@ struct side_use {
 };
 
 struct descriptor_slot {
-  spin_lock lock;
+  retirable_lock lock;  // never retired: a select asks all its sites alike
   // G2. Even while the kernel closes the number. Written under the lock.
   atomic<std::uint32_t> generation{1};
   scheduler* watched_by = nullptr;  // whose poller it is registered with
@@ -8525,6 +9500,7 @@ CONCUR_INLINE void dispatch_event(const poll_event& event) noexcept {
 // Under the slot's lock. 0, or errno.
 inline int watch_descriptor(descriptor_slot& slot, int fd, scheduler& s) noexcept {
   if (slot.watched_by != nullptr) return 0;
+  if (const int error = s.open_watcher()) return error;
   const int error = s.watcher.add(fd, static_cast<std::uint32_t>(fd), slot.present_generation());
   if (error != 0) return error;
   slot.watched_by = &s;
@@ -9333,7 +10309,7 @@ class shared_mutex {
   static void refuse_relock(bool is_holder);
 
   detail::atomic<std::uint32_t> word_{0};
-  detail::spin_lock queue_lock_;
+  spin_lock queue_lock_;
   detail::atomic<const void*> owner_{nullptr};
   detail::intrusive_list<detail::waiter> writers_;
   detail::intrusive_list<detail::waiter> readers_;
@@ -9412,7 +10388,7 @@ CONCUR_INLINE detail::outcome shared_mutex::wait(detail::caller& me, detail::int
   if (result == detail::outcome::granted) return result;
   detail::ended_waits woken;
   {
-    detail::lock_scope<detail::spin_lock> held(queue_lock_);
+    detail::lock_scope<spin_lock> held(queue_lock_);
     if (detail::intrusive_list<detail::waiter>::is_linked(&note)) queue.erase(&note);
     if (!CONCUR_MUTANT_IS(110)) serve(false, woken);  // R4
   }
@@ -9478,7 +10454,7 @@ CONCUR_INLINE void shared_mutex::unlock_shared() {
 CONCUR_INLINE void shared_mutex::unlock_slow(std::uint32_t share) noexcept {
   detail::ended_waits woken;
   {
-    detail::lock_scope<detail::spin_lock> held(queue_lock_);
+    detail::lock_scope<spin_lock> held(queue_lock_);
     // acq_rel: publishes what the holder did, and sees what the readers did that left before, for who is let in.
     const std::uint32_t rest = word_.fetch_sub(share, std::memory_order_acq_rel) - share;
     if (rest < reader && (rest & waiting) != 0) serve(share == writer, woken);
@@ -9656,7 +10632,7 @@ class condition_variable {
   }
   bool notify_next(detail::ended_waits& woken) noexcept;
 
-  detail::spin_lock lock_;
+  spin_lock lock_;
   detail::intrusive_list<detail::waiter> waiting_;
 };
 
@@ -9677,7 +10653,7 @@ CONCUR_INLINE condition_variable::shielded::~shielded() {
 
 CONCUR_INLINE condition_variable::entry::entry(condition_variable& in) noexcept : site(in) {
   note.value = this;
-  detail::lock_scope<detail::spin_lock> held(site.lock_);
+  detail::lock_scope<spin_lock> held(site.lock_);
   site.waiting_.push_back(&note);
 }
 
@@ -9707,7 +10683,7 @@ CONCUR_INLINE detail::outcome condition_variable::entry::park(detail::nanosecond
   note.begin(me.who());
   const detail::outcome result = me.park(&site.lock_, deadline_ns, detail::wait_reason::condition_wait);
   if (result != detail::outcome::granted) {
-    detail::lock_scope<detail::spin_lock> held(site.lock_);
+    detail::lock_scope<spin_lock> held(site.lock_);
     if (detail::intrusive_list<detail::waiter>::is_linked(&note)) site.waiting_.erase(&note);
   }
   return result;
@@ -9735,7 +10711,7 @@ CONCUR_INLINE bool condition_variable::notify_next(detail::ended_waits& woken) n
 CONCUR_INLINE void condition_variable::notify_one() noexcept {
   detail::ended_waits woken;
   {
-    detail::lock_scope<detail::spin_lock> held(lock_);
+    detail::lock_scope<spin_lock> held(lock_);
     notify_next(woken);
   }
   woken.resume_all();
@@ -9744,7 +10720,7 @@ CONCUR_INLINE void condition_variable::notify_one() noexcept {
 CONCUR_INLINE void condition_variable::notify_all() noexcept {
   detail::ended_waits woken;
   {
-    detail::lock_scope<detail::spin_lock> held(lock_);
+    detail::lock_scope<spin_lock> held(lock_);
     while (notify_next(woken)) {
     }
   }
@@ -10049,7 +11025,7 @@ CONCUR_INLINE void wait_group::add(std::ptrdiff_t n) {
   detail::ended_waits woken;
   const char* misuse = nullptr;
   {
-    detail::lock_scope<detail::spin_lock> held(waiting_.lock);
+    detail::lock_scope<spin_lock> held(waiting_.lock);
     std::ptrdiff_t sum = 0;
     if (__builtin_add_overflow(count_, n, &sum))
       misuse = "concur::wait_group::add: the count would overflow";
@@ -10067,7 +11043,7 @@ CONCUR_INLINE void wait_group::add(std::ptrdiff_t n) {
 }
 
 CONCUR_INLINE bool wait_group::try_wait() noexcept {
-  detail::lock_scope<detail::spin_lock> held(waiting_.lock);
+  detail::lock_scope<spin_lock> held(waiting_.lock);
   return count_ == 0;
 }
 
@@ -10080,7 +11056,7 @@ CONCUR_INLINE detail::outcome wait_group::wait_from(detail::worker* w, detail::n
   }
   const detail::outcome result = waiting_.wait(me, nullptr, deadline_ns, detail::wait_reason::wait_group_wait);
   if (result == detail::outcome::granted) {
-    detail::lock_scope<detail::spin_lock> held(waiting_.lock);
+    detail::lock_scope<spin_lock> held(waiting_.lock);
     --leaving_;
   }
   return result;
@@ -10114,7 +11090,7 @@ class latch {
 
   // Opens after `expected` arrivals; zero: it is open. Throws std::invalid_argument if that is negative.
   explicit constexpr latch(std::ptrdiff_t expected)
-      : count_(expected), waiting_{detail::spin_lock(expected == 0 ? open : 0), {}} {
+      : count_(expected), waiting_{detail::retirable_lock(expected == 0 ? open : 0), {}} {
     if (expected < 0) fail_negative("concur::latch", "expected", expected);
   }
   latch(const latch&) = delete;
@@ -10431,7 +11407,7 @@ CONCUR_NAMESPACE_END
 //
 // "The cache is warm", "shutdown has begun", "there is work": a state that one side sets and resets, and the other waits
 // for. Setting it lets everybody go that waits, also when it is reset in the same moment; a wait that finds it set costs a
-// load. The state is the queue's lock itself (spin_lock.hpp, K3 and K4):
+// load. The state is the queue's lock itself (retirable_lock.hpp, K3 and K4):
 //
 //     lock          meaning              next            by
 //     0             not set              1               set, or a waiter that queues
@@ -10451,7 +11427,8 @@ CONCUR_NAMESPACE_BEGIN
 class event {
  public:
   constexpr event() noexcept = default;
-  explicit constexpr event(bool begins_set) noexcept : waiting_{detail::spin_lock(begins_set ? is_set_now : 0), {}} {}
+  explicit constexpr event(bool begins_set) noexcept
+      : waiting_{detail::retirable_lock(begins_set ? is_set_now : 0), {}} {}
   event(const event&) = delete;
   event& operator=(const event&) = delete;
 
@@ -10536,7 +11513,7 @@ CONCUR_NAMESPACE_END
 //
 // The first caller runs its function, the others wait for it; afterwards a call is one load. If the function throws, or
 // the fiber that runs it is cancelled, nothing has been done: the next in line runs its own. The state is the queue's lock
-// and who runs (spin_lock.hpp, K3):
+// and who runs (retirable_lock.hpp, K3):
 //
 //     lock       runner    meaning                             next
 //     0, 1       null      nothing done, nobody runs           runs, by the first call
@@ -10654,7 +11631,7 @@ CONCUR_INLINE void once_flag::finish() noexcept {
 CONCUR_INLINE void once_flag::pass_on() noexcept {
   detail::party* heir = nullptr;
   {
-    detail::lock_scope<detail::spin_lock> held(waiting_.lock);
+    detail::lock_scope<spin_lock> held(waiting_.lock);
     runner_ = nullptr;
     detail::waiter* note = CONCUR_MUTANT_IS(127) ? nullptr : detail::pop_claimed(waiting_.parties);
     if (note != nullptr) {
@@ -11101,8 +12078,6 @@ CONCUR_NAMESPACE_END
 //
 // The shape (direct hand-off, one lock, two queues) is that of Go's chan.go, and goes back to Hoare's rendezvous.
 
-#include <optional>
-
 CONCUR_NAMESPACE_BEGIN
 namespace detail {
 
@@ -11195,7 +12170,7 @@ class channel_core {
 
   // --- the same step by step, for who holds the locks of several channels ---
 
-  spin_lock& lock() noexcept { return lock_; }
+  retirable_lock& lock() noexcept { return lock_; }
   intrusive_list<waiter>& receivers() noexcept { return receivers_; }
   intrusive_list<waiter>& senders() noexcept { return senders_; }
   nanoseconds_t next_tick_ns() const noexcept { return ticks_.next_ns(); }
@@ -11405,7 +12380,7 @@ class channel_core {
 #endif
   }
 
-  spin_lock lock_;
+  retirable_lock lock_;  // never retired: a select asks all its sites alike
   bool is_closed_ = false;
   atomic<std::uint32_t> handles_{1};
   T* ring_;
@@ -11880,7 +12855,11 @@ class select_case {
   // When it may become ready by itself.
   virtual nanoseconds_t deadline_ns() const noexcept { return never; }
 
-  lock_chain site;          // its lock; null for a case that waits at no site, or is never ready
+  // The lock of its site; null for a case that waits at no site, or is never ready.
+  void set_site_lock(retirable_lock* lock) noexcept { site.lock = lock; }
+  retirable_lock& site_lock() const noexcept { return static_cast<retirable_lock&>(*site.lock); }
+
+  lock_chain site;          // which holds what set_site_lock says
   waiter note;              // while the select waits
   bool is_retired = false;  // the lock can no longer be had: what it guarded has happened
   bool is_candidate = false;
@@ -12129,6 +13108,9 @@ CONCUR_NAMESPACE_BEGIN
 namespace detail {
 
 inline bool is_below(const select_case* a, const select_case* b) noexcept {
+#if defined(CONCUR_EXPLORE)
+  if (driver* d = driver_or_null()) return d->rank(a->site.lock) < d->rank(b->site.lock);
+#endif
   return reinterpret_cast<std::uintptr_t>(a->site.lock) < reinterpret_cast<std::uintptr_t>(b->site.lock);
 }
 
@@ -12169,7 +13151,7 @@ inline unsigned sort_sites(const select_list& list) noexcept {
 class held_sites {
  public:
   held_sites(worker* w, select_case** by_address, unsigned count) noexcept : worker_(w) {
-    spin_lock* before = nullptr;
+    const spin_lock* before = nullptr;
     for (unsigned i = 0; i < count; ++i) {
       select_case& c = *by_address[i];
       if (c.site.lock == before) {
@@ -12177,7 +13159,7 @@ class held_sites {
         continue;
       }
       before = c.site.lock;
-      c.is_retired = before->lock_unless_retired() != 0;
+      c.is_retired = c.site_lock().lock_unless_retired() != 0;
       if (c.is_retired) continue;
       c.site.next = chain_;
       chain_ = &c.site;
@@ -12270,7 +13252,7 @@ inline select_case* chosen_of(select_case* const* sites, unsigned count) noexcep
 inline void leave_sites(select_case* const* sites, unsigned count, const select_case* chosen) noexcept {
   unsigned end = 0;
   for (unsigned begin = 0; begin < count; begin = end) {
-    spin_lock& lock = *sites[begin]->site.lock;
+    retirable_lock& lock = sites[begin]->site_lock();
     for (end = begin + 1; end < count && sites[end]->site.lock == &lock;) ++end;
     if (end == begin + 1 && sites[begin] == chosen) continue;
     if (CONCUR_MUTANT_IS(163) || lock.lock_unless_retired() != 0) continue;
@@ -12378,7 +13360,7 @@ class channel_case : public select_case {
  protected:
   explicit channel_case(channel_core<Item>* core) noexcept
       : select_case(case_traits{false, false, tick_source<Item>::is_possible}), core_(core) {
-    if (core_ != nullptr) site.lock = &core_->lock();
+    if (core_ != nullptr) set_site_lock(&core_->lock());
   }
   channel_case(channel_case&& other) noexcept : select_case(other), core_(other.core_) {
     is_owner_ = std::exchange(other.is_owner_, false);
@@ -12735,7 +13717,7 @@ CONCUR_NAMESPACE_END
 // structure/future_state.hpp - where one result is kept between the two that share it, and who hears of it.
 //
 // A result is made in one place and wanted in another, and either may come first or never. The state both share is in
-// one of three stages, which are the ends of its lock (spin_lock.hpp, K3):
+// one of three stages, which are the ends of its lock (retirable_lock.hpp, K3):
 //
 //     stage       meaning                        next
 //     pending     no result yet                  ready (complete) · dropped (the future went first)
@@ -12809,7 +13791,7 @@ class future_state {
   bool detach(continuation* unwanted) noexcept;
 
   // For a select, which keeps its own note (future_case.hpp).
-  spin_lock& lock_of_waiting() noexcept { return lock_; }
+  retirable_lock& lock_of_waiting() noexcept { return lock_; }
   intrusive_list<waiter>& waiting() noexcept { return waiting_; }
 
   // There will be no value.
@@ -12831,7 +13813,7 @@ class future_state {
 
   intrusive_list<waiter> waiting_;
   continuation* newest_ = nullptr;  // under lock_, as waiting_
-  spin_lock lock_;                  // not retired: pending
+  retirable_lock lock_;                  // not retired: pending
 
  public:
   bool is_reported = true;  // whether an error that nobody takes is one (U3)
@@ -14068,7 +15050,7 @@ class cancel_scope {
   cancel_token when_;
   own_listener listener_{*this};
   own_alarm alarm_{*this};
-  mutable detail::spin_lock timer_lock_;  // guards stage_, deadline_ns_ and the alarm's setting
+  mutable spin_lock timer_lock_;  // guards stage_, deadline_ns_ and the alarm's setting
   stage stage_ = stage::before;
   bool has_run_ = false;
   bool is_caught_ = false;
@@ -14127,7 +15109,7 @@ CONCUR_INLINE void cancel_scope::enter(const char* what, bool is_shared) {
   detail::enter_scope(core_, *w->current, is_shared);
   bool has_passed = false;
   {
-    detail::lock_scope<detail::spin_lock> held(timer_lock_);
+    detail::lock_scope<spin_lock> held(timer_lock_);
     stage_ = stage::entered;
     if (deadline_ns_ != detail::never) has_passed = !arm();
   }
@@ -14139,7 +15121,7 @@ CONCUR_INLINE void cancel_scope::leave() noexcept {
   if (stage_ != stage::entered) return;  // only its own fiber changes that
   if (detail::token_state* const state = when_.handle().get()) state->forget(listener_);
   {
-    detail::lock_scope<detail::spin_lock> held(timer_lock_);
+    detail::lock_scope<spin_lock> held(timer_lock_);
     stage_ = stage::left;
     detail::timer_wheel::call_off_alarm(alarm_);
   }
@@ -14185,7 +15167,7 @@ CONCUR_INLINE bool cancel_scope::arm() noexcept {
 CONCUR_INLINE void cancel_scope::set_deadline(detail::nanoseconds_t deadline_ns) noexcept {
   bool has_passed = false;
   {
-    detail::lock_scope<detail::spin_lock> held(timer_lock_);
+    detail::lock_scope<spin_lock> held(timer_lock_);
     deadline_ns_ = deadline_ns;
     if (stage_ != stage::entered) return;
     detail::timer_wheel::call_off_alarm(alarm_);
@@ -14196,7 +15178,7 @@ CONCUR_INLINE void cancel_scope::set_deadline(detail::nanoseconds_t deadline_ns)
 
 CONCUR_INLINE std::chrono::steady_clock::time_point cancel_scope::deadline() const noexcept {
   using clock = std::chrono::steady_clock;
-  detail::lock_scope<detail::spin_lock> held(timer_lock_);
+  detail::lock_scope<spin_lock> held(timer_lock_);
   if (deadline_ns_ == detail::never) return (clock::time_point::max)();
   return clock::time_point(std::chrono::duration_cast<clock::duration>(std::chrono::nanoseconds(deadline_ns_)));
 }
@@ -16313,7 +17295,7 @@ template <class F>
 class future_case final : public select_case {
  public:
   future_case(future_state& state, F&& handler) : state_(state), handler_(std::move(handler)) {
-    site.lock = &state_.lock_of_waiting();
+    set_site_lock(&state_.lock_of_waiting());
   }
 
   bool is_ready(nanoseconds_t) noexcept override { return is_retired; }
@@ -17060,8 +18042,6 @@ CONCUR_NAMESPACE_END
 //       (reactor.hpp, G3).
 //   J4  On a plain thread the same function blocks that thread, in poll.
 
-#include <cerrno>
-
 CONCUR_NAMESPACE_BEGIN
 namespace detail {
 
@@ -17226,14 +18206,32 @@ inline io_result write_without_signal(int fd, const void* data, std::size_t size
   pthread_sigmask(SIG_SETMASK, &before, nullptr);
   return result;
 }
+// A driver may have fewer bytes written than asked for, or the call interrupted. Reads are short by what was written: one
+// that is short for no reason is nothing that a kernel does, and G5 of reactor.hpp rests on that.
+inline bool is_interrupted() noexcept {
+  driver* const d = driver_or_null();
+  return CONCUR_UNLIKELY(d != nullptr) && d->choose(choice::io_error, 2) != 0;
+}
+inline std::size_t bytes_to_write(std::size_t size) noexcept {
+  driver* const d = driver_or_null();
+  if (CONCUR_LIKELY(d == nullptr) || size < 2) return size;
+  const std::size_t sizes[] = {size, 1, (size + 1) / 2};
+  return sizes[d->choose(choice::io_size, 3)];
+}
+
 CONCUR_NOINLINE CONCUR_INLINE io_result write(int fd, const void* data, std::size_t size) noexcept {
+  if (is_interrupted()) return -EINTR;
+  size = bytes_to_write(size);
   if (this_worker() == nullptr) return write_without_signal(fd, data, size);
   return or_errno(::write(fd, data, size));
 }
 CONCUR_NOINLINE CONCUR_INLINE io_result recv(int fd, void* data, std::size_t size) noexcept {
+  if (is_interrupted()) return -EINTR;
   return or_errno(::recv(fd, data, size, MSG_DONTWAIT));
 }
 CONCUR_NOINLINE CONCUR_INLINE io_result send(int fd, const void* data, std::size_t size) noexcept {
+  if (is_interrupted()) return -EINTR;
+  size = bytes_to_write(size);
   return or_errno(::send(fd, data, size, send_flags));
 }
 
@@ -17393,7 +18391,7 @@ CONCUR_INLINE void descriptor_case_base::prepare() {
   is_found_ready_ = ask();
   const worker* w = this_worker();
   const bool is_on_fiber = w != nullptr && w->current != nullptr;
-  site.lock = is_on_fiber ? &slot_->lock : nullptr;
+  set_site_lock(is_on_fiber ? &slot_->lock : nullptr);
   descriptor = is_on_fiber ? -1 : fd_;
   is_for_writing = direction_ == direction::writing;
   if (is_on_fiber && !is_found_ready_) watch();
@@ -18123,8 +19121,6 @@ CONCUR_NAMESPACE_END
 CONCUR_NAMESPACE_BEGIN
 namespace detail {
 
-inline constexpr unsigned explored_threads_max = 16;
-
 struct vector_clock {
   std::uint32_t at[explored_threads_max] = {};
   // The last seq_cst fence that is in this past; they are numbered from 1 in the order in which they were passed.
@@ -18612,5 +19608,1608 @@ CONCUR_NAMESPACE_END
 #  endif  // CONCUR_BODIES
 
 #endif
+
+// observe/strategy.hpp - how an exploration picks its way through the schedules of a program.
+//
+// A program of a few threads has more schedules than there are atoms; bugs hide in few of them, and mostly in simple
+// ones. Three ways to look for them:
+//
+//     random              each choice by lot. How often threads are interrupted differs from schedule to schedule, from every
+//                         other step to hardly ever: some bugs need much of it, some little.
+//     pct(depth)          threads and fibers have priorities, drawn by lot, and the highest that can run does; at depth - 1
+//                         places, drawn as well, the one that runs falls behind all others. A bug that needs `depth`
+//                         things in a certain order is found with probability 1 / (n * k^(depth-1)) a schedule at least,
+//                         for n threads and k steps (Burckhardt, Kothari, Musuvathi, Nagarakatte, "A randomized scheduler
+//                         with probabilistic guarantees of finding bugs", ASPLOS 2010, section 2).
+//     exhaustive(bound)   every schedule with at most `bound` interruptions of a thread that could go on, one after another.
+//                         Most bugs need one or two (Musuvathi, Qadeer, "Iterative context bounding for systematic
+//                         testing of multithreaded programs", PLDI 2007). For small programs of threads; a whole runtime has
+//                         too many.
+
+CONCUR_NAMESPACE_BEGIN
+
+class strategy {
+ public:
+  enum class kind : unsigned char { random, pct, exhaustive };
+
+  constexpr strategy() noexcept = default;
+
+  static const strategy random;
+  // depth: 1 to 63; 0 is taken for 1.
+  static constexpr strategy pct(unsigned depth) noexcept { return strategy(kind::pct, depth != 0 ? depth : 1); }
+  // bound: 0 to 63.
+  static constexpr strategy exhaustive(unsigned bound) noexcept { return strategy(kind::exhaustive, bound); }
+
+  constexpr kind what() const noexcept { return what_; }
+  constexpr unsigned parameter() const noexcept { return parameter_; }
+
+ private:
+  constexpr strategy(kind what, unsigned parameter) noexcept
+      : what_(what), parameter_(static_cast<unsigned char>(parameter < 63 ? parameter : 63)) {}
+
+  kind what_ = kind::random;
+  unsigned char parameter_ = 0;
+};
+
+inline constexpr strategy strategy::random{};
+
+// The same by shorter names.
+inline constexpr strategy random{};
+constexpr strategy pct(unsigned depth) noexcept { return strategy::pct(depth); }
+constexpr strategy exhaustive(unsigned bound) noexcept { return strategy::exhaustive(bound); }
+
+CONCUR_NAMESPACE_END
+
+// observe/decisions.hpp - the answers of one schedule: where they come from, and what is kept of them.
+//
+// A schedule is a sequence of questions with a number of possible answers each. Given the answers, it is determined; so
+// answers are all that must be kept to see it again. Nearly all of them are 0, the answer of a plain run; what is kept
+// is the others, each with the number of its question.
+//
+//   D1  Questions are numbered from 1, in the order in which they are asked. One with a single answer is not counted.
+//   D2  Given the same source, each question gets the same answer: the source sees nothing but the questions.
+//   D3  A list of deviations that was shortened is still a schedule: questions that it does not name are answered by 0.
+//   D4  Kinds that `costs` names are answered by 0 in an exhaustive search once `bound` of them were not; all others are
+//       searched to the end.
+//   D5  Priorities alone are unfair: who waits by looking again and again keeps those out for which it waits. So one
+//       that was preferred very often falls behind, and so does who says that it spins.
+
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+// One answer that was not 0.
+struct deviation {
+  std::uint64_t question;
+  std::uint32_t answer;
+};
+
+class decisions {
+ public:
+  // The next schedule, by lot or by priorities. places: how many change_places() schedules of this program have, about.
+  void begin_seeded(strategy how, std::uint64_t seed, std::uint64_t places);
+  // The next one of a search; after restart_search() the first one.
+  void begin_search(unsigned bound);
+  void restart_search() { path_.clear(); }
+  // Turns to the next one; false: all have been.
+  bool advance_search();
+  // The one that was recorded so.
+  void begin_replay(const deviation* list, std::size_t count);
+
+  std::uint32_t answer(choice what, std::uint32_t count);
+  // The quick way past a question of kind preemption whose answer is 0; false: it is to be asked.
+  bool passes(std::uint32_t count) {
+    if (source_ == source::priorities) return false;
+    if (source_ == source::lot) {
+      if (gap_ <= 1) return false;
+      --gap_;
+    } else if (source_ == source::record) {
+      if (record_ != record_end_ && record_->question == question_ + 1) return false;
+    } else if (spent_ < bound_) {
+      return false;
+    }
+    ++question_;
+    mix(count);
+    return true;
+  }
+  // The same where one of several threads is to run; ids[0] is the answer of a plain run.
+  std::uint32_t answer_thread(choice what, const unsigned char* ids, std::uint32_t count);
+  std::uint32_t answer_fiber(const std::uint64_t* ids, std::uint32_t count);
+  // Whether a fiber that could go on lets others run.
+  bool answer_interruption();
+  // The thread gives way, and is not to be preferred to those it gives way to.
+  void demote(unsigned thread) { thread_priorities_[thread] = --lowest_; }
+
+  const std::vector<deviation>& deviations() const { return deviations_; }
+  // How many places there were where a change of priorities could have been (pct).
+  std::uint64_t change_places() const { return change_places_; }
+  std::uint64_t hash() const { return hash_; }
+  void mix(std::uint64_t what) { hash_ = (hash_ ^ what) * 0x100000001B3U; }
+
+ private:
+  enum class source : unsigned char { lot, priorities, search, record };
+  struct branch {
+    std::uint32_t count;
+    std::uint32_t answer;
+    bool has_cost;
+  };
+
+  static bool costs(choice what) {
+    return what == choice::preemption || what == choice::spin_to || what == choice::victim ||
+           what == choice::slice_end || what == choice::clock || what == choice::spurious;
+  }
+  std::uint32_t record(choice what, std::uint32_t count, std::uint32_t given);
+  std::uint32_t by_lot(choice what, std::uint32_t count);
+  std::uint32_t by_search(choice what, std::uint32_t count);
+  std::uint32_t by_record();
+  std::uint32_t below(std::uint32_t count) {
+    return static_cast<std::uint32_t>((std::uint64_t{random_.next()} * count) >> 32);
+  }
+  bool is_change_point();
+
+  source source_ = source::lot;
+  random_source random_{1};
+  std::uint64_t question_ = 0;
+  std::uint64_t hash_ = 0;
+  std::vector<deviation> deviations_;
+  // lot: questions of kind preemption until one is answered otherwise than by 0.
+  std::uint32_t gap_mean_ = 8;
+  std::uint32_t gap_ = 1;
+  // priorities
+  std::int64_t thread_priorities_[explored_threads_max] = {};
+  std::uint64_t fiber_salt_ = 0;
+  std::int64_t lowest_ = 0;
+  std::uint64_t change_places_ = 0;
+  std::vector<std::uint64_t> change_points_;  // the next one last
+  std::vector<std::uint64_t> demoted_fibers_;
+  std::uint64_t running_fiber_ = 0;
+  // How often each was preferred to others (D5).
+  unsigned thread_turns_[explored_threads_max] = {};
+  struct turns {
+    std::uint64_t fiber;
+    unsigned count;
+  };
+  std::vector<turns> fiber_turns_;
+  static constexpr unsigned thread_turns_max = 3000;
+  static constexpr unsigned fiber_turns_max = 100;
+  unsigned& turns_of(std::uint64_t fiber) {
+    for (turns& one : fiber_turns_) {
+      if (one.fiber == fiber) return one.count;
+    }
+    fiber_turns_.push_back({fiber, 0});
+    return fiber_turns_.back().count;
+  }
+  // search
+  std::vector<branch> path_;
+  std::size_t depth_ = 0;
+  unsigned bound_ = 0;
+  unsigned spent_ = 0;
+  // record
+  const deviation* record_ = nullptr;
+  const deviation* record_end_ = nullptr;
+};
+
+}  // namespace detail
+CONCUR_NAMESPACE_END
+
+#if CONCUR_BODIES
+
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+CONCUR_INLINE void decisions::begin_seeded(strategy how, std::uint64_t seed, std::uint64_t places) {
+  source_ = how.what() == strategy::kind::pct ? source::priorities : source::lot;
+  random_ = random_source((seed + 1) * 0x9E3779B97F4A7C15U);
+  question_ = 0;
+  hash_ = 0xCBF29CE484222325U;
+  deviations_.clear();
+#  if defined(CONCUR_EXPLORE)
+  constexpr std::uint32_t means[] = {2, 6, 20, 60, 200};
+#  else
+  constexpr std::uint32_t means[] = {2, 4, 8, 16, 32};  // of places between parking operations
+#  endif
+  gap_mean_ = means[below(5)];
+  gap_ = 1 + below(2 * gap_mean_);
+  if (source_ != source::priorities) return;
+  lowest_ = 0;
+  for (std::int64_t& priority : thread_priorities_) priority = 1 + static_cast<std::int64_t>(random_.next());
+  fiber_salt_ = (std::uint64_t{random_.next()} << 32) | random_.next();
+  change_places_ = 0;
+  demoted_fibers_.clear();
+  running_fiber_ = 0;
+  for (unsigned& count : thread_turns_) count = 0;
+  fiber_turns_.clear();
+  change_points_.clear();
+  const std::uint32_t among = static_cast<std::uint32_t>(std::min<std::uint64_t>(places, 0xFFFFFFFFU));
+  for (unsigned i = 1; i < how.parameter(); ++i) change_points_.push_back(1 + below(among != 0 ? among : 1));
+  std::sort(change_points_.rbegin(), change_points_.rend());
+}
+
+CONCUR_INLINE void decisions::begin_search(unsigned bound) {
+  source_ = source::search;
+  bound_ = bound;
+  spent_ = 0;
+  depth_ = 0;
+  question_ = 0;
+  hash_ = 0xCBF29CE484222325U;
+  deviations_.clear();
+}
+
+CONCUR_INLINE bool decisions::advance_search() {
+  while (!path_.empty()) {
+    branch& last = path_.back();
+    if (last.answer + 1 < last.count) {
+      ++last.answer;
+      return true;
+    }
+    path_.pop_back();
+  }
+  return false;
+}
+
+CONCUR_INLINE void decisions::begin_replay(const deviation* list, std::size_t count) {
+  source_ = source::record;
+  record_ = list;
+  record_end_ = list + count;
+  question_ = 0;
+  hash_ = 0xCBF29CE484222325U;
+  deviations_.clear();
+}
+
+CONCUR_INLINE std::uint32_t decisions::record(choice what, std::uint32_t count, std::uint32_t given) {
+  if (what == choice::preemption && given == 0)
+    mix(count);  // as passes() does
+  else
+    mix((std::uint64_t{count} << 36) | (static_cast<std::uint64_t>(what) << 32) | given);
+  if (given != 0) deviations_.push_back({question_, given});
+  return given;
+}
+
+// How likely each kind departs from the plain run.
+CONCUR_INLINE std::uint32_t decisions::by_lot(choice what, std::uint32_t count) {
+  switch (what) {
+    case choice::preemption:
+      if (--gap_ != 0) return 0;
+      gap_ = 1 + below(2 * gap_mean_);
+      return count > 1 ? 1 + below(count - 1) : 0;
+    case choice::slice_end:
+    case choice::spurious:
+    case choice::io_error:
+      return below(8) == 0 ? below(count) : 0;
+    case choice::clock:
+      return below(32) == 0 ? below(count) : 0;
+    case choice::stale_read:
+      return below(4) == 0 ? below(count) : 0;
+    default:
+      return below(count);
+  }
+}
+
+CONCUR_INLINE std::uint32_t decisions::by_search(choice what, std::uint32_t count) {
+  const bool has_cost = costs(what);
+  if (has_cost && spent_ >= bound_) return 0;
+  if (depth_ == path_.size()) path_.push_back({count, 0, has_cost});
+  const std::uint32_t given = path_[depth_++].answer;
+  if (has_cost && given != 0) ++spent_;
+  return given < count ? given : 0;
+}
+
+CONCUR_INLINE std::uint32_t decisions::by_record() {
+  if (record_ == record_end_ || record_->question != question_) return 0;
+  return record_++->answer;
+}
+
+CONCUR_INLINE std::uint32_t decisions::answer(choice what, std::uint32_t count) {
+  if (count <= 1) return 0;
+  ++question_;
+  std::uint32_t given = 0;
+  if (source_ == source::search) {
+    given = by_search(what, count);
+  } else if (source_ == source::record) {
+    given = by_record();
+    if (given >= count) given = 0;
+  } else {
+    given = by_lot(what, count);
+  }
+  return record(what, count, given);
+}
+
+CONCUR_INLINE bool decisions::is_change_point() {
+  ++change_places_;
+  if (change_points_.empty() || change_places_ < change_points_.back()) return false;
+  change_points_.pop_back();
+  return true;
+}
+
+CONCUR_INLINE std::uint32_t decisions::answer_thread(choice what, const unsigned char* ids, std::uint32_t count) {
+  if (source_ != source::priorities) return answer(what, count);
+  if (what == choice::preemption && is_change_point()) {
+    demote(ids[0]);
+    if (running_fiber_ != 0) demoted_fibers_.push_back(running_fiber_);
+  }
+  if (count <= 1) return 0;
+  ++question_;
+  std::uint32_t best = 0;
+  for (std::uint32_t i = 1; i < count; ++i) {
+    if (thread_priorities_[ids[i]] > thread_priorities_[ids[best]]) best = i;
+  }
+  if (++thread_turns_[ids[best]] % thread_turns_max == 0) demote(ids[best]);
+  return record(what, count, best);
+}
+
+// With priorities it always does: and is the next one again, if its priority says so.
+CONCUR_INLINE bool decisions::answer_interruption() {
+  if (source_ != source::priorities) return answer(choice::preemption, 2) != 0;
+  if (is_change_point()) demoted_fibers_.push_back(running_fiber_);
+  return true;
+}
+
+CONCUR_INLINE std::uint32_t decisions::answer_fiber(const std::uint64_t* ids, std::uint32_t count) {
+  std::uint32_t best = 0;
+  if (source_ == source::priorities) {
+    // Those that fell behind come last, the latest of them at the very end.
+    const auto priority_of = [&](std::uint64_t id) {
+      for (std::size_t i = demoted_fibers_.size(); i-- > 0;) {
+        if (demoted_fibers_[i] == id) return -static_cast<std::int64_t>(i) - 1;
+      }
+      return static_cast<std::int64_t>(((id + fiber_salt_) * 0x9E3779B97F4A7C15U) >> 2);
+    };
+    for (std::uint32_t i = 1; i < count; ++i) {
+      if (priority_of(ids[i]) > priority_of(ids[best])) best = i;
+    }
+    if (count > 1) {
+      ++question_;
+      record(choice::next_fiber, count, best);
+      if (++turns_of(ids[best]) % fiber_turns_max == 0) demoted_fibers_.push_back(ids[best]);
+    }
+  } else {
+    best = answer(choice::next_fiber, count);
+  }
+  running_fiber_ = ids[best];
+  return best;
+}
+
+}  // namespace detail
+CONCUR_NAMESPACE_END
+#endif  // CONCUR_BODIES
+
+// observe/virtual_threads.hpp - threads that one thread plays, one at a time.
+//
+// Each has a stack of its own and stops where it is when another goes on: in the middle of a protocol, on a worker's loop
+// or on a fiber's stack. The conductor is the thread that plays them: it starts a schedule, and gets control back when all
+// threads have ended or the schedule has failed.
+//
+//   V1  What belongs to a thread travels with it: which worker it is, the exceptions it is handling, errno.
+//   V2  A schedule that failed leaves its threads where they are. Their stacks are used again; what lay on them is lost, and
+//       is not destroyed.
+
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+struct virtual_thread {
+  enum class state : unsigned char { unused, ready, blocked, joining, ended };
+
+  state now = state::unused;
+  block_end end = block_end::woken;  // why it came back from blocking
+  bool has_outside = false;
+  const void* word = nullptr;  // on which it is blocked
+  std::int64_t until_ns = 0;
+  unsigned joins = 0;  // whose end it waits for
+  void (*body)(void*) = nullptr;
+  void* argument = nullptr;
+  const char* name = "";
+  // V1, while it does not run.
+  context ctx{};
+  exception_state exceptions{};
+  worker* self = nullptr;
+  int error = 0;
+  stack_notice* notice = nullptr;  // of the stack that it stopped on
+  stack_notice own_notice{};
+  stack* memory = nullptr;
+};
+
+class virtual_threads {
+ public:
+  static constexpr unsigned conductor = explored_threads_max;
+
+  virtual_threads() : stacks_(stack_bytes) {}
+  virtual_threads(const virtual_threads&) = delete;
+  virtual_threads& operator=(const virtual_threads&) = delete;
+  ~virtual_threads();
+
+  // Forgets all threads; the caller is the conductor.
+  void reset();
+  // The new thread's number, or -1: there are too many, or there is no memory.
+  int start(void (*body)(void*), void* argument, const char* name);
+  // Leaves the calling thread where it is and goes on with that one.
+  void go_to(unsigned next);
+  // Ends the calling thread.
+  [[noreturn]] void end_and_go_to(unsigned next);
+
+  unsigned current() const { return current_; }
+  unsigned count() const { return count_; }
+  virtual_thread& operator[](unsigned i) { return threads_[i]; }
+
+ private:
+  static constexpr std::size_t stack_bytes = sizeof(void*) == 8 ? 256 * 1024 : 96 * 1024;
+
+  void leave(virtual_thread& from);
+  void enter(unsigned next);
+  [[noreturn]] static void entry(void* raw) noexcept;
+  [[noreturn]] void main();
+
+  stack_pool stacks_;
+  virtual_thread threads_[explored_threads_max + 1];
+  unsigned current_ = conductor;
+  unsigned count_ = 0;
+  worker** cell_ = nullptr;
+  exception_globals* exceptions_ = nullptr;
+};
+
+}  // namespace detail
+CONCUR_NAMESPACE_END
+
+#if CONCUR_BODIES
+
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+// What is called when a thread's body has returned: the exploration's, which knows who is next.
+[[noreturn]] CONCUR_INLINE void virtual_thread_ended(virtual_threads& threads) noexcept;
+
+CONCUR_INLINE virtual_threads::~virtual_threads() {
+  for (virtual_thread& thread : threads_) {
+    if (thread.memory == nullptr) continue;
+    thread.own_notice.release();
+    stacks_.release(thread.memory);
+  }
+}
+
+CONCUR_INLINE void virtual_threads::reset() {
+  for (unsigned i = 0; i < count_; ++i) {
+    virtual_thread& thread = threads_[i];
+    if (thread.now != virtual_thread::state::unused) thread.own_notice.release();
+    thread.now = virtual_thread::state::unused;
+  }
+  count_ = 0;
+  current_ = conductor;
+  cell_ = this_worker_cell();
+  exceptions_ = exception_globals::of_this_thread();
+}
+
+CONCUR_INLINE int virtual_threads::start(void (*body)(void*), void* argument, const char* name) {
+  unsigned i = count_;  // a number of its own, while there are any: the memory's account is kept by number
+  if (i == explored_threads_max) i = 0;
+  while (i < count_ && threads_[i].now != virtual_thread::state::unused) ++i;
+  if (i == explored_threads_max) return -1;
+  virtual_thread& thread = threads_[i];
+  int error = 0;
+  if (thread.memory == nullptr) thread.memory = stacks_.acquire(error);
+  if (thread.memory == nullptr) return -1;
+  if (i == count_) ++count_;
+  thread.now = virtual_thread::state::ready;
+  thread.body = body;
+  thread.argument = argument;
+  thread.name = name;
+  thread.exceptions = exception_state{};
+  thread.self = nullptr;
+  thread.error = 0;
+  thread.own_notice.bind_stack(thread.memory->low, thread.memory->size);
+  thread.notice = &thread.own_notice;
+  prepare_context(thread.ctx, thread.memory->low, thread.memory->size, &entry);
+  return static_cast<int>(i);
+}
+
+CONCUR_INLINE void virtual_threads::leave(virtual_thread& from) {
+  from.self = *cell_;
+  from.exceptions.save_from(exceptions_);
+  from.error = errno;
+}
+
+CONCUR_INLINE void virtual_threads::enter(unsigned next) {
+  current_ = next;
+  *cell_ = threads_[next].self;
+  threads_[next].exceptions.load_into(exceptions_);
+}
+
+// Not inlined: what is kept over the switch is only what is named here.
+CONCUR_NOINLINE CONCUR_INLINE void virtual_threads::go_to(unsigned next) {
+  if (next == current_) return;
+  virtual_thread& from = threads_[current_];
+  leave(from);
+  stack_notice here;
+  here.bind_thread();
+  from.notice = &here;
+  enter(next);
+  switch_fiber_context(from.ctx, threads_[next].ctx, this, here, *threads_[next].notice);
+  errno = threads_[current_].error;
+}
+
+CONCUR_INLINE void virtual_threads::end_and_go_to(unsigned next) {
+  virtual_thread& from = threads_[current_];
+  enter(next);
+  leave_fiber_context(from.ctx, threads_[next].ctx, this, from.own_notice, *threads_[next].notice);
+}
+
+[[noreturn]] CONCUR_UNINSTRUMENTED CONCUR_INLINE void virtual_threads::entry(void* raw) noexcept {
+  static_cast<virtual_threads*>(enter_fiber_context(raw))->main();
+}
+
+CONCUR_INLINE void virtual_threads::main() {
+  virtual_thread& self = threads_[current_];
+  self.body(self.argument);
+  virtual_thread_ended(*this);
+}
+
+}  // namespace detail
+CONCUR_NAMESPACE_END
+#endif  // CONCUR_BODIES
+
+// observe/exploration.hpp - the driver that runs one schedule of a program: its threads, its clock, its memory.
+//
+// The library asks its driver (base/driver.hpp) at every place where something could go one way or another; this one
+// answers from a list of decisions, and so a program runs the same way each time it gets the same list.
+//
+//   X1  One thread runs at a time, and another goes on only within a call of the driver.
+//   X2  Time stands still but for a little with each look at the clock, and now and then a leap. When no thread can run, it
+//       moves to the next moment that one waits for; so waiting takes no time.
+//   X3  When no thread can run and none waits for a moment, the schedule has failed: a deadlock. First whoever has
+//       descriptors looks whether the kernel has news.
+//   X4  A failure is final: the thread that found it goes to the conductor and never comes back.
+//   X5  While the exploration looks at the program itself (to see what is wrong, to tell) it answers nothing and counts
+//       nothing.
+
+#include <unordered_map>
+
+#if defined(CONCUR_EXPLORE)
+#endif
+
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+// What a schedule is run with.
+struct schedule_settings {
+  bool has_weak_memory = false;
+  bool has_faults = false;
+  bool is_telling = false;
+  std::uint64_t steps_max = 0;
+};
+
+class exploration final : public driver {
+ public:
+  exploration() = default;
+
+  // Runs one schedule of a program that begins with body(argument) on a thread. `given` has begun it.
+  void run(const schedule_settings& settings, void (*body)(void*), void* argument);
+
+  decisions given;
+
+  // --- how it ended ---
+  bool has_failed() const { return has_failed_; }
+  bool was_abandoned() const { return was_abandoned_; }  // V2
+  const std::string& what() const { return what_; }
+  std::uint64_t steps() const { return steps_; }
+  std::vector<std::string>& told() { return told_; }
+  // For the program itself: it has failed, and ends by itself.
+  void note_failure(const std::string& what);
+
+  // --- driver ---
+  std::uint32_t choose(choice what, std::uint32_t count) noexcept override;
+  std::uint32_t choose_fiber(const std::uint64_t* ids, std::uint32_t count) noexcept override;
+  bool interrupts_fiber() noexcept override;
+  std::int64_t now() noexcept override;
+  void* start_thread(void (*body)(void*), void* argument, const char* name) noexcept override;
+  void join_thread(void* handle) noexcept override;
+  void step() noexcept override { before_access(nullptr); }
+  void spin() noexcept override;
+  block_end block(const void* word, std::uint32_t expected, std::int64_t until_ns, bool has_outside) noexcept override;
+  void wake(const void* word) noexcept override;
+  void before_access(const void* word) noexcept override;
+  std::uint64_t after_load(const void* word, std::uint64_t latest, std::memory_order order) noexcept override;
+  void after_store(const void* word, std::uint64_t before, std::uint64_t after,
+                   std::memory_order order) noexcept override;
+  void after_update(const void* word, std::uint64_t before, std::uint64_t after,
+                    std::memory_order order) noexcept override;
+  void after_failed_exchange(const void* word, std::uint64_t latest, std::memory_order order) noexcept override;
+  void fence(std::memory_order order) noexcept override;
+  void fence_all() noexcept override;
+  void birth(const void* address) noexcept override;
+  std::uint64_t rank(const void* address) noexcept override;
+  void plain_access(const void* address, bool is_write, const char* what) noexcept override;
+  void expect(bool holds, const char* what) noexcept override;
+  void watch(const watched& what) noexcept override { watched_.push_back(what); }
+  void unwatch(const void* object) noexcept override;
+  bool is_telling() const noexcept override { return settings_.is_telling; }
+  void tell(const char* text) noexcept override;
+
+  // Ends the calling thread; it has returned from its body.
+  [[noreturn]] void thread_ended() noexcept;
+
+ private:
+  using thread_state = virtual_thread::state;
+  static constexpr std::int64_t begin_ns = 1'000'000'000'000;
+
+  bool is_asked() const { return !is_looking_ && threads_.current() != virtual_threads::conductor; }
+  void count_step();
+  void set_ready(virtual_thread& thread, block_end end);
+  // The threads that can run, the calling one's successors first; it itself not. Returns how many.
+  unsigned list_others(unsigned char* ids) const;
+  void expire();
+  bool advance();
+  bool look_outside(block_end how);
+  unsigned pick_other(choice what);
+  void switch_to(unsigned next, const char* why);
+  void fail(const std::string& what);
+  void describe();
+
+  virtual_threads threads_;
+#if defined(CONCUR_EXPLORE)
+  weak_memory memory_;
+#endif
+  schedule_settings settings_;
+  std::int64_t now_ns_ = begin_ns;
+  std::uint64_t steps_ = 0;
+  unsigned ready_count_ = 0;
+  unsigned outside_looks_ = 0;  // since something else happened than a look outside
+  unsigned lonely_spins_ = 0;   // since a thread could run while another spun
+  bool is_looking_ = false;     // X5
+  bool has_failed_ = false;
+  bool was_abandoned_ = false;
+  std::string what_;
+  std::vector<watched> watched_;
+  std::vector<std::string> told_;
+  std::unordered_map<const void*, std::uint64_t> ranks_;
+  std::uint64_t next_rank_ = 0;
+};
+
+}  // namespace detail
+CONCUR_NAMESPACE_END
+
+#if CONCUR_BODIES
+
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+CONCUR_INLINE void virtual_thread_ended(virtual_threads&) noexcept {
+  static_cast<exploration*>(driver_or_null())->thread_ended();
+}
+
+CONCUR_INLINE void exploration::run(const schedule_settings& settings, void (*body)(void*), void* argument) {
+  settings_ = settings;
+  threads_.reset();
+  now_ns_ = begin_ns;
+  steps_ = 0;
+  ready_count_ = 0;
+  outside_looks_ = 0;
+  lonely_spins_ = 0;
+  is_looking_ = false;
+  has_failed_ = false;
+  was_abandoned_ = false;
+  what_.clear();
+  watched_.clear();
+  told_.clear();
+  ranks_.clear();
+  next_rank_ = 0;
+#  if defined(CONCUR_EXPLORE)
+  if (settings_.has_weak_memory) memory_.reset();
+#  endif
+  current_driver.store(this, std::memory_order_relaxed);  // relaxed: D1
+  const int first = threads_.start(body, argument, "main");
+  if (first < 0) {
+    fail("no memory for a thread");
+  } else {
+    ready_count_ = 1;
+    threads_.go_to(static_cast<unsigned>(first));
+  }
+  current_driver.store(nullptr, std::memory_order_relaxed);  // relaxed: D1
+  given.mix(steps_);
+}
+
+// --- threads ---
+
+CONCUR_INLINE void exploration::count_step() {
+  if (++steps_ <= settings_.steps_max) return;
+  fail("no end after " + std::to_string(settings_.steps_max) + " steps: a livelock, or a limit that is too low");
+}
+
+CONCUR_INLINE void exploration::set_ready(virtual_thread& thread, block_end end) {
+  thread.now = thread_state::ready;
+  thread.end = end;
+  ++ready_count_;
+  if (end != block_end::look && end != block_end::look_long) outside_looks_ = 0;
+}
+
+CONCUR_INLINE unsigned exploration::list_others(unsigned char* ids) const {
+  const unsigned count = threads_.count();
+  unsigned found = 0;
+  auto& all = const_cast<virtual_threads&>(threads_);
+  for (unsigned k = 1; k <= count; ++k) {
+    const unsigned i = (threads_.current() + k) % count;
+    if (i != threads_.current() && all[i].now == thread_state::ready) ids[found++] = static_cast<unsigned char>(i);
+  }
+  return found;
+}
+
+CONCUR_INLINE void exploration::switch_to(unsigned next, const char* why) {
+  given.mix(next + 1);
+  if (settings_.is_telling) {
+    std::string text = threads_[next].name;
+    if (text == "worker" || text == "thread") text += " " + std::to_string(next);
+    tell((text + " goes on (" + why + ")").c_str());
+  }
+  threads_.go_to(next);
+}
+
+CONCUR_INLINE void exploration::before_access(const void*) noexcept {
+  if (!is_asked()) return;
+  count_step();
+  if (ready_count_ <= 1 || given.passes(ready_count_)) return;
+  unsigned char ids[explored_threads_max + 1];
+  ids[0] = static_cast<unsigned char>(threads_.current());
+  const unsigned count = list_others(ids + 1) + 1;
+  const unsigned next = given.answer_thread(choice::preemption, ids, count);
+  if (next != 0) switch_to(ids[next], "interrupts");
+}
+
+CONCUR_INLINE unsigned exploration::pick_other(choice what) {
+  unsigned char ids[explored_threads_max];
+  unsigned count = list_others(ids);
+  while (count == 0) {
+    if (!advance()) fail("deadlock: every thread waits for another");
+    if (threads_[threads_.current()].now == thread_state::ready) return threads_.current();
+    count = list_others(ids);
+  }
+  return ids[given.answer_thread(what, ids, count)];
+}
+
+CONCUR_INLINE void exploration::spin() noexcept {
+  if (!is_asked()) return;
+  count_step();
+  given.demote(threads_.current());
+  if (ready_count_ > 1) {
+    lonely_spins_ = 0;
+    switch_to(pick_other(choice::spin_to), "spin");
+    return;
+  }
+  // Nobody else can run. It may be that what the thread waits for has happened, or that it waits for a moment.
+  constexpr unsigned spins_max = 64;
+  if (++lonely_spins_ < 8) return;
+  if (lonely_spins_ > spins_max || !advance()) fail("a thread spins for ever, and nobody else can run");
+}
+
+CONCUR_INLINE block_end exploration::block(const void* word, std::uint32_t expected, std::int64_t until_ns,
+                                           bool has_outside) noexcept {
+  if (!is_asked()) return block_end::timed_out;
+  count_step();
+  std::uint32_t seen = 0;
+  std::memcpy(&seen, word, sizeof seen);
+  if (seen != expected) return block_end::woken;
+  if (until_ns <= now_ns_) return block_end::timed_out;
+  virtual_thread& self = threads_[threads_.current()];
+  self.now = thread_state::blocked;
+  self.word = word;
+  self.until_ns = until_ns;
+  self.has_outside = has_outside;
+  --ready_count_;
+  switch_to(pick_other(choice::next_thread), "blocked");
+  return self.end;
+}
+
+CONCUR_INLINE void exploration::wake(const void* word) noexcept {
+  if (!is_asked()) return;
+  for (unsigned i = 0; i < threads_.count(); ++i) {
+    if (threads_[i].now == thread_state::blocked && threads_[i].word == word) set_ready(threads_[i], block_end::woken);
+  }
+}
+
+CONCUR_INLINE void* exploration::start_thread(void (*body)(void*), void* argument, const char* name) noexcept {
+  const int child = threads_.start(body, argument, name);
+  if (child < 0) return nullptr;
+  ++ready_count_;
+#  if defined(CONCUR_EXPLORE)
+  if (settings_.has_weak_memory) memory_.start_thread(threads_.current(), static_cast<unsigned>(child));
+#  endif
+  return &threads_[static_cast<unsigned>(child)];
+}
+
+CONCUR_INLINE void exploration::join_thread(void* handle) noexcept {
+  virtual_thread& child = *static_cast<virtual_thread*>(handle);
+  const unsigned number = static_cast<unsigned>(&child - &threads_[0]);
+  count_step();
+  virtual_thread& self = threads_[threads_.current()];
+  if (child.now != thread_state::ended) {
+    self.now = thread_state::joining;
+    self.joins = number;
+    --ready_count_;
+    switch_to(pick_other(choice::next_thread), "waits for a thread's end");
+  }
+  child.own_notice.release();
+  child.now = thread_state::unused;
+#  if defined(CONCUR_EXPLORE)
+  if (settings_.has_weak_memory) memory_.join_thread(threads_.current(), number);
+#  endif
+}
+
+CONCUR_INLINE void exploration::thread_ended() noexcept {
+  const unsigned self = threads_.current();
+  threads_[self].now = thread_state::ended;
+  --ready_count_;
+  bool are_all_ended = true;
+  for (unsigned i = 0; i < threads_.count(); ++i) {
+    virtual_thread& thread = threads_[i];
+    if (thread.now == thread_state::joining && thread.joins == self) set_ready(thread, block_end::woken);
+    if (thread.now != thread_state::ended && thread.now != thread_state::unused) are_all_ended = false;
+  }
+  if (are_all_ended) threads_.end_and_go_to(virtual_threads::conductor);
+  const unsigned next = pick_other(choice::next_thread);
+  given.mix(next + 1);
+  threads_.end_and_go_to(next);
+}
+
+// --- time ---
+
+CONCUR_INLINE std::int64_t exploration::now() noexcept {
+  if (!is_asked()) return now_ns_;
+  count_step();
+  constexpr std::int64_t leaps_ns[] = {100, 2'000, 60'000, 1'100'000, 11'000'000, 200'000'000};
+  now_ns_ += leaps_ns[given.answer(choice::clock, 6)];
+  expire();
+  return now_ns_;
+}
+
+CONCUR_INLINE void exploration::expire() {
+  for (unsigned i = 0; i < threads_.count(); ++i) {
+    if (threads_[i].now == thread_state::blocked && threads_[i].until_ns <= now_ns_)
+      set_ready(threads_[i], block_end::timed_out);
+  }
+}
+
+// Whoever has descriptors looks at them; false: nobody has.
+CONCUR_INLINE bool exploration::look_outside(block_end how) {
+  bool has_any = false;
+  for (unsigned i = 0; i < threads_.count(); ++i) {
+    if (threads_[i].now != thread_state::blocked || !threads_[i].has_outside) continue;
+    set_ready(threads_[i], how);
+    has_any = true;
+  }
+  return has_any;
+}
+
+// No thread can run: lets one (X2, X3). False: there is none.
+CONCUR_INLINE bool exploration::advance() {
+  is_looking_ = true;
+  for (const watched& one : watched_) {
+    if (const char* wrong = one.look(one.object)) {
+      is_looking_ = false;
+      fail(wrong);
+    }
+  }
+  is_looking_ = false;
+  if (outside_looks_ == 0 && look_outside(block_end::look)) {
+    outside_looks_ = 1;
+    return true;
+  }
+  std::int64_t next_ns = INT64_MAX;
+  for (unsigned i = 0; i < threads_.count(); ++i) {
+    if (threads_[i].now == thread_state::blocked && threads_[i].until_ns < next_ns) next_ns = threads_[i].until_ns;
+  }
+  if (next_ns != INT64_MAX) {
+    now_ns_ = next_ns;
+    expire();
+    return true;
+  }
+  if (outside_looks_ == 1 && look_outside(block_end::look_long)) {
+    outside_looks_ = 2;
+    return true;
+  }
+  return false;
+}
+
+// --- what is decided, and what is found ---
+
+CONCUR_INLINE std::uint32_t exploration::choose(choice what, std::uint32_t count) noexcept {
+  if (!is_asked()) return 0;
+  if ((what == choice::io_size || what == choice::io_error) && !settings_.has_faults) return 0;
+  return given.answer(what, count);
+}
+
+CONCUR_INLINE std::uint32_t exploration::choose_fiber(const std::uint64_t* ids, std::uint32_t count) noexcept {
+  return is_asked() ? given.answer_fiber(ids, count) : 0;
+}
+
+CONCUR_INLINE bool exploration::interrupts_fiber() noexcept {
+  before_access(nullptr);
+  return given.answer_interruption();
+}
+
+CONCUR_INLINE void exploration::unwatch(const void* object) noexcept {
+  for (std::size_t i = 0; i < watched_.size(); ++i) {
+    if (watched_[i].object == object) watched_.erase(watched_.begin() + static_cast<std::ptrdiff_t>(i--));
+  }
+}
+
+CONCUR_INLINE void exploration::tell(const char* text) noexcept {
+  if (!settings_.is_telling) return;
+  constexpr std::size_t lines_max = 5000;
+  if (told_.size() < lines_max) told_.push_back("step " + std::to_string(steps_) + ": " + text);
+}
+
+CONCUR_INLINE void exploration::note_failure(const std::string& what) {
+  if (has_failed_) return;
+  has_failed_ = true;
+  what_ = what;
+}
+
+CONCUR_INLINE void exploration::describe() {
+  is_looking_ = true;
+  for (const watched& one : watched_) {
+    one.describe(
+        one.object,
+        [](void* sink, const char* text) {
+          *static_cast<std::string*>(sink) += "\n  ";
+          *static_cast<std::string*>(sink) += text;
+        },
+        &what_);
+  }
+  is_looking_ = false;
+}
+
+CONCUR_INLINE void exploration::fail(const std::string& what) {
+  note_failure(what);
+  was_abandoned_ = true;
+  describe();
+  if (settings_.is_telling) told_.push_back("step " + std::to_string(steps_) + ": " + what_);
+  if (threads_.current() == virtual_threads::conductor) return;
+  threads_.go_to(virtual_threads::conductor);  // and never back (X4)
+}
+
+CONCUR_INLINE void exploration::expect(bool holds, const char* what) noexcept {
+  if (!holds && is_asked()) fail(what);
+}
+
+// --- memory ---
+
+#  if defined(CONCUR_EXPLORE)
+
+CONCUR_INLINE std::uint64_t exploration::after_load(const void* word, std::uint64_t latest,
+                                                    std::memory_order order) noexcept {
+  if (!settings_.has_weak_memory || !is_asked()) return latest;
+  return memory_.load(threads_.current(), word, latest, order,
+                      [this](unsigned count) { return given.answer(choice::stale_read, count); });
+}
+CONCUR_INLINE void exploration::after_store(const void* word, std::uint64_t before, std::uint64_t after,
+                                            std::memory_order order) noexcept {
+  if (settings_.has_weak_memory && is_asked()) memory_.store(threads_.current(), word, before, after, order);
+}
+CONCUR_INLINE void exploration::after_update(const void* word, std::uint64_t before, std::uint64_t after,
+                                             std::memory_order order) noexcept {
+  if (settings_.has_weak_memory && is_asked()) memory_.update(threads_.current(), word, before, after, order);
+}
+CONCUR_INLINE void exploration::after_failed_exchange(const void* word, std::uint64_t latest,
+                                                      std::memory_order order) noexcept {
+  if (settings_.has_weak_memory && is_asked()) memory_.load_newest(threads_.current(), word, latest, order);
+}
+CONCUR_INLINE void exploration::fence(std::memory_order order) noexcept {
+  if (!is_asked()) return;
+  before_access(nullptr);
+  if (settings_.has_weak_memory) memory_.fence(threads_.current(), order);
+}
+CONCUR_INLINE void exploration::fence_all() noexcept {
+  if (!is_asked()) return;
+  before_access(nullptr);
+  if (settings_.has_weak_memory) memory_.fence_all(threads_.current());
+}
+CONCUR_INLINE void exploration::birth(const void* address) noexcept {
+  if (!is_asked()) return;
+  if (!ranks_.empty()) ranks_.erase(address);
+  if (settings_.has_weak_memory) memory_.birth(threads_.current(), address);
+}
+CONCUR_INLINE void exploration::plain_access(const void* address, bool is_write, const char* what) noexcept {
+  if (!settings_.has_weak_memory || !is_asked()) return;
+  const unsigned self = threads_.current();
+  if (is_write ? memory_.plain_write(self, address) : memory_.plain_read(self, address)) return;
+  fail(std::string("data race: two threads touch ") + (*what != '\0' ? what : "memory") +
+       ", one of them writes, and nothing orders them");
+}
+
+#  else
+
+CONCUR_INLINE std::uint64_t exploration::after_load(const void*, std::uint64_t latest, std::memory_order) noexcept {
+  return latest;
+}
+CONCUR_INLINE void exploration::after_store(const void*, std::uint64_t, std::uint64_t, std::memory_order) noexcept {}
+CONCUR_INLINE void exploration::after_update(const void*, std::uint64_t, std::uint64_t, std::memory_order) noexcept {}
+CONCUR_INLINE void exploration::after_failed_exchange(const void*, std::uint64_t, std::memory_order) noexcept {}
+CONCUR_INLINE void exploration::fence(std::memory_order) noexcept {}
+CONCUR_INLINE void exploration::fence_all() noexcept {}
+CONCUR_INLINE void exploration::birth(const void*) noexcept {}
+CONCUR_INLINE void exploration::plain_access(const void*, bool, const char*) noexcept {}
+
+#  endif
+
+CONCUR_INLINE std::uint64_t exploration::rank(const void* address) noexcept {
+  const auto found = ranks_.find(address);
+  if (found != ranks_.end()) return found->second;
+  return ranks_[address] = next_rank_++;
+}
+
+}  // namespace detail
+CONCUR_NAMESPACE_END
+#endif  // CONCUR_BODIES
+
+// observe/explored_thread.hpp - a plain thread that an exploration can play.
+//
+// Much of what a concurrent program does wrong it does between plain threads: a lock-free queue, a callback from a
+// library's own thread. std::thread starts a real one, which no exploration sees. This one is an ordinary thread in an
+// ordinary run, and one that the exploration plays within explore(). So code that is written with it is tested by the one
+// and shipped with the other.
+
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+// Starts a thread: the driver's or the system's. Throws when there is none to be had.
+CONCUR_INLINE void* start_plain_thread(void (*body)(void*), void* argument);
+CONCUR_INLINE void join_plain_thread(void* handle) noexcept;
+// Calls f(argument). Within explore() an exception fails the schedule; otherwise it passes.
+CONCUR_INLINE void call_reported(void (*f)(void*), void* argument);
+
+}  // namespace detail
+
+class explored_thread {
+ public:
+  explored_thread() noexcept = default;
+  // Runs f() on a new thread. An exception that leaves f ends the program, as with std::thread; within explore() it fails
+  // the schedule. Throws std::system_error when there is no thread to be had.
+  template <class F, class = std::enable_if_t<!std::is_same<std::decay_t<F>, explored_thread>::value>>
+  explicit explored_thread(F&& f) {
+    using closure = std::decay_t<F>;
+    auto owned = std::make_unique<closure>(std::forward<F>(f));
+    handle_ = detail::start_plain_thread(
+        [](void* raw) {
+          const std::unique_ptr<closure> mine(static_cast<closure*>(raw));
+          detail::call_reported([](void* f_raw) { (*static_cast<closure*>(f_raw))(); }, raw);
+        },
+        owned.get());
+    static_cast<void>(owned.release());
+  }
+  explored_thread(explored_thread&& other) noexcept : handle_(std::exchange(other.handle_, nullptr)) {}
+  explored_thread& operator=(explored_thread&& other) noexcept {
+    join();
+    handle_ = std::exchange(other.handle_, nullptr);
+    return *this;
+  }
+  ~explored_thread() { join(); }
+
+  // Returns when f has; what f did happens before that. Does nothing the second time.
+  void join() noexcept {
+    if (handle_ != nullptr) detail::join_plain_thread(std::exchange(handle_, nullptr));
+  }
+
+ private:
+  void* handle_ = nullptr;
+};
+
+// Fails the schedule that is being explored, with this text, unless it holds; outside of explore() ends the program
+// (set_on_fatal). From any fiber or thread.
+CONCUR_INLINE void explore_expect(bool holds, const char* what);
+
+CONCUR_NAMESPACE_END
+
+#if CONCUR_BODIES
+
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+struct plain_thread {
+  void* driven = nullptr;
+  pthread_t real{};
+  void (*body)(void*) = nullptr;
+  void* argument = nullptr;
+};
+
+CONCUR_INLINE void* start_plain_thread(void (*body)(void*), void* argument) {
+  auto thread = std::make_unique<plain_thread>();
+  int error = 0;
+  if (driver* d = driver_or_null()) {
+    thread->driven = d->start_thread(body, argument, "thread");
+    if (thread->driven == nullptr) error = EAGAIN;
+  } else {
+    thread->body = body;
+    thread->argument = argument;
+    using entry = void* (*)(void*);
+    const entry run = [](void* raw) -> void* {
+      const plain_thread* self = static_cast<plain_thread*>(raw);
+      self->body(self->argument);
+      return nullptr;
+    };
+    error = pthread_create(&thread->real, nullptr, run, thread.get());
+  }
+  if (error != 0) fail_system(error, "concur::explored_thread: could not start a thread");
+  return thread.release();
+}
+
+CONCUR_INLINE void join_plain_thread(void* handle) noexcept {
+  const std::unique_ptr<plain_thread> thread(static_cast<plain_thread*>(handle));
+  if (thread->driven != nullptr) {
+    if (driver* d = driver_or_null()) d->join_thread(thread->driven);
+  } else {
+    pthread_join(thread->real, nullptr);
+  }
+}
+
+CONCUR_INLINE void call_reported(void (*f)(void*), void* argument) {
+#  if CONCUR_EXCEPTIONS
+  driver* const d = driver_or_null();
+  if (d == nullptr) return f(argument);
+  try {
+    f(argument);
+  } catch (const std::exception& error) {
+    d->expect(false, error.what());
+  } catch (...) {
+    d->expect(false, "a thread ended by an exception that is no std::exception");
+  }
+#  else
+  f(argument);
+#  endif
+}
+
+}  // namespace detail
+
+CONCUR_INLINE void explore_expect(bool holds, const char* what) {
+  if (holds) return;
+  if (detail::driver* d = detail::driver_or_null())
+    d->expect(false, what);
+  else
+    on_fatal(what);
+}
+
+CONCUR_NAMESPACE_END
+#endif  // CONCUR_BODIES
+
+// observe/explore.hpp - running a concurrent program under many schedules, and seeing a failure again.
+//
+// A test of concurrent code that passes has seen one schedule: the one the machine happened to take. explore() runs the
+// code under thousands, each determined by a seed, on one thread and in virtual time: sleeping costs nothing. It fails when
+// a schedule throws, comes to a deadlock, finds no end, breaks a rule of the runtime, or leaves something behind. The
+// failing schedule's seed is printed, and replay(seed, f) shows that schedule again, step by step.
+//
+//     concur::explore([] {
+//       int balance = 0;
+//       concur::with_nursery([&](concur::nursery& n) {
+//         for (int i = 0; i < 2; ++i)
+//           n.go([&] { const int seen = balance; concur::this_fiber::yield(); balance = seen + 1; });
+//       });
+//       concur::explore_expect(balance == 2, "an update was lost");
+//     }, {10'000});
+//
+// What is explored. f runs as the first fiber of a runtime with `workers` workers. In an ordinary build fibers can be
+// interrupted at parking operations (send, lock, sleep, yield, ...): that is where code without data races can go one
+// way or another. Compiled with -DCONCUR_EXPLORE, all of it, threads are interrupted at each atomic operation of this
+// library as well, and with weak_memory loads see old values as far as the C++ memory model permits.
+//
+//   E1  f is called once for each schedule, and must do the same each time: no clock, random number or address but
+//       what this library gives it. Real threads are not explored (explored_thread.hpp), nor is what lies outside of the
+//       process, though it may be used: sockets between fibers work.
+//   E2  While it runs nothing else in the process may use this library. No runtime may be running before.
+//   E3  A schedule ends at its first failure. If that is an exception, all is unwound as usual; after a deadlock or a broken
+//       rule the fibers are left where they are and what they hold is lost, so an exploration stops at its first failure.
+
+CONCUR_NAMESPACE_BEGIN
+
+struct explore_options {
+  std::size_t schedules = 1000;  // exhaustive: at most so many
+  std::uint64_t seed = 1;
+  concur::strategy strategy = concur::strategy::random;
+  unsigned workers = 2;        // 1 to 12; 0: no runtime, f is the body of a plain thread
+  bool weak_memory = false;    // loads may see older stores; needs CONCUR_EXPLORE
+  bool inject_faults = false;  // writes fall short, system calls are interrupted
+  std::uint64_t steps = 200'000;  // a schedule that takes more has no end
+  unsigned shrink = 300;          // at most so many runs to find a shorter schedule that fails
+};
+
+struct explore_report {
+  bool ok = true;
+  bool is_complete = false;       // exhaustive: every schedule within the bound was run
+  std::size_t schedules = 0;      // that were run
+  std::uint64_t steps = 0;        // of all of them
+  std::uint64_t trace_hash = 0;   // of all decisions; equal for equal runs
+  // Of the schedule that failed:
+  std::uint64_t seed = 0;         // for replay
+  std::string what;               // what went wrong; further lines say what each fiber was doing
+  std::string schedule;           // the shortest one found that fails: its decisions, for replay_schedule
+  std::size_t decisions = 0;      // how many it has that differ from a plain run
+};
+
+// What explore() throws; what() has the failure and the seed.
+class explore_failure : public std::runtime_error {
+ public:
+  explicit explore_failure(const explore_report& report);
+  const explore_report& report() const noexcept { return report_; }
+
+ private:
+  explore_report report_;
+};
+
+namespace detail {
+
+struct explored_program {
+  void (*call)(void*);
+  void* f;
+};
+// call: a closure around what is explored, which may be a function.
+template <class Call>
+explored_program program_of(Call& call) noexcept {
+  return {[](void* raw) { (*static_cast<Call*>(raw))(); }, &call};
+}
+CONCUR_INLINE explore_report explore_program(const explored_program& program, const explore_options& wanted);
+CONCUR_INLINE explore_report replay_seed(std::uint64_t seed, const explored_program& program, bool prints);
+CONCUR_INLINE explore_report replay_decisions(const std::string& schedule, const explored_program& program);
+CONCUR_INLINE void report_failure(const explore_report& report);
+
+}  // namespace detail
+
+// Runs f under many schedules and says what came of it. Prints nothing; throws std::invalid_argument for options that
+// cannot be meant, and std::logic_error when a runtime is running or an exploration is.
+template <class F>
+explore_report try_explore(F&& f, explore_options wanted = {}) {
+  auto call = [&f] { static_cast<void>(f()); };
+  return detail::explore_program(detail::program_of(call), wanted);
+}
+
+// The same; when a schedule fails, prints what happened and its seed to stderr, and throws explore_failure (without
+// exceptions: on_fatal).
+template <class F>
+explore_report explore(F&& f, explore_options wanted = {}) {
+  explore_report report = concur::try_explore(f, wanted);
+  if (!report.ok) detail::report_failure(report);
+  return report;
+}
+
+// Runs f under the schedule with this seed and prints it to stderr, step by step. The seed holds the options as well.
+template <class F>
+explore_report replay(std::uint64_t seed, F&& f) {
+  auto call = [&f] { static_cast<void>(f()); };
+  return detail::replay_seed(seed, detail::program_of(call), true);
+}
+// The same without printing.
+template <class F>
+explore_report try_replay(std::uint64_t seed, F&& f) {
+  auto call = [&f] { static_cast<void>(f()); };
+  return detail::replay_seed(seed, detail::program_of(call), false);
+}
+// The same for the shorter schedule in explore_report::schedule.
+template <class F>
+explore_report replay_schedule(const std::string& schedule, F&& f) {
+  auto call = [&f] { static_cast<void>(f()); };
+  return detail::replay_decisions(schedule, detail::program_of(call));
+}
+
+CONCUR_NAMESPACE_END
+
+// observe/explore_run.hpp - the loop behind explore(): one schedule after another, and what is done with one that fails.
+//
+// A seed has room for all that determines a schedule, so that it alone is enough to see it again:
+//
+//     bits     63-62     61-56      55-52    51           50      49-45               44-0
+//     hold     strategy  depth,     workers  weak memory  faults  places, as a power  the lot; exhaustive: which one
+//                        or bound                                 of two (pct)
+//
+// A failing schedule is mostly long, and most of its decisions have nothing to do with the failure. Shrinking leaves out
+// one part of them after another, and keeps what still fails in the same way (Zeller, Hildebrandt, "Simplifying and
+// isolating failure-inducing input", IEEE TSE 2002, the algorithm ddmin). What remains is often a handful of decisions.
+
+#if CONCUR_BODIES
+
+CONCUR_NAMESPACE_BEGIN
+
+CONCUR_INLINE explore_failure::explore_failure(const explore_report& report)
+    : std::runtime_error(report.what + " (seed " + std::to_string(report.seed) + ")"), report_(report) {}
+
+namespace detail {
+
+// --- seeds ---
+
+struct schedule_seed {
+  concur::strategy how;
+  unsigned workers = 0;
+  bool has_weak_memory = false;
+  bool has_faults = false;
+  unsigned places_log = 0;
+  std::uint64_t lot = 0;
+
+  static constexpr std::uint64_t lot_mask = (std::uint64_t{1} << 45) - 1;
+
+  std::uint64_t pack() const noexcept {
+    return static_cast<std::uint64_t>(how.what()) << 62 | std::uint64_t{how.parameter()} << 56 |
+           std::uint64_t{workers} << 52 | std::uint64_t{has_weak_memory} << 51 | std::uint64_t{has_faults} << 50 |
+           std::uint64_t{places_log} << 45 | (lot & lot_mask);
+  }
+  static schedule_seed unpack(std::uint64_t seed) noexcept {
+    schedule_seed s;
+    const unsigned parameter = static_cast<unsigned>(seed >> 56) & 63;
+    const auto kind = static_cast<concur::strategy::kind>(seed >> 62);
+    if (kind == concur::strategy::kind::pct) s.how = concur::strategy::pct(parameter);
+    if (kind == concur::strategy::kind::exhaustive) s.how = concur::strategy::exhaustive(parameter);
+    s.workers = static_cast<unsigned>(seed >> 52) & 15;
+    s.has_weak_memory = ((seed >> 51) & 1) != 0;
+    s.has_faults = ((seed >> 50) & 1) != 0;
+    s.places_log = static_cast<unsigned>(seed >> 45) & 31;
+    s.lot = seed & lot_mask;
+    return s;
+  }
+};
+
+inline std::uint64_t mix_seed(std::uint64_t seed, std::uint64_t index) noexcept {
+  std::uint64_t z = seed * 0xD1342543DE82EF95U + index * 0x9E3779B97F4A7C15U;
+  z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9U;
+  z = (z ^ (z >> 27)) * 0x94D049BB133111EBU;
+  return z ^ (z >> 31);
+}
+
+// --- one schedule ---
+
+class explorer {
+ public:
+  explorer(const explored_program& program, const schedule_seed& seed, std::uint64_t steps_max)
+      : program_(program), workers_(seed.workers) {
+    settings_.has_weak_memory = seed.has_weak_memory;
+    settings_.has_faults = seed.has_faults;
+    settings_.steps_max = steps_max;
+  }
+  void set_telling(bool is_telling) { settings_.is_telling = is_telling; }
+
+  // Runs the schedule that `given` has begun.
+  void run_once();
+  // Leaves out decisions of a schedule that failed, as long as it fails the same way.
+  std::vector<deviation> shrink(std::vector<deviation> list, const std::string& what, unsigned runs);
+
+  exploration world;
+  decisions& given = world.given;
+
+ private:
+  static void body(void* raw);
+  bool fails_with(const std::vector<deviation>& list, const std::string& kind);
+
+  const explored_program& program_;
+  unsigned workers_;
+  schedule_settings settings_;
+};
+
+CONCUR_INLINE void explorer::body(void* raw) {
+  explorer& self = *static_cast<explorer*>(raw);
+  const auto run = [&self] {
+    if (self.workers_ == 0) return self.program_.call(self.program_.f);
+    options wanted;
+    wanted.workers = self.workers_;
+    concur::run(wanted, [&self] { self.program_.call(self.program_.f); });
+  };
+#  if CONCUR_EXCEPTIONS
+  try {
+    run();
+  } catch (const std::exception& error) {
+    self.world.note_failure(std::string("exception: ") + error.what());
+  } catch (...) {
+    self.world.note_failure("exception: of a type that is no std::exception");
+  }
+#  else
+  run();
+#  endif
+}
+
+CONCUR_INLINE void explorer::run_once() {
+  const leftovers before = process_leftovers();
+  world.run(settings_, &body, this);
+  const leftovers after = process_leftovers();
+  const auto added = [](std::size_t was, std::size_t is) { return std::to_string(is - was); };
+  if (world.was_abandoned()) {
+    // What an abandoned schedule leaves is no news. relaxed, all: nobody else is there.
+    process_ledger.runtimes.store(before.runtimes, std::memory_order_relaxed);
+    process_ledger.fibers.store(before.fibers, std::memory_order_relaxed);            // relaxed: as above
+    process_ledger.timers.store(before.timers, std::memory_order_relaxed);            // relaxed: as above
+    process_ledger.descriptors.store(before.descriptors, std::memory_order_relaxed);  // relaxed: as above
+    process_ledger.stacks.store(before.stacks, std::memory_order_relaxed);            // relaxed: as above
+  } else if (after.runtimes != before.runtimes || after.fibers != before.fibers || after.timers != before.timers ||
+             after.descriptors != before.descriptors || after.stacks != before.stacks) {
+    world.note_failure("left over: " + added(before.fibers, after.fibers) + " fibers, " +
+                       added(before.timers, after.timers) + " timers, " +
+                       added(before.descriptors, after.descriptors) + " descriptors, " +
+                       added(before.stacks, after.stacks) + " stacks, " + added(before.runtimes, after.runtimes) +
+                       " runtimes");
+  }
+}
+
+// --- shrinking ---
+
+inline std::string kind_of_failure(const std::string& what) { return what.substr(0, what.find_first_of(":\n")); }
+
+CONCUR_INLINE bool explorer::fails_with(const std::vector<deviation>& list, const std::string& kind) {
+  given.begin_replay(list.data(), list.size());
+  run_once();
+  return world.has_failed() && kind_of_failure(world.what()) == kind;
+}
+
+CONCUR_INLINE std::vector<deviation> explorer::shrink(std::vector<deviation> list, const std::string& what,
+                                                      unsigned runs) {
+  const std::string kind = kind_of_failure(what);
+  std::size_t parts = 2;
+  while (!list.empty() && runs != 0) {
+    const std::size_t size = (list.size() + parts - 1) / parts;
+    bool is_shorter = false;
+    for (std::size_t begin = 0; begin < list.size() && runs != 0; begin += size) {
+      std::vector<deviation> rest(list.begin(), list.begin() + static_cast<std::ptrdiff_t>(begin));
+      rest.insert(rest.end(), list.begin() + static_cast<std::ptrdiff_t>((std::min)(begin + size, list.size())), list.end());
+      --runs;
+      if (!fails_with(rest, kind)) continue;
+      list = given.deviations();
+      is_shorter = true;
+      break;
+    }
+    if (is_shorter) {
+      parts = parts > 3 ? parts - 1 : 2;
+    } else if (size == 1) {
+      break;
+    } else {
+      parts = (std::min)(2 * parts, list.size());
+    }
+  }
+  return list;
+}
+
+// --- schedules as text: "workers weak faults: question=answer ..." ---
+
+inline std::string schedule_text(const schedule_seed& seed, const std::vector<deviation>& list) {
+  std::string text = "w" + std::to_string(seed.workers) + (seed.has_weak_memory ? "m" : "") + (seed.has_faults ? "f" : "");
+  for (const deviation& one : list) text += " " + std::to_string(one.question) + "=" + std::to_string(one.answer);
+  return text;
+}
+
+inline bool parse_schedule(const std::string& text, schedule_seed& seed, std::vector<deviation>& list) {
+  const char* at = text.c_str();
+  char* end = nullptr;
+  if (*at++ != 'w') return false;
+  seed.workers = static_cast<unsigned>(std::strtoul(at, &end, 10));
+  for (; *end != '\0' && *end != ' '; ++end) {
+    if (*end == 'm') seed.has_weak_memory = true;
+    if (*end == 'f') seed.has_faults = true;
+  }
+  while (*end == ' ') {
+    const std::uint64_t question = std::strtoull(end + 1, &end, 10);
+    if (*end != '=') return false;
+    list.push_back({question, static_cast<std::uint32_t>(std::strtoul(end + 1, &end, 10))});
+  }
+  return *end == '\0';
+}
+
+// --- what explore() and replay() are made of ---
+
+inline void refuse_options(const explore_options& wanted) {
+  constexpr unsigned most = 12;
+  if (wanted.workers > most)
+    fail_argument("concur::explore", "options.workers", std::to_string(wanted.workers),
+                  "at most 12 workers are explored; 0 runs f on a plain thread");
+  if (wanted.schedules == 0)
+    fail_argument("concur::explore", "options.schedules", "0", "at least one schedule must be run");
+#  if !defined(CONCUR_EXPLORE)
+  if (wanted.weak_memory)
+    fail_argument("concur::explore", "options.weak_memory", "true",
+                  "loads can be told old values only in a program compiled with -DCONCUR_EXPLORE");
+#  endif
+}
+
+inline void refuse_company() {
+  if (driver_or_null() != nullptr) fail_logic("concur::explore: called within an exploration");
+  if (process_leftovers().runtimes != 0)
+    fail_logic("concur::explore: a runtime is running in this process; end it first, for it would be explored as well");
+}
+
+inline void note_result(explore_report& report, explorer& it, const schedule_seed& seed) {
+  ++report.schedules;
+  report.steps += it.world.steps();
+  report.trace_hash = (report.trace_hash ^ it.given.hash()) * 0x100000001B3U;
+  if (!it.world.has_failed()) return;
+  report.ok = false;
+  report.seed = seed.pack();
+  report.what = it.world.what();
+  report.decisions = it.given.deviations().size();
+  report.schedule = schedule_text(seed, it.given.deviations());
+}
+
+CONCUR_INLINE explore_report explore_program(const explored_program& program, const explore_options& wanted) {
+  refuse_options(wanted);
+  refuse_company();
+  schedule_seed seed;
+  seed.how = wanted.strategy;
+  seed.workers = wanted.workers;
+  seed.has_weak_memory = wanted.weak_memory;
+  seed.has_faults = wanted.inject_faults;
+  seed.places_log = 4;
+  const bool is_search = wanted.strategy.what() == concur::strategy::kind::exhaustive;
+  const auto it = std::make_unique<explorer>(program, seed, wanted.steps);
+  explore_report report;
+  for (std::size_t i = 0; i < wanted.schedules && report.ok; ++i) {
+    seed.lot = is_search ? i : mix_seed(wanted.seed, i) & schedule_seed::lot_mask;
+    if (is_search)
+      it->given.begin_search(wanted.strategy.parameter());
+    else
+      it->given.begin_seeded(seed.how, seed.lot, std::uint64_t{1} << seed.places_log);
+    it->run_once();
+    note_result(report, *it, seed);
+    while ((std::uint64_t{1} << seed.places_log) < it->given.change_places() && seed.places_log < 31) ++seed.places_log;
+    if (is_search && report.ok && !it->given.advance_search()) {
+      report.is_complete = true;
+      break;
+    }
+  }
+  if (report.ok || wanted.shrink == 0) return report;
+  const std::vector<deviation> shorter = it->shrink(it->given.deviations(), report.what, wanted.shrink);
+  report.decisions = shorter.size();
+  report.schedule = schedule_text(seed, shorter);
+  return report;
+}
+
+inline void print_steps(explorer& it, const char* title) {
+  std::fprintf(stderr, "concur: %s\n", title);
+  for (const std::string& line : it.world.told()) std::fprintf(stderr, "  %s\n", line.c_str());
+  std::fprintf(stderr, "concur: %s\n", it.world.has_failed() ? it.world.what().c_str() : "the schedule did not fail");
+}
+
+inline constexpr std::uint64_t replay_steps_max = 10'000'000;
+
+CONCUR_INLINE explore_report replay_seed(std::uint64_t packed, const explored_program& program, bool prints) {
+  refuse_company();
+  const schedule_seed seed = schedule_seed::unpack(packed);
+  const auto it = std::make_unique<explorer>(program, seed, replay_steps_max);
+  if (seed.how.what() == concur::strategy::kind::exhaustive) {
+    // The search knows the way to a schedule only by the schedules before it.
+    for (std::uint64_t i = 0; i < seed.lot; ++i) {
+      it->given.begin_search(seed.how.parameter());
+      it->run_once();
+      if (!it->given.advance_search()) break;
+    }
+    it->given.begin_search(seed.how.parameter());
+  } else {
+    it->given.begin_seeded(seed.how, seed.lot, std::uint64_t{1} << seed.places_log);
+  }
+  it->set_telling(prints);
+  it->run_once();
+  explore_report report;
+  note_result(report, *it, seed);
+  if (prints) print_steps(*it, ("replay of seed " + std::to_string(packed)).c_str());
+  return report;
+}
+
+CONCUR_INLINE explore_report replay_decisions(const std::string& schedule, const explored_program& program) {
+  refuse_company();
+  schedule_seed seed;
+  std::vector<deviation> list;
+  if (!parse_schedule(schedule, seed, list))
+    fail_argument("concur::replay_schedule", "schedule", schedule, "it is what explore_report::schedule holds");
+  const auto it = std::make_unique<explorer>(program, seed, replay_steps_max);
+  it->given.begin_replay(list.data(), list.size());
+  it->set_telling(true);
+  it->run_once();
+  explore_report report;
+  note_result(report, *it, seed);
+  print_steps(*it, "replay of a schedule");
+  return report;
+}
+
+CONCUR_INLINE void report_failure(const explore_report& report) {
+  std::fprintf(stderr,
+               "concur: schedule %zu failed: %s\n"
+               "  replay(%lluU, f) shows it step by step.\n"
+               "  The shortest one found has %zu decisions that differ from a plain run;\n"
+               "  replay_schedule(\"%s\", f) shows that.\n",
+               report.schedules, report.what.c_str(), static_cast<unsigned long long>(report.seed), report.decisions,
+               report.decisions <= 200 ? report.schedule.c_str() : "...");
+#  if CONCUR_EXCEPTIONS
+  throw explore_failure(report);
+#  else
+  on_fatal(report.what.c_str());
+#  endif
+}
+
+}  // namespace detail
+CONCUR_NAMESPACE_END
+#endif  // CONCUR_BODIES
 
 #endif

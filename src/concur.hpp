@@ -16,7 +16,14 @@
 
 // atomic: words that many threads touch
 #include "atomic/word.hpp"
+#include "atomic/cache_padded.hpp"
+#include "atomic/cas.hpp"
+#include "atomic/backoff.hpp"
 #include "atomic/spin_lock.hpp"
+#include "atomic/retirable_lock.hpp"
+#include "atomic/ticket_lock.hpp"
+#include "atomic/seqlock.hpp"
+#include "atomic/striped_counter.hpp"
 #include "atomic/moment.hpp"
 
 // machine: knows the processor and the operating system, and nothing of fibers

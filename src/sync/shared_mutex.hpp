@@ -136,7 +136,7 @@ class shared_mutex {
   static void refuse_relock(bool is_holder);
 
   detail::atomic<std::uint32_t> word_{0};
-  detail::spin_lock queue_lock_;
+  spin_lock queue_lock_;
   detail::atomic<const void*> owner_{nullptr};
   detail::intrusive_list<detail::waiter> writers_;
   detail::intrusive_list<detail::waiter> readers_;
@@ -215,7 +215,7 @@ CONCUR_INLINE detail::outcome shared_mutex::wait(detail::caller& me, detail::int
   if (result == detail::outcome::granted) return result;
   detail::ended_waits woken;
   {
-    detail::lock_scope<detail::spin_lock> held(queue_lock_);
+    detail::lock_scope<spin_lock> held(queue_lock_);
     if (detail::intrusive_list<detail::waiter>::is_linked(&note)) queue.erase(&note);
     if (!CONCUR_MUTANT_IS(110)) serve(false, woken);  // R4
   }
@@ -281,7 +281,7 @@ CONCUR_INLINE void shared_mutex::unlock_shared() {
 CONCUR_INLINE void shared_mutex::unlock_slow(std::uint32_t share) noexcept {
   detail::ended_waits woken;
   {
-    detail::lock_scope<detail::spin_lock> held(queue_lock_);
+    detail::lock_scope<spin_lock> held(queue_lock_);
     // acq_rel: publishes what the holder did, and sees what the readers did that left before, for who is let in.
     const std::uint32_t rest = word_.fetch_sub(share, std::memory_order_acq_rel) - share;
     if (rest < reader && (rest & waiting) != 0) serve(share == writer, woken);

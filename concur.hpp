@@ -1288,8 +1288,9 @@ CONCUR_NAMESPACE_END
 //       That store is the last touch, so who reads the number may free the memory: the state of a future ends that way.
 //   K4  A retired lock may be brought back by one compare-exchange from its number: an event is set and reset that way.
 //
-// Progress: blocking, as spin_lock; peek is wait-free. Happens-before: retire before each call that returns its number.
-// Cost: that of spin_lock. lock() must not be used once the lock may be retired: it would wait for ever.
+// Progress: blocking, as spin_lock; peek and replace_retired are wait-free. Happens-before: retire before each call that
+// returns its number; replace_retired before a lock that it made possible. Cost: that of spin_lock. lock() must not be used
+// once the lock may be retired: it would wait for ever.
 
 CONCUR_NAMESPACE_BEGIN
 namespace detail {
@@ -1301,11 +1302,12 @@ class retirable_lock : public spin_lock {
 
   // Locks, and returns 0; or returns the number with which the lock was retired (K3).
   std::uint32_t lock_unless_retired() noexcept {
+    constexpr auto order = CONCUR_MUTANT_IS(362) ? std::memory_order_relaxed : std::memory_order_acquire;
+    constexpr auto order_of_end = CONCUR_MUTANT_IS(368) ? std::memory_order_relaxed : std::memory_order_acquire;
     for (unsigned round = 0;;) {
       std::uint32_t seen = 0;
-      // acquire: pairs with unlock and with retire, on failure as well.
-      if (CONCUR_LIKELY(word_.compare_exchange_strong(seen, 1, std::memory_order_acquire, std::memory_order_acquire)))
-        return 0;
+      // acquire: pairs with unlock, and with replace_retired. On failure: pairs with retire.
+      if (CONCUR_LIKELY(word_.compare_exchange_strong(seen, 1, order, order_of_end))) return 0;
       if (seen > 1) return seen;
       spin_wait(round);
     }
@@ -1316,11 +1318,15 @@ class retirable_lock : public spin_lock {
   }
   // Lets a lock that is retired with `from` say `to` instead, 0 to be free again; false if it is not retired with that (K4).
   bool replace_retired(std::uint32_t from, std::uint32_t to) noexcept {
+    constexpr auto order = CONCUR_MUTANT_IS(398)   ? std::memory_order_release
+                           : CONCUR_MUTANT_IS(399) ? std::memory_order_acquire
+                                                   : std::memory_order_acq_rel;
     // acq_rel: sees what the retirement published, and publishes what its caller did. relaxed on failure: nothing is read.
-    return word_.compare_exchange_strong(from, to, std::memory_order_acq_rel, std::memory_order_relaxed);
+    return word_.compare_exchange_strong(from, to, order, std::memory_order_relaxed);
   }
   std::uint32_t peek() const noexcept {
-    return word_.load(std::memory_order_acquire);  // acquire: pairs with retire
+    constexpr auto order = CONCUR_MUTANT_IS(369) ? std::memory_order_relaxed : std::memory_order_acquire;
+    return word_.load(order);  // acquire: pairs with retire
   }
 };
 
@@ -4423,13 +4429,11 @@ CONCUR_NOINLINE CONCUR_INLINE bool parker::wait_parked(std::int64_t steady_ns) n
 }
 
 CONCUR_NOINLINE CONCUR_INLINE void parker::unpark() noexcept {
-  // relaxed: the guess is confirmed by the exchange below
-  std::uint32_t seen = state_.load(std::memory_order_relaxed);
-  while (seen != parked) {
-    // release: publishes what came before to the park that takes the token; relaxed: a failure only reads the word
-    // again
-    if (state_.compare_exchange_weak(seen, notified, std::memory_order_release, std::memory_order_relaxed)) return;
-  }
+  const auto unless_parked = [](std::uint32_t seen) {
+    return seen != parked ? std::optional<std::uint32_t>(notified) : std::nullopt;
+  };
+  // release: publishes what came before to the park that takes the token
+  if (cas_update(state_, unless_parked, std::memory_order_release)) return;
   if (driver* d = driver_or_null()) {
     // release: as below
     state_.exchange(notified, std::memory_order_release);
@@ -5688,11 +5692,9 @@ CONCUR_NAMESPACE_BEGIN
 namespace detail {
 
 CONCUR_INLINE void token_state::cancel() noexcept {
-  std::uint32_t holders = holders_.load(std::memory_order_relaxed);  // relaxed: the exchange decides
-  do {
-    if (holders == 0) return;  // it is being freed, and waits for us (cancel_token.hpp)
-    // relaxed, both: who frees it pairs with the release below.
-  } while (!holders_.compare_exchange_weak(holders, holders + 1, std::memory_order_relaxed, std::memory_order_relaxed));
+  const auto one_more = [](std::uint32_t n) { return n != 0 ? std::optional<std::uint32_t>(n + 1) : std::nullopt; };
+  // relaxed: who frees it pairs with the release below. Refused: it is being freed, and waits for us (cancel_token.hpp).
+  if (!cas_update(holders_, one_more, std::memory_order_relaxed)) return;
   call_listeners();
   release();
 }
@@ -7332,11 +7334,11 @@ CONCUR_INLINE void scheduler::send_home(fiber* f) noexcept {
     home->queue.push_pinned(f);
     return;
   }
-  fiber* head = home->inbox.load(std::memory_order_relaxed);  // relaxed: the exchange below decides
-  do {
-    f->next = head;
-    // release: publishes the fiber to its worker. relaxed on failure: only the pointer is used again.
-  } while (!home->inbox.compare_exchange_weak(head, f, std::memory_order_release, std::memory_order_relaxed));
+  const auto onto = [f](fiber* newest) {
+    f->next = newest;
+    return f;
+  };
+  cas_update(home->inbox, onto, std::memory_order_release);  // release: publishes the fiber to its worker
   idle.announce_to(*this, *home);
 }
 
@@ -9864,15 +9866,12 @@ class mutex_core {
 
   // Takes the mutex if it is free.
   bool try_take(const void* self) noexcept {
-    std::uint32_t word = word_.load(std::memory_order_relaxed);  // relaxed: the exchange decides
-    while ((word & held) == 0) {
-      // acquire: pairs with unlock. relaxed on failure: the loop looks again.
-      if (word_.compare_exchange_weak(word, word | held, std::memory_order_acquire, std::memory_order_relaxed)) {
-        set_owner(self);
-        return true;
-      }
-    }
-    return false;
+    const auto unless_held = [](std::uint32_t word) {
+      return (word & held) == 0 ? std::optional<std::uint32_t>(word | held) : std::nullopt;
+    };
+    if (!cas_update(word_, unless_held, std::memory_order_acquire)) return false;  // acquire: pairs with unlock
+    set_owner(self);
+    return true;
   }
 
   bool is_held_by(const void* self) const noexcept {
@@ -10328,13 +10327,11 @@ CONCUR_INLINE void shared_mutex::refuse_relock(bool is_holder) {
 }
 
 CONCUR_INLINE bool shared_mutex::try_lock_shared() noexcept {
-  std::uint32_t word = word_.load(std::memory_order_relaxed);  // relaxed: the exchange decides
-  while ((word & (writer | (CONCUR_MUTANT_IS(109) ? 0 : waiting))) == 0) {
-    // acquire: pairs with unlock. relaxed on failure: the loop looks again.
-    if (word_.compare_exchange_weak(word, word + reader, std::memory_order_acquire, std::memory_order_relaxed))
-      return true;
-  }
-  return false;
+  const auto one_more = [](std::uint32_t word) {
+    const bool is_open = (word & (writer | (CONCUR_MUTANT_IS(109) ? 0 : waiting))) == 0;
+    return is_open ? std::optional<std::uint32_t>(word + reader) : std::nullopt;
+  };
+  return cas_update(word_, one_more, std::memory_order_acquire).has_value();  // acquire: pairs with unlock
 }
 
 CONCUR_INLINE detail::outcome shared_mutex::lock_slow(const void* self, detail::nanoseconds_t deadline_ns) {
@@ -10342,14 +10339,9 @@ CONCUR_INLINE detail::outcome shared_mutex::lock_slow(const void* self, detail::
   if (deadline_ns != detail::never && deadline_ns <= detail::now_ns()) return detail::outcome::timed_out;
   detail::caller me(detail::this_worker());
   queue_lock_.lock();
-  std::uint32_t word = word_.load(std::memory_order_relaxed);  // relaxed: the exchange decides
-  while ((word & waiting) == 0) {
-    const bool is_free = word == 0;
-    // acquire: as in take. relaxed on failure: the loop looks again.
-    if (!word_.compare_exchange_weak(word, is_free ? writer : word | waiting, std::memory_order_acquire,
-                                     std::memory_order_relaxed))
-      continue;
-    if (!is_free) break;
+  const auto take_or_mark = [](std::uint32_t word) { return word == 0 ? writer : word | waiting; };
+  // acquire: as in take.
+  if (cas_update(word_, take_or_mark, std::memory_order_acquire) == 0) {
     queue_lock_.unlock();
     set_owner(self);
     return detail::outcome::granted;
@@ -10364,14 +10356,11 @@ CONCUR_INLINE detail::outcome shared_mutex::lock_shared_slow(detail::nanoseconds
   if (deadline_ns != detail::never && deadline_ns <= detail::now_ns()) return detail::outcome::timed_out;
   detail::caller me(detail::this_worker());
   queue_lock_.lock();
-  std::uint32_t word = word_.load(std::memory_order_relaxed);  // relaxed: the exchange decides
-  while ((word & waiting) == 0) {
-    const bool is_open = (word & writer) == 0;
-    // acquire: as in try_lock_shared. relaxed on failure: the loop looks again.
-    if (!word_.compare_exchange_weak(word, is_open ? word + reader : word | waiting, std::memory_order_acquire,
-                                     std::memory_order_relaxed))
-      continue;
-    if (!is_open) break;
+  const auto enter_or_mark = [](std::uint32_t word) {
+    return (word & (writer | waiting)) == 0 ? word + reader : word | waiting;
+  };
+  // acquire: as in try_lock_shared.
+  if ((cas_update(word_, enter_or_mark, std::memory_order_acquire) & (writer | waiting)) == 0) {
     queue_lock_.unlock();
     return detail::outcome::granted;
   }
@@ -10773,24 +10762,21 @@ class semaphore_core {
     return n == 0;
   }
   void release(std::ptrdiff_t n, std::ptrdiff_t limit) {
-    std::ptrdiff_t permits = word_.load(std::memory_order_relaxed);  // relaxed: the exchange decides
+    const auto with_these = [n, limit](std::ptrdiff_t permits) {
+      const bool is_simple = CONCUR_LIKELY(permits >= 0 && n > 0 && n <= limit - permits);
+      return is_simple ? std::optional<std::ptrdiff_t>(permits + n) : std::nullopt;
+    };
     constexpr auto order = CONCUR_MUTANT_IS(113) ? std::memory_order_relaxed : std::memory_order_release;
-    while (CONCUR_LIKELY(permits >= 0 && n > 0 && n <= limit - permits)) {
-      // release: publishes what the permits guarded. relaxed on failure: the loop looks again.
-      if (word_.compare_exchange_weak(permits, permits + n, order, std::memory_order_relaxed)) return;
-    }
+    if (cas_update(word_, with_these, order)) return;  // release: publishes what the permits guarded
     release_slow(n, limit);
   }
 
  private:
   bool take(std::ptrdiff_t n) noexcept {
-    std::ptrdiff_t permits = word_.load(std::memory_order_relaxed);  // relaxed: the exchange decides
-    while (n > 0 && permits >= n) {  // P2: never while somebody waits
-      // acquire: pairs with release. relaxed on failure: the loop looks again.
-      if (word_.compare_exchange_weak(permits, permits - n, std::memory_order_acquire, std::memory_order_relaxed))
-        return true;
-    }
-    return false;
+    const auto without_these = [n](std::ptrdiff_t permits) {  // P2: never while somebody waits
+      return n > 0 && permits >= n ? std::optional<std::ptrdiff_t>(permits - n) : std::nullopt;
+    };
+    return cas_update(word_, without_these, std::memory_order_acquire).has_value();  // acquire: pairs with release
   }
   [[noreturn]] static std::ptrdiff_t fail_permits(std::ptrdiff_t permits, std::ptrdiff_t limit);
   static void check_request(std::ptrdiff_t n, std::ptrdiff_t limit);

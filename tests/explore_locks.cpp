@@ -91,6 +91,26 @@ void expect_whole(const twins& seen) { explore_expect(seen.first == seen.second,
 
 }  // namespace
 
+TEST_CASE("backoff: a step lets the others run, and is counted all the same") {
+  const nothing_left_over guard;
+  const auto body = [] {
+    concur::detail::atomic<int> stage{0};
+    const auto answer = [&] {
+      for (unsigned round = 0; stage.load(std::memory_order_acquire) != 1;) concur::detail::spin_wait(round);
+      stage.store(2, std::memory_order_release);
+    };
+    const auto ask = [&] {
+      for (unsigned round = 0; round < 12;) concur::detail::spin_wait(round);  // ends by its count alone
+      concur::backoff wait;
+      while (!wait.is_spent()) wait.pause();
+      stage.store(1, std::memory_order_release);
+      for (wait.reset(); stage.load(std::memory_order_acquire) != 2;) wait.pause();
+    };
+    two(ask, answer);
+  };
+  in_every_order(1, body);
+}
+
 TEST_CASE("spin_lock: one holder at a time, who sees what the last one did") {
   const nothing_left_over guard;
   const auto with_two = [] {
@@ -110,7 +130,7 @@ TEST_CASE("spin_lock: one holder at a time, who sees what the last one did") {
   in_every_order(2, with_three);
 }
 
-TEST_CASE("retirable_lock: who reads the number sees what was done before it") {
+TEST_CASE("retirable_lock: who finds that it has ended sees what was done before, and so does who locks it") {
   const nothing_left_over guard;
   const auto body = [] {
     concur::detail::retirable_lock lock;
@@ -132,6 +152,36 @@ TEST_CASE("retirable_lock: who reads the number sees what was done before it") {
     two(set, look);
   };
   in_every_order(3, body);
+}
+
+TEST_CASE("retirable_lock: who brings it back sees what was done before, and is seen by who locks it then") {
+  const nothing_left_over guard;
+  const auto body = [] {
+    concur::detail::retirable_lock lock;
+    plain_number result;
+    const auto set = [&] {
+      if (lock.lock_unless_retired() != 0) return;
+      result.add(1);
+      lock.retire(2);
+    };
+    const auto reset = [&] {
+      if (lock.replace_retired(2, 3)) {
+        explore_expect(result.read() >= 1, "retired without its result");
+        result.write(10);
+        explore_expect(lock.replace_retired(3, 0), "somebody else changed it");
+      }
+      if (lock.lock_unless_retired() != 0) return;
+      result.add(0);
+      lock.unlock();
+    };
+    const auto add = [&] {
+      if (lock.lock_unless_retired() != 0) return;
+      result.add(1);
+      lock.unlock();
+    };
+    three(set, reset, add);
+  };
+  in_every_order(2, body);
 }
 
 TEST_CASE("ticket_lock: one holder at a time, who sees what the last one did, over the wrap") {

@@ -1,4 +1,4 @@
-// test_backoff.cpp - backoff: how long its steps are, when they stop spinning, and who decides under a driver.
+// test_backoff.cpp - backoff: how long its steps are, when they stop spinning.
 #include "support/test.hpp"
 
 #include <atomic>
@@ -8,38 +8,7 @@
 #include <thread>
 
 using concur::backoff;
-using concur::detail::choice;
 using concur::detail::jittered_pauses;
-
-namespace {
-
-// Counts how often somebody waits.
-class counting_driver final : public concur::detail::driver {
- public:
-  counting_driver() { concur::detail::current_driver.store(this); }
-  ~counting_driver() { concur::detail::current_driver.store(nullptr); }
-  int spins = 0;
-
- private:
-  std::uint32_t choose(choice, std::uint32_t) noexcept override { return 0; }
-  std::int64_t now() noexcept override { return 0; }
-  void* start_thread(void (*)(void*), void*) noexcept override { return nullptr; }
-  void join_thread(void*) noexcept override {}
-  void spin() noexcept override { ++spins; }
-  bool block(const void*, std::int64_t) noexcept override { return true; }
-  void wake(const void*) noexcept override {}
-  void before_access(const void*) noexcept override {}
-  std::uint64_t after_load(const void*, std::uint64_t latest, std::memory_order) noexcept override { return latest; }
-  void after_store(const void*, std::uint64_t, std::uint64_t, std::memory_order) noexcept override {}
-  void after_update(const void*, std::uint64_t, std::uint64_t, std::memory_order) noexcept override {}
-  void fence(std::memory_order) noexcept override {}
-  void fence_all() noexcept override {}
-  void birth(const void*) noexcept override {}
-  void plain_access(const void*, bool, const char*) noexcept override {}
-  void expect(bool, const char*) noexcept override {}
-};
-
-}  // namespace
 
 TEST_CASE("a step is between half of its limit and all of it, and the limit doubles") {
   const nothing_left_over guard;
@@ -68,22 +37,6 @@ TEST_CASE("it is spent when it no longer spins, and reset begins anew") {
       CHECK(!wait.is_spent());
     }
   }
-}
-
-TEST_CASE("under a driver a step lets another thread run, and is counted all the same") {
-  const nothing_left_over guard;
-  counting_driver driven;
-  backoff wait;
-  int steps = 0;
-  for (; !wait.is_spent(); ++steps) wait.pause();
-  CHECK(steps == 8);
-  CHECK(driven.spins == 8);
-  for (int i = 0; i < 100; ++i) wait.pause();
-  CHECK(driven.spins == 108);
-  for (unsigned round = 0; round < 12;) concur::detail::spin_wait(round);
-  CHECK(driven.spins == 120);
-  concur::detail::spin_briefly(1'000);
-  CHECK(driven.spins == 121);
 }
 
 TEST_CASE("two threads wait for each other, more often than there are cores to spin on") {

@@ -879,18 +879,210 @@ class atomic {
 }  // namespace detail
 CONCUR_NAMESPACE_END
 
-// atomic/spin_lock.hpp - a lock for a few instructions, in one word.
+// atomic/cache_padded.hpp - a value with its cache lines to itself.
 //
-// It guards what is over sooner than a thread could be put to sleep: linking a waiter, moving one value. No parking
-// operation, no system call and no allocation may happen under it. Blocking: a holder that the kernel takes off its
-// core holds the others up, so after a while they leave their core to it instead of burning it.
+// Two counters that two cores write in turn, each its own, are as slow as one that both write, if they lie in one cache
+// line: the line travels, not the word ("false sharing"). cache_padded<T> is a T that begins on a line and fills it, so
+// that neighbours in an array, or members that stand one after the other, are on lines of their own:
 //
-//   K1  The word is 0 when free and 1 when held. Only the holder writes it then.
-//   K2  Unlocking is one plain release store. That is what lets a fiber hand its unlock to whoever runs after it has
-//       left.
-//   K3  A holder may retire the lock: it leaves a number above 1 instead of 0, and nobody gets the lock any more.
-//       That store is the last touch, so who reads the number may free the memory: the state of a future ends that way.
-//   K4  A retired lock may be brought back by one compare-exchange from its number: an event is set and reset that way.
+//     concur::cache_padded<std::atomic<int>> counts[workers];
+//     *counts[i] += 1;  counts[i]->load();
+//
+//   P1  Alignment and size are multiples of detail::cache_line_bytes (128 on x86-64 and aarch64, where lines are fetched
+//       in pairs or are that long; 64 elsewhere), and of T's own alignment if that is larger.
+//   P2  It is a T with an address. It copies, moves, compares to nothing and converts to nothing; * and -> reach the T.
+//
+// std::hardware_destructive_interference_size is not used: it follows -mtune, so two objects of one program may disagree on
+// the layout of a type, and g++ warns of that.
+//
+// Progress: it does nothing of its own; what is wait-free in T is wait-free in it. Cost: memory, a line at least for each.
+
+CONCUR_NAMESPACE_BEGIN
+
+template <class T>
+class alignas(T) alignas(detail::cache_line_bytes) cache_padded {
+  static_assert(std::is_object<T>::value && !std::is_array<T>::value, "cache_padded<T>: T is an object type, no array");
+
+ public:
+  using value_type = T;
+
+  // A T made from nothing: zero where T is a number or an atomic.
+  constexpr cache_padded() noexcept(std::is_nothrow_default_constructible<T>::value) : value_() {}
+
+  // A T made in place from these; T need be neither copyable nor movable.
+  template <class First, class... Rest,
+            class = std::enable_if_t<std::is_constructible<T, First, Rest...>::value &&
+                                     !std::is_same<std::decay_t<First>, cache_padded>::value>>
+  constexpr explicit cache_padded(First&& first, Rest&&... rest) noexcept(
+      std::is_nothrow_constructible<T, First, Rest...>::value)
+      : value_(std::forward<First>(first), std::forward<Rest>(rest)...) {}
+
+  constexpr T& operator*() noexcept { return value_; }
+  constexpr const T& operator*() const noexcept { return value_; }
+  constexpr T* operator->() noexcept { return &value_; }
+  constexpr const T* operator->() const noexcept { return &value_; }
+
+ private:
+  T value_;
+};
+
+// cache_padded sums(0L) is a cache_padded<long>.
+template <class T>
+cache_padded(T) -> cache_padded<T>;
+
+CONCUR_NAMESPACE_END
+
+// atomic/cas.hpp - changing an atomic by a function of its value: read it, compute, and write if nobody came between.
+//
+// fetch_add and its kin exist for a few operations; for every other there is the loop around compare_exchange_weak, with its
+// failure order, its reload and its narrowing. It stands here once:
+//
+//     concur::cas_update(level, [](int l) { return l * 2; });          // returns what it was before
+//     concur::fetch_max(peak, now);                                    // peak is now at least `now`
+//     auto was = concur::cas_update(permits, [](int n) { return n > 0 ? std::optional<int>(n - 1) : std::nullopt; });
+//
+//   C1  The function is called again whenever another thread came between, so it must do nothing but compute: what it changes
+//       elsewhere it changes several times. If it throws, the atomic is as it was.
+//   C2  A function that returns std::optional may refuse. Refused: nothing is written, and cas_update returns an empty
+//       optional; else what it was before, in an optional. (The value that was refused is the argument of the last call.)
+//   C3  `order` is that of the change. What is only read, by the function or where nothing is written, is read with the part
+//       of it that a load can have: acquire, seq_cst, or nothing for release and relaxed.
+//   C4  fetch_max and fetch_min write only if that changes the value. So the usual case, a maximum that is none, is a load,
+//       and the line stays in every core's cache. But a release that writes nothing publishes nothing: who reads the value
+//       later has an edge from the thread that wrote it, none from one that found it large enough. If each call shall
+//       publish, use cas_update, which writes the same value too.
+//   C5  A value that went away and came back is taken for one that stayed. That is right where the value is all there is to
+//       it; for a pointer to a node that was freed and made again it is not: see treiber_stack.
+//
+// The atomic may be a std::atomic<T>, or anything with its load and compare_exchange_weak.
+//
+// Progress: lock-free where the atomic is: an attempt fails because another's succeeded, or for no reason on machines with
+// load-linked and store-conditional. No single thread is sure to get through. Cost: a load and an exchange; with many
+// writers at once an exchange more for each that came between. There is no backoff in it: who came between has got through.
+//
+// Sources: M. Herlihy, "Wait-free synchronization", ACM TOPLAS 13 (1991), section 4: compare-and-swap can do every such
+// update. What a maximum that writes nothing should order is discussed in WG21 P0493, "Atomic maximum/minimum".
+
+#include <optional>
+
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+template <class Atomic>
+using value_in = std::decay_t<decltype(std::declval<const Atomic&>().load(std::memory_order()))>;  // plain: a type
+
+// The part of an order that a load can have (C3).
+constexpr std::memory_order load_part(std::memory_order order) noexcept {
+  switch (order) {
+    case std::memory_order_release:
+    case std::memory_order_relaxed:
+      return std::memory_order_relaxed;
+    case std::memory_order_acq_rel:
+      return std::memory_order_acquire;
+    case std::memory_order_acquire:
+    case std::memory_order_consume:
+    case std::memory_order_seq_cst:
+      break;
+  }
+  return order;
+}
+
+template <class T>
+constexpr bool is_optional = false;
+template <class T>
+constexpr bool is_optional<std::optional<T>> = true;
+
+// Narrows as the compound operators of the built-in types do: char + 1 is an int, and goes back into a char.
+template <class T, class U>
+constexpr T narrowed(U&& value) noexcept(std::is_nothrow_constructible<T, U>::value) {
+  if constexpr (std::is_same<std::decay_t<U>, T>::value)
+    return std::forward<U>(value);
+  else
+    return static_cast<T>(std::forward<U>(value));
+}
+
+// `wins(candidate, present)`: the candidate takes its place.
+template <class Atomic, class T, class Wins>
+T replace_if(Atomic& word, T candidate, std::memory_order order, Wins wins) noexcept {
+  const auto change_order = CONCUR_MUTANT_IS(309) ? std::memory_order_relaxed : order;
+  const auto read_order = CONCUR_MUTANT_IS(360) ? std::memory_order_relaxed : load_part(order);
+  // acquire, seq_cst or relaxed: the load's part of the caller's order (C3).
+  T present = word.load(read_order);
+  while (wins(candidate, present) || CONCUR_MUTANT_IS(367)) {
+    const T next = wins(candidate, present) ? candidate : present;
+    // acquire, release or any: the caller's order; a failure is a load again (C3).
+    if (word.compare_exchange_weak(present, next, change_order, read_order)) break;
+  }
+  return present;
+}
+
+}  // namespace detail
+
+// Replaces the value v by f(v); returns v. If f returns std::optional, it may refuse (C2), and v comes in an optional.
+template <class Atomic, class F>
+auto cas_update(Atomic& word, F&& f, std::memory_order order = std::memory_order_seq_cst) {
+  using value = detail::value_in<Atomic>;
+  using answer = std::decay_t<decltype(f(std::declval<const value&>()))>;
+  const auto change_order = CONCUR_MUTANT_IS(307) ? std::memory_order_relaxed : order;
+  const auto read_order = CONCUR_MUTANT_IS(308) ? std::memory_order_relaxed : detail::load_part(order);
+  // acquire, seq_cst or relaxed: f may follow the value, so it is read with the load's part of the caller's order (C3).
+  value present = word.load(read_order);
+  for (;;) {
+    if constexpr (detail::is_optional<answer> && !std::is_same<answer, value>::value) {
+      answer wanted = f(std::as_const(present));
+      if (!wanted) return std::optional<value>();
+      // acquire, release or any: the caller's order; a failure is a load again (C3).
+      if (word.compare_exchange_weak(present, detail::narrowed<value>(*std::move(wanted)), change_order, read_order))
+        return std::optional<value>(present);
+    } else {
+      const value wanted = detail::narrowed<value>(f(std::as_const(present)));
+      // acquire, release or any: the caller's order; a failure is a load again (C3).
+      if (word.compare_exchange_weak(present, wanted, change_order, read_order)) return present;
+    }
+  }
+}
+
+// Makes the value the larger of what it is and `candidate`; returns what it was. Compares with <. Writes only if it must (C4).
+template <class Atomic>
+detail::value_in<Atomic> fetch_max(Atomic& word, detail::value_in<Atomic> candidate,
+                                   std::memory_order order = std::memory_order_seq_cst) noexcept {
+  return detail::replace_if(word, candidate, order, [](const auto& a, const auto& b) { return b < a; });
+}
+
+// The same with the smaller.
+template <class Atomic>
+detail::value_in<Atomic> fetch_min(Atomic& word, detail::value_in<Atomic> candidate,
+                                   std::memory_order order = std::memory_order_seq_cst) noexcept {
+  return detail::replace_if(word, candidate, order, [](const auto& a, const auto& b) { return a < b; });
+}
+
+CONCUR_NAMESPACE_END
+
+// atomic/backoff.hpp - waiting for another thread's few instructions: a little, then longer, then politely.
+//
+// Who finds a lock held, or loses an exchange, tries again. When many try again at once and at once again, the cache line
+// goes round among those who wait, and the one they wait for cannot have it. So each waits, twice as long each time
+// (exponential), and not exactly so long, lest two that met meet again (jittered):
+//
+//     for (concur::backoff wait; !flag.load(std::memory_order_acquire);) wait.pause();
+//
+//   B1  A step spins in the first 8 rounds, 1, 2, 4 ... 128 pauses of the processor at most and half of that at least:
+//       about 2 us in all. A thread that runs is waited for without a system call.
+//   B2  Then a step gives the core away. The one that is waited for may have been taken off its core, and without a core of
+//       its own on this machine it comes back only when somebody leaves one. is_spent() says that this has begun: who can
+//       park should do that now.
+//   B3  From round 64 on a step sleeps for 50 us. With real-time priorities giving the core away may give it to nobody else.
+//   B4  There is no clock in it: reading one costs more than the first rounds. The random numbers come from a state of 4
+//       bytes in the object, begun from its address, which differs from thread to thread; they guard nothing.
+//   B5  Where a driver (base/driver.hpp) plays all threads, a step lets another one run, and takes no time.
+//
+// Progress: a step ends after bounded time; the loop around it is blocking if it waits for somebody in particular. A step
+// orders no memory: the loads of the loop do. Not for a fiber that waits for another fiber: it keeps its worker; park
+// with a mutex, an event or a channel instead. Cost: 8 bytes, two stores to begin.
+//
+// Sources: T. Anderson, "The performance of spin lock alternatives for shared-memory multiprocessors", IEEE Transactions on
+// Parallel and Distributed Systems 1 (1990), for waiting exponentially at a lock; G. Marsaglia, "Xorshift RNGs", Journal of
+// Statistical Software 8 (2003), section 3, for the random numbers.
 
 CONCUR_NAMESPACE_BEGIN
 namespace detail {
@@ -906,53 +1098,134 @@ inline void cpu_relax() noexcept {
 #endif
 }
 
-// One step of waiting for another thread's few instructions: spins first, then gives the core away. `round` counts
-// the steps.
+// Spins for that many pauses. Every wait of the library that does not park comes through here, or lies in a step below.
+inline void spin_briefly(std::uint32_t pauses) noexcept {
+  if (driver* d = driver_or_null()) {  // B5
+    d->spin();
+    return;
+  }
+  for (std::uint32_t i = 0; i < pauses; ++i) cpu_relax();
+}
+
+constexpr unsigned spinning_rounds = 8;
+constexpr unsigned yielding_rounds = 64;
+
+// One step of waiting, the `round`-th, which it counts: `pauses` of spinning, or what comes after spinning.
+CONCUR_INLINE void wait_step(unsigned& round, std::uint32_t pauses) noexcept;
+
+// A step without jitter, for the one thread that waits for one other.
 CONCUR_INLINE void spin_wait(unsigned& round) noexcept;
+
+// The pauses of a step with jitter: between half of 1 << round and all of it.
+constexpr std::uint32_t jittered_pauses(unsigned round, std::uint32_t random) noexcept {
+  const std::uint32_t most = std::uint32_t{1} << (round < spinning_rounds ? round : spinning_rounds);
+  return CONCUR_MUTANT_IS(366) ? most : most - random % (most / 2 + 1);
+}
+
+}  // namespace detail
+
+class backoff {
+ public:
+  backoff() noexcept : backoff(seed_at(this)) {}
+  explicit constexpr backoff(std::uint32_t seed) noexcept : random_(seed != 0 ? seed : 1) {}
+
+  // Waits for one step.
+  void pause() noexcept {
+    random_ ^= random_ << 13;
+    random_ ^= random_ >> 17;
+    random_ ^= random_ << 5;
+    detail::wait_step(round_, detail::jittered_pauses(round_, random_));
+  }
+
+  // Whether the steps no longer spin (B2).
+  constexpr bool is_spent() const noexcept { return round_ >= detail::spinning_rounds; }
+
+  // Begins anew: what was waited for has moved.
+  constexpr void reset() noexcept { round_ = 0; }
+
+ private:
+  // A stack's addresses differ little in their low bits from those of another, so all bits go into the upper ones.
+  static std::uint32_t seed_at(const void* address) noexcept {
+    const std::uint64_t bits = reinterpret_cast<std::uintptr_t>(address);
+    return static_cast<std::uint32_t>((bits * 0x9E3779B97F4A7C15u) >> 32);
+  }
+
+  unsigned round_ = 0;
+  std::uint32_t random_;  // never 0
+};
+
+CONCUR_NAMESPACE_END
+
+#if CONCUR_BODIES
+
+#  include <sched.h>
+#  include <time.h>
+
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+CONCUR_INLINE void wait_step(unsigned& round, std::uint32_t pauses) noexcept {
+  const unsigned now = round;
+  if (now < yielding_rounds) round = now + 1;
+  if (now < spinning_rounds || driver_or_null() != nullptr) {
+    spin_briefly(pauses);
+  } else if (now < yielding_rounds) {
+    sched_yield();
+  } else {
+    timespec pause{0, 50'000};
+    nanosleep(&pause, nullptr);
+  }
+}
+
+CONCUR_INLINE void spin_wait(unsigned& round) noexcept {
+  wait_step(round, std::uint32_t{1} << (round < spinning_rounds ? round : spinning_rounds));
+}
+
+}  // namespace detail
+CONCUR_NAMESPACE_END
+
+#endif  // CONCUR_BODIES
+
+// atomic/spin_lock.hpp - a lock for a few instructions, in one word.
+//
+// It guards what is over sooner than a thread could be put to sleep: linking a node, moving one value. Works with
+// std::lock_guard and its kin. It is the lock inside the runtime, too; the part that its waiting places add is in
+// retirable_lock.hpp.
+//
+//   K1  The word is 0 when free and 1 when held. Only the holder writes it then.
+//   K2  Unlocking is one plain release store. That is what lets a fiber hand its unlock to whoever runs after it has
+//       left.
+//
+// Progress: blocking. A holder that the kernel takes off its core holds the others up until it is back, so after about
+// 2 us of spinning they leave their cores to it (backoff.hpp) instead of burning them. Hence nothing slow may happen under
+// it: no system call, no allocation, and above all no parking. A fiber that parks under it keeps the lock while it does
+// not run, and the workers that want the lock spin instead of running the fiber that would unlock: with one worker, for
+// ever. Use concur::mutex there. It is not recursive, and not fair: who comes late may be first (ticket_lock.hpp).
+//
+// Happens-before: an unlock before each later lock and successful try_lock. Cost, uncontended: one exchange and one store;
+// while it is held, waiters only read, so the holder keeps its line.
+//
+// Source: L. Rudolph, Z. Segall, "Dynamic decentralized cache schemes for MIMD parallel processors", ISCA 1984 (test, then
+// test-and-set); the waiting is Anderson's (backoff.hpp).
+
+CONCUR_NAMESPACE_BEGIN
 
 class spin_lock {
  public:
   constexpr spin_lock() noexcept = default;
-  explicit constexpr spin_lock(std::uint32_t retired_with) noexcept : word_(retired_with) {}  // 0: free
   spin_lock(const spin_lock&) = delete;
   spin_lock& operator=(const spin_lock&) = delete;
 
   CONCUR_FORCE_INLINE void lock() noexcept {
+    if (CONCUR_UNLIKELY(!try_lock())) lock_slow();
+  }
+
+  // Does not wait; false when somebody holds it.
+  CONCUR_FORCE_INLINE bool try_lock() noexcept {
     std::uint32_t expected = 0;
+    constexpr auto order = CONCUR_MUTANT_IS(361) ? std::memory_order_relaxed : std::memory_order_acquire;
     // acquire: pairs with unlock, so that what the last holder did is seen. relaxed on failure: nothing is read yet.
-    if (CONCUR_LIKELY(word_.compare_exchange_strong(expected, 1, std::memory_order_acquire, std::memory_order_relaxed)))
-      return;
-    lock_slow();
-  }
-
-  bool try_lock() noexcept {
-    std::uint32_t expected = 0;
-    // acquire: as in lock.
-    return word_.compare_exchange_strong(expected, 1, std::memory_order_acquire, std::memory_order_relaxed);
-  }
-
-  // Locks, and returns 0; or returns the number with which the lock was retired (K3).
-  std::uint32_t lock_unless_retired() noexcept {
-    for (unsigned round = 0;;) {
-      std::uint32_t seen = 0;
-      // acquire: pairs with unlock and with retire, on failure as well.
-      if (CONCUR_LIKELY(word_.compare_exchange_strong(seen, 1, std::memory_order_acquire, std::memory_order_acquire)))
-        return 0;
-      if (seen > 1) return seen;
-      spin_wait(round);
-    }
-  }
-  void retire(std::uint32_t number) noexcept {
-    constexpr auto order = CONCUR_MUTANT_IS(172) ? std::memory_order_relaxed : std::memory_order_release;
-    word_.store(number, order);  // release: publishes what was done under the lock to who reads the number
-  }
-  // Lets a lock that is retired with `from` say `to` instead, 0 to be free again; false if it is not retired with that (K4).
-  bool replace_retired(std::uint32_t from, std::uint32_t to) noexcept {
-    // acq_rel: sees what the retirement published, and publishes what its caller did. relaxed on failure: nothing is read.
-    return word_.compare_exchange_strong(from, to, std::memory_order_acq_rel, std::memory_order_relaxed);
-  }
-  std::uint32_t peek() const noexcept {
-    return word_.load(std::memory_order_acquire);  // acquire: pairs with retire
+    return CONCUR_LIKELY(word_.compare_exchange_strong(expected, 1, order, std::memory_order_relaxed));
   }
 
   CONCUR_FORCE_INLINE void unlock() noexcept {
@@ -960,11 +1233,16 @@ class spin_lock {
     word_.store(0, order);  // release: publishes what was done under the lock to the next holder
   }
 
+ protected:
+  explicit constexpr spin_lock(std::uint32_t word) noexcept : word_(word) {}
+
+  detail::atomic<std::uint32_t> word_{0};
+
  private:
   void lock_slow() noexcept;
-
-  atomic<std::uint32_t> word_{0};
 };
+
+namespace detail {
 
 // Holds a lock for a scope. std::lock_guard would bring <mutex>, and with it a good part of a second of compile time.
 template <class Lock>
@@ -983,44 +1261,380 @@ class lock_scope {
 CONCUR_NAMESPACE_END
 
 #if CONCUR_BODIES
+CONCUR_NAMESPACE_BEGIN
 
-#  include <sched.h>
-#  include <time.h>
+CONCUR_NOINLINE CONCUR_INLINE void spin_lock::lock_slow() noexcept {
+  backoff wait;
+  for (;;) {
+    // relaxed: only a look; the exchange in try_lock is what orders.
+    if (word_.load(std::memory_order_relaxed) == 0 && try_lock()) return;
+    wait.pause();
+  }
+}
+
+CONCUR_NAMESPACE_END
+#endif  // CONCUR_BODIES
+
+// atomic/retirable_lock.hpp - a spin lock that can end: its last holder leaves a number in it instead of unlocking.
+//
+// A future is pending until it is set, a latch shut until it opens. Who waits needs the lock of the waiting queue while it
+// is not so yet, and nothing at all afterwards. So the lock's word says which: 0 and 1 as in spin_lock.hpp (K1, K2), and a
+// number above 1 when the state that the lock guarded is over.
+//
+//   K3  A holder may retire the lock: it leaves a number above 1 instead of 0, and nobody gets the lock any more.
+//       That store is the last touch, so who reads the number may free the memory: the state of a future ends that way.
+//   K4  A retired lock may be brought back by one compare-exchange from its number: an event is set and reset that way.
+//
+// Progress: blocking, as spin_lock; peek and replace_retired are wait-free. Happens-before: retire before each call that
+// returns its number; replace_retired before a lock that it made possible. Cost: that of spin_lock. lock() must not be used
+// once the lock may be retired: it would wait for ever.
 
 CONCUR_NAMESPACE_BEGIN
 namespace detail {
 
-// The steps were chosen so that a holder that runs is waited for without a system call (about 2 us of spinning), and
-// one that was pre-empted gets the core. The last step sleeps: with real-time priorities a yield alone can starve the
-// holder for ever.
-CONCUR_INLINE void spin_wait(unsigned& round) noexcept {
-  if (driver* d = driver_or_null()) return d->spin();
-  constexpr unsigned spinning_rounds = 8;
-  constexpr unsigned yielding_rounds = 64;
-  if (round < spinning_rounds) {
-    for (unsigned i = 0; i < (1u << round); ++i) cpu_relax();
-  } else if (round < yielding_rounds) {
-    sched_yield();
-  } else {
-    timespec pause{0, 50'000};
-    nanosleep(&pause, nullptr);
-  }
-  if (round < yielding_rounds) ++round;
-}
+class retirable_lock : public spin_lock {
+ public:
+  constexpr retirable_lock() noexcept = default;
+  explicit constexpr retirable_lock(std::uint32_t retired_with) noexcept : spin_lock(retired_with) {}  // 0: free
 
-CONCUR_INLINE void spin_lock::lock_slow() noexcept {
-  unsigned round = 0;
-  for (;;) {
-    // relaxed: only a look; the exchange in try_lock is what orders.
-    if (word_.load(std::memory_order_relaxed) == 0 && try_lock()) return;
-    spin_wait(round);
+  // Locks, and returns 0; or returns the number with which the lock was retired (K3).
+  std::uint32_t lock_unless_retired() noexcept {
+    constexpr auto order = CONCUR_MUTANT_IS(362) ? std::memory_order_relaxed : std::memory_order_acquire;
+    constexpr auto order_of_end = CONCUR_MUTANT_IS(368) ? std::memory_order_relaxed : std::memory_order_acquire;
+    for (unsigned round = 0;;) {
+      std::uint32_t seen = 0;
+      // acquire: pairs with unlock, and with replace_retired. On failure: pairs with retire.
+      if (CONCUR_LIKELY(word_.compare_exchange_strong(seen, 1, order, order_of_end))) return 0;
+      if (seen > 1) return seen;
+      spin_wait(round);
+    }
   }
-}
+  void retire(std::uint32_t number) noexcept {
+    constexpr auto order = CONCUR_MUTANT_IS(172) ? std::memory_order_relaxed : std::memory_order_release;
+    word_.store(number, order);  // release: publishes what was done under the lock to who reads the number
+  }
+  // Lets a lock that is retired with `from` say `to` instead, 0 to be free again; false if it is not retired with that (K4).
+  bool replace_retired(std::uint32_t from, std::uint32_t to) noexcept {
+    constexpr auto order = CONCUR_MUTANT_IS(398)   ? std::memory_order_release
+                           : CONCUR_MUTANT_IS(399) ? std::memory_order_acquire
+                                                   : std::memory_order_acq_rel;
+    // acq_rel: sees what the retirement published, and publishes what its caller did. relaxed on failure: nothing is read.
+    return word_.compare_exchange_strong(from, to, order, std::memory_order_relaxed);
+  }
+  std::uint32_t peek() const noexcept {
+    constexpr auto order = CONCUR_MUTANT_IS(369) ? std::memory_order_relaxed : std::memory_order_acquire;
+    return word_.load(order);  // acquire: pairs with retire
+  }
+};
 
 }  // namespace detail
 CONCUR_NAMESPACE_END
 
+// atomic/ticket_lock.hpp - a spin lock that is first come, first served.
+//
+// Under a spin_lock that is never free for long, whoever unlocked has the line in its cache and wins again, and some thread
+// may get nothing for a long time. Here each draws a number, and numbers are served in order. Works with std::lock_guard
+// and its kin.
+//
+//   L1  next_ is the ticket that the next comer draws; whoever comes writes it. serving_ is the ticket of who may hold the
+//       lock; only the holder writes it, adding 1. The lock is free when the two are equal.
+//   L2  Tickets are compared for equality, never by size, so they may wrap. 32 bits suffice while fewer than 2^32 threads
+//       wait.
+//   L3  A waiter knows how many are before it, and waits in proportion: it need not look sooner than they can be done.
+//   L4  try_lock draws only the ticket that is being served. That is one exchange on next_: between reading serving_ and the
+//       exchange serving_ can only have grown, and never beyond next_; so if next_ still equals what was read, both were
+//       equal. (It would take 2^32 acquisitions in between to be fooled.)
+//
+// Progress: blocking, and more so than spin_lock: when the kernel takes the holder off its core, or the waiter whose turn it
+// is, everybody behind stands still until it is back, even though the lock is free. After a few us waiters leave their cores
+// (backoff.hpp), but nobody overtakes. So: short sections, and not more threads than cores; else spin_lock, or concur::mutex,
+// which parks. A fiber must not park under it, as with spin_lock, and for the same reason. It is not recursive.
+//
+// Happens-before: an unlock before each later lock and successful try_lock. Cost, uncontended: one fetch_add, one load, one
+// store; an unlock makes every waiter read the line again, which a short line of waiters bears.
+//
+// Source: J. Mellor-Crummey, M. Scott, "Algorithms for scalable synchronization on shared-memory multiprocessors", ACM TOCS
+// 9 (1991), section 2.2: the ticket lock with proportional backoff.
+
+CONCUR_NAMESPACE_BEGIN
+
+class ticket_lock {
+ public:
+  constexpr ticket_lock() noexcept = default;
+  // Free, and begins with this ticket: to try what happens at the wrap.
+  explicit constexpr ticket_lock(std::uint32_t first_ticket) noexcept : next_(first_ticket), serving_(first_ticket) {}
+  ticket_lock(const ticket_lock&) = delete;
+  ticket_lock& operator=(const ticket_lock&) = delete;
+
+  void lock() noexcept {
+    // relaxed: only the number matters; what the last holder did comes with serving_.
+    const std::uint32_t mine = next_.fetch_add(1, std::memory_order_relaxed);
+    if (CONCUR_UNLIKELY(places_before(mine) != 0)) lock_slow(mine);
+  }
+
+  // Does not wait; false when somebody holds it or has drawn a ticket.
+  bool try_lock() noexcept {
+    constexpr auto order = CONCUR_MUTANT_IS(302) ? std::memory_order_relaxed : std::memory_order_acquire;
+    std::uint32_t expected = serving_.load(order);  // acquire: pairs with unlock
+    // relaxed: as in lock; on failure nothing is read.
+    return next_.compare_exchange_strong(expected, expected + 1, std::memory_order_relaxed, std::memory_order_relaxed);
+  }
+
+  void unlock() noexcept {
+    const std::uint32_t mine = serving_.load(std::memory_order_relaxed);  // relaxed: the holder's own (L1)
+    constexpr auto order = CONCUR_MUTANT_IS(300) ? std::memory_order_relaxed : std::memory_order_release;
+    serving_.store(mine + 1, order);  // release: publishes what was done under the lock to the next in line
+  }
+
+ private:
+  std::uint32_t places_before(std::uint32_t ticket) const noexcept {
+    constexpr auto order = CONCUR_MUTANT_IS(301) ? std::memory_order_relaxed : std::memory_order_acquire;
+    const std::uint32_t serving = serving_.load(order);  // acquire: pairs with unlock
+    if (CONCUR_MUTANT_IS(363)) return ticket > serving ? ticket - serving : 0;
+    return ticket - serving;  // L2
+  }
+  void lock_slow(std::uint32_t mine) noexcept;
+
+  detail::atomic<std::uint32_t> next_{0};
+  detail::atomic<std::uint32_t> serving_{0};
+};
+
+CONCUR_NAMESPACE_END
+
+#if CONCUR_BODIES
+CONCUR_NAMESPACE_BEGIN
+
+// A place is worth 32 pauses, about as long as a section of a few instructions and the line's way to the next core take. More
+// than 64 places are not waited for in one piece: the line may move faster than that.
+CONCUR_NOINLINE CONCUR_INLINE void ticket_lock::lock_slow(std::uint32_t mine) noexcept {
+  constexpr std::uint32_t pauses_per_place = 32;
+  constexpr std::uint32_t places_max = 64;
+  unsigned round = 0;
+  while (const std::uint32_t places = places_before(mine))
+    detail::wait_step(round, (places < places_max ? places : places_max) * pauses_per_place);
+}
+
+CONCUR_NAMESPACE_END
 #endif  // CONCUR_BODIES
+
+// atomic/seqlock.hpp - a value that is read far more often than it is written, by readers that write nothing.
+//
+// A lock makes every reader write the lock's word, and so readers wait for each other's cache line. Here a reader copies the
+// value, and a number before and after tells it whether a writer was at work meanwhile; then it copies again. For small
+// things that change now and then: a position, a configuration, the last known time.
+//
+//   Q1  sequence_ is even while the value rests and odd while it is being written. Only the holder of writers_ writes it, and it
+//       grows by 2 with each write.
+//   Q2  The value lies in words_, each of them atomic: a reader may read what a writer writes, and with plain memory that
+//       would be a race, whatever the reader does with it afterwards. A torn copy is thrown away before anybody sees it.
+//   Q3  A reader reads sequence_, the words, and sequence_ again. If it was even and is the same, the copy is whole.
+//   Q4  update() computes under writers_, but before sequence_ becomes odd: readers are held up by the copying only, never by
+//       the function.
+//
+// Why Q3 holds:
+//
+//     writer                                    reader
+//     W1  sequence_ = odd                       R1  first = sequence_ (acquire)
+//     WF  fence(release)                        R2  copy words_
+//     W2  words_                                RF  fence(acquire)
+//     W3  sequence_ = even (release)            R3  sequence_ == first ?
+//
+// R1 that reads W3 sees all of W2, and nothing older. A word of R2 that comes from W2 of a later write makes WF happen before RF,
+// so R3 reads that write's W1 or something later, which is not `first`. Without WF or RF that does not follow: R2 may see the
+// new word, and R3 still the old number.
+//
+// Progress: try_read is wait-free; it fails while a write is under way. read repeats it until it succeeds: blocking, since a
+// writer that the kernel takes off its core in the middle of a copy holds the readers up. Writers exclude each other with a
+// spin_lock: blocking. As under any spin lock a fiber must not park in the function given to update.
+//
+// Happens-before: a write or update before each read that returns its value. Cost: a reader, the copy and two loads of
+// sequence_, and no store; a writer, a spin_lock and the copy. On a 32-bit machine sequence_ has 32 bits, and a reader
+// that stands still for exactly 2^31 writes would take a torn copy for whole; elsewhere it has 64.
+//
+// Source: H.-J. Boehm, "Can seqlocks get along with programming language memory models?", MSPC 2012: the data as relaxed
+// atomics between fences. The lock itself is C. Lameter's, "Effective synchronization on Linux/NUMA systems" (2005).
+
+#include <new>
+
+CONCUR_NAMESPACE_BEGIN
+
+template <class T>
+class seqlock {
+  static_assert(std::is_trivially_copyable<T>::value, "seqlock<T> copies T as bytes: it must be trivially copyable");
+
+ public:
+  using value_type = T;
+
+  seqlock() noexcept(std::is_nothrow_default_constructible<T>::value) : seqlock(T()) {}
+  explicit seqlock(const T& value) noexcept { copy_in(value); }
+  seqlock(const seqlock&) = delete;
+  seqlock& operator=(const seqlock&) = delete;
+
+  // A copy of the value as some write left it. Waits while one is under way.
+  T read() const noexcept {
+    if (const std::optional<T> value = try_read(); CONCUR_LIKELY(value.has_value())) return *value;
+    return read_slow();
+  }
+
+  // The same, but does not wait: empty if a write was under way.
+  std::optional<T> try_read() const noexcept {
+    constexpr auto first_order = CONCUR_MUTANT_IS(303) ? std::memory_order_relaxed : std::memory_order_acquire;
+    constexpr auto fence_order = CONCUR_MUTANT_IS(304) ? std::memory_order_relaxed : std::memory_order_acquire;
+    const word first = sequence_.load(first_order);  // acquire: pairs with W3
+    if ((first & 1) != 0 && !CONCUR_MUTANT_IS(364)) return std::nullopt;
+    image copy;
+    copy_out(copy);
+    detail::thread_fence(fence_order);  // acquire: RF, pairs with WF
+    // relaxed: the fence before it orders it.
+    if (sequence_.load(std::memory_order_relaxed) != first) return std::nullopt;
+    return copy.value();
+  }
+
+  // Waits for other writers.
+  void write(const T& value) noexcept {
+    const detail::lock_scope<spin_lock> held(writers_);
+    publish(value);
+  }
+
+  // Changes the value by f, and lets no other write between; returns what it was. f takes a T& and changes it, or takes a T and
+  // returns the new one. If it throws, nothing has changed.
+  template <class F>
+  T update(F&& f) {
+    const detail::lock_scope<spin_lock> held(writers_);
+    image copy;
+    copy_out(copy);  // nobody else writes, and what the last writer wrote came with the lock
+    T next = copy.value();
+    if constexpr (std::is_void<decltype(f(next))>::value) {
+      f(next);
+      publish(next);
+    } else {
+      publish(f(next));
+    }
+    return copy.value();
+  }
+
+ private:
+  using word = std::uintptr_t;
+  static constexpr std::size_t word_count = (sizeof(T) + sizeof(word) - 1) / sizeof(word);
+
+  // The bytes of a T, in words.
+  struct image {
+    alignas(T) alignas(word) unsigned char bytes[word_count * sizeof(word)];
+    const T& value() const noexcept { return *std::launder(reinterpret_cast<const T*>(bytes)); }
+  };
+
+  void copy_out(image& to) const noexcept {
+    for (std::size_t i = 0; i < word_count; ++i) {
+      const word piece = words_[i].load(std::memory_order_relaxed);  // relaxed: R1 and RF, or the lock, order it
+      std::memcpy(to.bytes + i * sizeof(word), &piece, sizeof piece);
+    }
+  }
+  void copy_in(const T& value) noexcept {
+    const unsigned char* const from = reinterpret_cast<const unsigned char*>(&value);
+    for (std::size_t i = 0; i < word_count; ++i) {
+      const std::size_t begin = i * sizeof(word);
+      word piece = 0;
+      std::memcpy(&piece, from + begin, sizeof(T) - begin < sizeof(word) ? sizeof(T) - begin : sizeof(word));
+      words_[i].store(piece, std::memory_order_relaxed);  // relaxed: WF and W3 order it
+    }
+  }
+  // Under the lock.
+  void publish(const T& value) noexcept {
+    constexpr auto fence_order = CONCUR_MUTANT_IS(305) ? std::memory_order_relaxed : std::memory_order_release;
+    constexpr auto last_order = CONCUR_MUTANT_IS(306) ? std::memory_order_relaxed : std::memory_order_release;
+    const word before = sequence_.load(std::memory_order_relaxed);  // relaxed: under the lock (Q1)
+    sequence_.store(before + 1, std::memory_order_relaxed);         // relaxed: W1, WF orders it
+    detail::thread_fence(fence_order);                              // release: WF, pairs with RF
+    copy_in(value);
+    sequence_.store(before + 2, last_order);  // release: W3, publishes the words to R1
+  }
+  CONCUR_NOINLINE T read_slow() const noexcept {
+    for (backoff wait;; wait.pause()) {
+      if (const std::optional<T> value = try_read()) return *value;
+    }
+  }
+
+  detail::atomic<word> sequence_{0};
+  spin_lock writers_;
+  detail::atomic<word> words_[word_count];
+};
+
+// seqlock place(point{1, 2}) is a seqlock<point>.
+template <class T>
+seqlock(T) -> seqlock<T>;
+
+CONCUR_NAMESPACE_END
+
+// atomic/striped_counter.hpp - a count that many threads add to and few read.
+//
+// One atomic that every core adds to costs each of them the way of its cache line from the core that had it before. Here the
+// count is the sum of 16 stripes on lines of their own, and a thread adds to the one that its number falls on.
+//
+//   T1  A stripe is a plain number modulo 2^N, where N is the width of a pointer; the count is the sum of all, modulo 2^N.
+//       A stripe alone means nothing: what one thread adds another may subtract elsewhere.
+//   T2  sum() contains each add that happened before it, and each of those that run beside it or not: it is no picture of one
+//       moment. Of two adds of another thread it may contain the second and not the first. Once nobody adds any more, and
+//       that is known (a join, a wait_group), it is exact.
+//   T3  Which stripe is a question of speed, never of right: any stripe will do, and two threads may share one.
+//
+// The stripe is picked by the address of errno, of which each thread has its own. This is no thread_local of ours, and may go
+// stale in a register over a change of threads, as T3 allows. Not by the address of something on the stack: each fiber has a
+// stack of its own, so two workers that run many fibers would meet in the stripes all the time. Not by the worker's index: this
+// must work on threads that are no workers, and without a runtime.
+//
+// On a 32-bit machine N is 32: no 64-bit atomics are needed, and the count lies between -2^31 and 2^31 - 1.
+//
+// Progress: wait-free where fetch_add is (x86, ARMv8.1), else lock-free. No order: nothing is published by adding. Cost:
+// an add is one relaxed fetch_add of a line that mostly stays; sum reads 16 lines; 2 KiB of memory (1 KiB where a line counts
+// as 64 bytes).
+//
+// Source: D. Lea's LongAdder (java.util.concurrent.atomic, Java 8), without its growing; the hash is D. Knuth's
+// multiplicative one, The Art of Computer Programming 3, section 6.4.
+
+#include <cerrno>
+
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+// A number below 2^bits for this address; addresses at equal distances, as threads' are, spread evenly.
+constexpr std::uint32_t stripe_of(std::uint64_t address, unsigned bits) noexcept {
+  return static_cast<std::uint32_t>((address * 0x9E3779B97F4A7C15u) >> (64 - bits));
+}
+
+}  // namespace detail
+
+class striped_counter {
+ public:
+  striped_counter() noexcept = default;
+  striped_counter(const striped_counter&) = delete;
+  striped_counter& operator=(const striped_counter&) = delete;
+
+  void add(std::ptrdiff_t n = 1) noexcept { change(static_cast<std::size_t>(n)); }
+  void sub(std::ptrdiff_t n = 1) noexcept { change(std::size_t{0} - static_cast<std::size_t>(n)); }
+
+  std::ptrdiff_t sum() const noexcept {
+    std::size_t all = 0;
+    for (const stripe& one : stripes_) all += one->load(std::memory_order_relaxed);  // relaxed: T2
+    return static_cast<std::ptrdiff_t>(all);
+  }
+
+ private:
+  using stripe = cache_padded<detail::atomic<std::size_t>>;
+  static constexpr unsigned stripe_bits = 4;
+
+  void change(std::size_t n) noexcept {
+    stripe& mine = stripes_[detail::stripe_of(reinterpret_cast<std::uintptr_t>(&errno), stripe_bits)];
+    if (CONCUR_MUTANT_IS(365)) {
+      mine->store(mine->load(std::memory_order_relaxed) + n, std::memory_order_relaxed);  // relaxed: the planted bug
+      return;
+    }
+    mine->fetch_add(n, std::memory_order_relaxed);  // relaxed: a count guards no other memory
+  }
+
+  stripe stripes_[std::size_t{1} << stripe_bits];
+};
+
+CONCUR_NAMESPACE_END
 
 // atomic/moment.hpp - a moment that one thread writes and others read, on machines with and without 64-bit atomics.
 //
@@ -1069,8 +1683,6 @@ CONCUR_NAMESPACE_END
 //
 //   N1  A cell does not know whether it holds a value. Whoever owns it at the moment knows, by the rules of the queue.
 //   N2  Each touch of a value is announced (word.hpp, W3): an exploration sees when two threads own a cell at once.
-
-#include <new>
 
 CONCUR_NAMESPACE_BEGIN
 namespace detail {
@@ -1195,8 +1807,6 @@ CONCUR_NAMESPACE_END
 //
 // Sources: Lamport, "Proving the Correctness of Multiprocess Programs" (1977), for the ring; Lee, Bu and Chandranmenon,
 // "A Lock-Free, Cache-Efficient Shared Ring Buffer for Multi-Core Architectures" (MCRingBuffer, 2009), for the copies.
-
-#include <optional>
 
 CONCUR_NAMESPACE_BEGIN
 
@@ -1789,6 +2399,726 @@ class mpmc_queue {
   // The pushers', and the poppers'.
   alignas(detail::cache_line_bytes) detail::atomic<std::size_t> tail_;
   alignas(detail::cache_line_bytes) detail::atomic<std::size_t> head_;
+};
+
+CONCUR_NAMESPACE_END
+
+// atomic/hazard_domain.hpp - when may memory be freed that other threads may still be reading?
+//
+// Who unlinks a node from a lock-free structure cannot free it: another thread may have read the pointer a moment ago.
+// So a reader announces the pointer in a slot that all can see, looks whether the structure still says the same, and
+// only then follows it. What was unlinked is retired, and freed when no slot names it.
+//
+//     reader                              whoever removes
+//     slot = p                            unlink p
+//     fence                               push p on the retired list; sometimes take that list, and then
+//     source still p ? use it : again     fence
+//                                         some slot == p ? keep it : free it
+//
+//   Z1  The two fences: the reader sees that p was unlinked, or the remover sees the slot. Both may; never neither.
+//   Z2  An object is retired once, after the last pointer to it that a reader could find is gone.
+//   Z3  A slot belongs to a hazard_pointer, not to a thread: a fiber may hold one over a switch and go on elsewhere.
+//       Slots are kept until the domain goes; `next` of a slot never changes once others can see it.
+//   Z4  The retired list is only pushed on, and taken whole: neither can mistake a pointer for an earlier one. Who took
+//       it owns the objects in it.
+//   Z5  Garbage is bounded. With H slots, a scan begins when R = 2H + 32 objects wait, and R later for each scan that is
+//       under way, so that a deleter that retires does not scan inside a scan again and again. One that retires alone
+//       therefore leaves R objects at most, and P at the same time 2(P + 1)^2 R, wherever any of them is stopped: a
+//       scan keeps H at most, and has as many in its hands as the list can hold. H is the number of hazard_pointers
+//       there were at once.
+//
+// Rejected: epochs. They cost a reader less, but a reader that is stopped, or a fiber that parks, inside an epoch holds
+// up everything that is retired after it, without bound; and they want to know the threads, which here come and go.
+// Rejected: a fence on the reader's side that costs nothing because the remover's is a system call. It would double the
+// speed of protect on x86, but needs an operating system, and this file runs wherever there are atomics.
+//
+// Progress: try_protect, reset and giving a slot back are wait-free. protect repeats only when another thread has
+// changed the source, retire only when another has pushed: lock-free. A scan takes steps in the number of objects and
+// slots. Making a hazard_pointer walks the slots, and allocates when all are taken; nothing else does.
+//
+// Cost: protect is a store, a full fence and two loads (8 ns on x86-64); retire one compare-exchange and one
+// fetch_add, and its share of a scan, which looks at each slot once and each object twice.
+//
+// Source: Michael, "Hazard Pointers: Safe Memory Reclamation for Lock-Free Objects", IEEE TPDS 15(6), 2004, sections 3.1
+// and 3.2. There the retired list is a thread's; here it is shared, since nothing is a thread's. The names are near those
+// of <hazard_pointer> in C++26.
+
+CONCUR_NAMESPACE_BEGIN
+
+// The base of what can be retired: room for the list, and for what is to be done in the end. Three words; a copy of an
+// object is another object and copies none of it.
+class hazard_object {
+ public:
+  hazard_object() noexcept {
+    detail::note_birth(this);
+    detail::note_birth(&reclaim_);
+  }
+  hazard_object(const hazard_object&) noexcept : hazard_object() {}
+  hazard_object& operator=(const hazard_object&) noexcept { return *this; }
+
+ protected:
+  ~hazard_object() = default;
+
+ private:
+  friend class hazard_domain;
+  // For what is written while readers may still be in the object, but no two that retire; its beginning stands for the
+  // rest of it.
+  void note_list() noexcept { detail::note_write(&reclaim_, "the list of retired objects"); }
+
+  hazard_object* next_retired_ = nullptr;
+  void (*reclaim_)(hazard_object*) = nullptr;
+  alignas(void*) unsigned char deleter_[sizeof(void*)] = {};
+};
+
+// What is read, and retired, through one domain. A structure may have its own, or several may share one.
+class hazard_domain {
+ public:
+  hazard_domain() noexcept = default;
+  hazard_domain(const hazard_domain&) = delete;
+  hazard_domain& operator=(const hazard_domain&) = delete;
+  // Frees what is retired. No hazard_pointer of this domain is left, and nobody retires.
+  ~hazard_domain();
+
+  // Frees the object, now or later, on this thread or on another that retires, once nobody has it protected. What the
+  // caller did to the object before happens before it is freed, and so does what each reader did until it let go of it.
+  // T derives from hazard_object, not virtually. Allocates nothing.
+  template <class T>
+  void retire(T* object) noexcept {
+    retire(object, [](T* what) { delete what; });
+  }
+  // The same, with deleter(object) instead of delete. A deleter is trivially copyable and no larger than a pointer: a
+  // lambda that captures one. It may not throw, and may retire other objects of this domain, which are not freed inside it.
+  template <class T, class Deleter>
+  void retire(T* object, Deleter deleter) noexcept {
+    static_assert(std::is_base_of<hazard_object, T>::value, "what is retired derives from concur::hazard_object");
+    static_assert(std::is_trivially_copyable<Deleter>::value && sizeof(Deleter) <= sizeof(void*) &&
+                      alignof(Deleter) <= alignof(void*),
+                  "a deleter is kept in one word of the object: let it capture one pointer at most");
+    hazard_object* const retired = object;
+    retired->note_list();
+    ::new (static_cast<void*>(retired->deleter_)) Deleter(deleter);
+    retired->reclaim_ = [](hazard_object* what) {
+      Deleter kept(*std::launder(reinterpret_cast<Deleter*>(what->deleter_)));
+      kept(static_cast<T*>(what));
+    };
+    add(retired);
+  }
+
+  // Frees at once what nobody has protected. There is no need to call it, but before a measurement, or in a quiet time.
+  void reclaim() noexcept;
+
+  // H of Z5, and how many objects wait in the list; both are of the past when they are read.
+  std::size_t slot_count() const noexcept {
+    return slot_count_.load(std::memory_order_relaxed);  // relaxed: a hint
+  }
+  std::size_t retired_count() const noexcept {
+    return retired_count_.load(std::memory_order_relaxed);  // relaxed: a hint
+  }
+
+ private:
+  friend class hazard_pointer;
+
+  struct alignas(detail::cache_line_bytes) slot {
+    detail::atomic<const hazard_object*> named{nullptr};  // what may not be freed; written by who has the slot
+    detail::atomic<std::uint32_t> is_taken{1};            // 0, 1; 0 -> 1 by who takes it
+    slot* next = nullptr;
+  };
+  class buckets;
+
+  slot* take_slot();
+  void add(hazard_object* object) noexcept;
+  void push(hazard_object* first, hazard_object* last) noexcept;
+  bool is_scan_due() const noexcept;
+
+  alignas(detail::cache_line_bytes) detail::atomic<slot*> slots_{nullptr};  // all, the newest first
+  detail::atomic<std::size_t> slot_count_{0};
+  alignas(detail::cache_line_bytes) detail::atomic<hazard_object*> retired_{nullptr};  // the list of Z4
+  detail::atomic<std::size_t> retired_count_{0};  // no less than the list is long: added to before, taken from after
+  detail::atomic<std::size_t> scans_{0};          // under way
+};
+
+CONCUR_NAMESPACE_END
+
+#if CONCUR_BODIES
+CONCUR_NAMESPACE_BEGIN
+
+// Retired objects by address, so that those that a slot names are found without looking at all.
+class hazard_domain::buckets {
+ public:
+  void add(hazard_object* object) noexcept {
+    hazard_object*& first = lists_[place(object)];
+    object->next_retired_ = first;
+    first = object;
+  }
+  // The object, if it was here; now it is not.
+  hazard_object* remove(const hazard_object* wanted) noexcept {
+    for (hazard_object** at = &lists_[place(wanted)]; *at != nullptr; at = &(*at)->next_retired_) {
+      if (*at == wanted) return std::exchange(*at, (*at)->next_retired_);
+    }
+    return nullptr;
+  }
+  void reclaim_all() noexcept {
+    for (hazard_object*& list : lists_) {
+      while (list != nullptr) {
+        hazard_object* const object = std::exchange(list, list->next_retired_);
+        detail::note_write(object, "an object that is freed");
+        object->reclaim_(object);
+      }
+    }
+  }
+
+ private:
+  static constexpr std::size_t count = 64;
+  static std::size_t place(const hazard_object* object) noexcept {
+    const std::uintptr_t bits = reinterpret_cast<std::uintptr_t>(object) / alignof(std::max_align_t);
+    return (bits ^ (bits / count)) % count;
+  }
+
+  hazard_object* lists_[count] = {};
+};
+
+CONCUR_INLINE hazard_domain::~hazard_domain() {
+  // Deleters may retire more.
+  while (retired_.load(std::memory_order_relaxed) != nullptr) reclaim();  // relaxed: nobody else is here
+  slot* next = slots_.load(std::memory_order_relaxed);                    // relaxed: as above
+  while (next != nullptr) delete std::exchange(next, next->next);
+}
+
+CONCUR_INLINE hazard_domain::slot* hazard_domain::take_slot() {
+  constexpr auto order = CONCUR_MUTANT_IS(339) ? std::memory_order_relaxed : std::memory_order_acquire;
+  for (slot* one = slots_.load(order); one != nullptr; one = one->next) {  // acquire: pairs with the push below
+    detail::note_read(&one->next, "a hazard slot");
+    // relaxed: only a look. acquire: pairs with giving it back, and see there.
+    if (one->is_taken.load(std::memory_order_relaxed) == 0 && one->is_taken.exchange(1, std::memory_order_acquire) == 0)
+      return one;
+  }
+  slot* const made = new slot;
+  detail::note_birth(&made->next);
+  slot_count_.fetch_add(1, std::memory_order_relaxed);  // relaxed: only how many objects may wait depends on it
+  slot* head = slots_.load(std::memory_order_relaxed);  // relaxed: not followed
+  constexpr auto push_order = CONCUR_MUTANT_IS(338) ? std::memory_order_relaxed : std::memory_order_release;
+  do {
+    made->next = head;
+    detail::note_write(&made->next, "a hazard slot");
+    // release: publishes the slot. relaxed on failure: the head is not followed.
+  } while (!slots_.compare_exchange_strong(head, made, push_order, std::memory_order_relaxed));
+  return made;
+}
+
+CONCUR_INLINE bool hazard_domain::is_scan_due() const noexcept {
+  const std::size_t batch = 2 * slot_count() + 32;
+  // relaxed: one scan too many or too late is harmless; who adds sees its own addition.
+  return retired_count() >= batch * (1 + scans_.load(std::memory_order_relaxed));
+}
+
+CONCUR_INLINE void hazard_domain::add(hazard_object* object) noexcept {
+  retired_count_.fetch_add(1, std::memory_order_relaxed);  // relaxed: orders nothing
+  push(object, object);
+  if (is_scan_due()) reclaim();
+}
+
+CONCUR_INLINE void hazard_domain::push(hazard_object* first, hazard_object* last) noexcept {
+  hazard_object* head = retired_.load(std::memory_order_relaxed);  // relaxed: not followed
+  constexpr auto order = CONCUR_MUTANT_IS(334) ? std::memory_order_relaxed : std::memory_order_release;
+  do {
+    last->next_retired_ = head;
+    // release: publishes the links, and all that was done to the objects. relaxed on failure: the head is not followed.
+  } while (!retired_.compare_exchange_strong(head, first, order, std::memory_order_relaxed));
+}
+
+CONCUR_INLINE void hazard_domain::reclaim() noexcept {
+  scans_.fetch_add(1, std::memory_order_relaxed);  // relaxed: orders nothing
+  // acquire: pairs with push. The fence below would do, but ThreadSanitizer does not see fences.
+  constexpr auto take_order = CONCUR_MUTANT_IS(335) ? std::memory_order_relaxed : std::memory_order_acquire;
+  hazard_object* list = retired_.exchange(nullptr, take_order);
+  constexpr auto fence_order = CONCUR_MUTANT_IS(336) ? std::memory_order_acq_rel : std::memory_order_seq_cst;
+  // seq_cst: Z1, the remover's side. What is in the list was unlinked before it was pushed, by whatever thread.
+  detail::thread_fence(fence_order);
+  buckets taken;
+  std::size_t count = 0;
+  for (; list != nullptr; ++count) {
+    list->note_list();
+    taken.add(std::exchange(list, list->next_retired_));
+  }
+  hazard_object* kept = nullptr;
+  hazard_object* last_kept = nullptr;
+  // acquire: pairs with the push in take_slot. A slot that is not in the list yet has its fence behind ours (Z1).
+  for (slot* one = slots_.load(std::memory_order_acquire); one != nullptr; one = one->next) {
+    constexpr auto order = CONCUR_MUTANT_IS(337) ? std::memory_order_relaxed : std::memory_order_acquire;
+    const hazard_object* const wanted = one->named.load(order);  // acquire: pairs with announce and reset
+    hazard_object* const found = wanted == nullptr ? nullptr : taken.remove(wanted);
+    if (found == nullptr) continue;
+    found->next_retired_ = kept;
+    kept = found;
+    if (last_kept == nullptr) last_kept = found;
+    --count;
+  }
+  retired_count_.fetch_sub(count, std::memory_order_relaxed);  // relaxed: orders nothing
+  if (kept != nullptr) push(kept, last_kept);
+  taken.reclaim_all();
+  scans_.fetch_sub(1, std::memory_order_relaxed);  // relaxed: orders nothing
+}
+
+CONCUR_NAMESPACE_END
+#endif  // CONCUR_BODIES
+
+// atomic/hazard_pointer.hpp - the reader's side of hazard_domain: one pointer that is safe to follow.
+//
+//     concur::hazard_pointer mine(domain);
+//     if (node* first = mine.protect(head)) use(first->value);   // nobody frees it before mine lets go
+//
+// Rules and source are those of hazard_domain.hpp (Z1 to Z5).
+
+CONCUR_NAMESPACE_BEGIN
+
+// One slot of a domain: keeps one object at a time from being freed. Movable. Used by one thread at a time.
+class hazard_pointer {
+ public:
+  // std::bad_alloc when all slots are taken and there is no memory for another. Making one costs more than protecting
+  // with it: keep it for a loop.
+  explicit hazard_pointer(hazard_domain& domain) : slot_(domain.take_slot()) {}
+  hazard_pointer(hazard_pointer&& other) noexcept : slot_(std::exchange(other.slot_, nullptr)) {}
+  hazard_pointer& operator=(hazard_pointer&& other) noexcept {
+    std::swap(slot_, other.slot_);
+    return *this;
+  }
+  ~hazard_pointer() {
+    if (slot_ == nullptr) return;
+    reset();
+    // release: the next owner's first store comes after our last one. No model finds it: a word's stores take place in
+    // the order in which they are made, there. The language promises that only along happens-before.
+    slot_->is_taken.store(0, std::memory_order_release);
+  }
+
+  // Returns what `source`, a std::atomic<T*>, points to, null or an object that is not freed before this protects
+  // something else, is reset or is gone. The stores before the one that put the pointer into `source`, if that was a
+  // release store, happen before the return.
+  template <template <class...> class Atomic, class T>
+  T* protect(const Atomic<T*>& source) noexcept {
+    T* seen = source.load(std::memory_order_relaxed);  // relaxed: a guess, which try_protect looks at again
+    while (!try_protect(seen, source)) {
+    }
+    return seen;
+  }
+  // One attempt to protect `seen`. False: `source` points to something else, which is in `seen` now, and nothing is
+  // protected that could be used.
+  template <template <class...> class Atomic, class T>
+  bool try_protect(T*& seen, const Atomic<T*>& source) noexcept {
+    T* const announced = seen;
+    announce(announced);
+    constexpr auto order = CONCUR_MUTANT_IS(332) ? std::memory_order_relaxed : std::memory_order_acquire;
+    // acquire: pairs with whoever published the object. Where `seen` was read before, the fence has done so already; but the
+    // same address may have been freed, used again and published again since.
+    seen = source.load(order);
+    return seen == announced;
+  }
+  // Protects `object`, if it can still be found after this call where it was found before: the caller looks again, as
+  // try_protect does. For pointers that are kept in words with something beside them.
+  template <class T>
+  void announce(const T* object) noexcept {
+    // release: the use of what was protected before ends before a scan finds it gone.
+    constexpr auto order = CONCUR_MUTANT_IS(330) ? std::memory_order_relaxed : std::memory_order_release;
+    slot_->named.store(object, order);
+    constexpr auto fence_order = CONCUR_MUTANT_IS(331) ? std::memory_order_acq_rel : std::memory_order_seq_cst;
+    // seq_cst: Z1, the reader's side. Anything weaker lets the look at the source pass the store.
+    detail::thread_fence(fence_order);
+  }
+  void reset() noexcept {
+    constexpr auto order = CONCUR_MUTANT_IS(333) ? std::memory_order_relaxed : std::memory_order_release;
+    slot_->named.store(nullptr, order);  // release: as in announce
+  }
+
+ private:
+  hazard_domain::slot* slot_;  // null: moved from
+};
+
+CONCUR_NAMESPACE_END
+
+// atomic/treiber_stack.hpp - last in, first out, for any number of threads, without a lock.
+//
+// A linked list whose head is swung by compare-exchange. What is hard about it is the pop: between reading the head A
+// and its successor B and swinging the head from A to B, others may pop A, pop B and push A again. The exchange then
+// succeeds, for A is the head, and makes B, which is gone, the head: the ABA problem. The cure is a tag beside the
+// pointer that says which time around this is. Two pointers' worth of compare-exchange is not to be had everywhere, so
+// the nodes stand in an array that is allocated once, and a number of as few bits as the capacity needs takes the
+// pointer's place; the tag has the rest of the word.
+//
+//   X1  The word of a list is tag * 2^b + index, with b bits for the index: 0 for none, i for node i - 1. Capacities have
+//       half the word's bits at most.
+//   X2  Taking adds one to the tag, putting leaves it: a head that has been taken never comes back with its old tag. It
+//       does after 2^(w - b) times, w being the bits of the word: a pop is misled when it is held up for just so many
+//       others, or a multiple. A thousand nodes: 2^54 on 64-bit machines, which is years; 2^22 on 32-bit ones, about a
+//       tenth of a second. Whoever cannot rule out a thread that stands still so long, and for so exact a number, should
+//       take another structure there.
+//   X3  Each node is in one of two such lists, free or filled, or belongs to the one thread that took it. `next` is read
+//       by those who are about to find out that they have lost the node, therefore it is atomic; the value is not.
+//   X4  A list's word is changed by read-modify-writes alone. So every one who reads a head with acquire sees what was
+//       done by all who put the nodes below it there, not only the last: they form one release sequence.
+//   X5  Memory stays until the stack goes: a `next` that is read too late is a wrong number, never a freed page.
+//
+// Rejected: hazard pointers (hazard_domain.hpp). They would give an unbounded stack, for a full fence in each pop and an
+// allocation in each push. Whoever wants that builds it in twenty lines; a test of theirs does.
+//
+// Bounded. Progress: lock-free, each operation; a compare-exchange that fails means that another has succeeded. A push
+// may find the stack full while a pop that has its value is about to return its node.
+// Happens-before: what comes before a push comes before the pop, or take_all, that returns its value.
+// Cost: two compare-exchanges for each push and each pop (15 ns on x86-64, alone); all contend for two words.
+//
+// Sources: Treiber, "Systems Programming: Coping with Parallelism", IBM RJ 5118 (1986), section on free lists; the tag is
+// that of the IBM System/370 Principles of Operation, appendix A, "Free-pool manipulation".
+
+CONCUR_NAMESPACE_BEGIN
+
+template <class T>
+class treiber_stack {
+ public:
+  // Room for `capacity` values, allocated here and nowhere else. std::invalid_argument for 0, and for more than half the
+  // bits of a pointer can count. Tests begin near the wrap of the tag (X2).
+  explicit treiber_stack(std::size_t capacity, std::uintptr_t first_tag = 0)
+      : capacity_(fit(capacity)), index_bits_(bits_for(capacity)), nodes_(new node[capacity]) {
+    for (std::size_t i = 0; i + 1 < capacity; ++i) link(nodes_[i], static_cast<index>(i + 2));
+    const std::uintptr_t tag = first_tag << index_bits_;
+    filled_.store(tag, std::memory_order_relaxed);    // relaxed: whoever is given the stack sees it with that
+    free_.store(tag | 1, std::memory_order_relaxed);  // relaxed: as above
+  }
+  treiber_stack(const treiber_stack&) = delete;
+  treiber_stack& operator=(const treiber_stack&) = delete;
+  // Destroys what is left. Nobody else is using the stack.
+  ~treiber_stack() {
+    take_all([](T&&) {});
+    delete[] nodes_;
+  }
+
+  // False: the stack is full and the value untouched. What T's constructor throws passes, and nothing has happened.
+  bool try_push(T&& value) { return try_emplace(std::move(value)); }
+  bool try_push(const T& value) { return try_emplace(value); }
+  template <class... A>
+  bool try_emplace(A&&... arguments) {
+    route mine(*this, take(free_, false), free_);
+    if (mine.first == 0) return false;
+    node& own = at(mine.first);
+    detail::note_write(own.bytes, "a node of a treiber_stack");
+    ::new (static_cast<void*>(own.bytes)) T(std::forward<A>(arguments)...);
+    mine.to = &filled_;
+    return true;
+  }
+
+  // The value that was pushed last; nothing when the stack is empty. When T's move constructor throws, that passes, and
+  // the value, as the constructor left it, is on top again.
+  std::optional<T> try_pop() {
+    std::optional<T> result;
+    route mine(*this, take(filled_, false), filled_);
+    if (mine.first != 0) {
+      node& own = at(mine.first);
+      detail::note_write(own.bytes, "a node of a treiber_stack");
+      result.emplace(std::move(*own.value()));
+      own.value()->~T();
+      mine.to = &free_;
+    }
+    return result;
+  }
+
+  // Empties the stack in one step, and calls use(T&&) for each value, the one pushed last first. Returns how many. Their
+  // room is free when it returns. When `use` throws, its value is destroyed and those it has not seen are on the stack
+  // again, in their order, above what has been pushed since.
+  template <class F>
+  std::size_t take_all(F&& use) {
+    route rest(*this, take(filled_, true), filled_);
+    route used(*this, 0, free_);
+    std::size_t count = 0;
+    rest.last = 0;
+    for (; rest.first != 0; ++count) {
+      const index own = rest.first;
+      rest.first = next_of(at(own));
+      link(at(own), used.first);
+      used.first = own;
+      if (used.last == 0) used.last = own;
+      detail::note_write(at(own).bytes, "a node of a treiber_stack");
+      const end_of_value at_last{*at(own).value()};
+      use(std::move(at_last.value));
+    }
+    return count;
+  }
+
+  // Of the past when it is read.
+  bool empty() const noexcept {
+    return index_in(filled_.load(std::memory_order_relaxed)) == 0;  // relaxed: a hint
+  }
+  std::size_t capacity() const noexcept { return capacity_; }
+
+ private:
+  using index = std::uint32_t;
+  using head = detail::atomic<std::uintptr_t>;
+
+  struct node {
+    detail::atomic<index> next{0};  // who has the node writes it; anybody may read it (X3)
+    alignas(T) unsigned char bytes[sizeof(T)];
+
+    T* value() noexcept { return std::launder(reinterpret_cast<T*>(bytes)); }
+  };
+
+  // Nodes of the calling thread's, which go to a list at the end of the block, also when an exception ends it.
+  struct route {
+    route(treiber_stack& whose, index one, head& where) noexcept : stack(whose), first(one), last(one), to(&where) {}
+    route(const route&) = delete;
+    route& operator=(const route&) = delete;
+    ~route() {
+      if (first != 0) stack.put(*to, first, last);
+    }
+
+    treiber_stack& stack;
+    index first;  // 0: none
+    index last;   // 0: to be found
+    head* to;
+  };
+  struct end_of_value {
+    T& value;
+    ~end_of_value() { value.~T(); }
+  };
+
+  static constexpr unsigned word_bits = sizeof(std::uintptr_t) * 8;
+  static unsigned bits_for(std::size_t capacity) noexcept {
+    unsigned bits = 1;
+    while (bits < word_bits && (capacity >> bits) != 0) ++bits;
+    return bits;
+  }
+  static std::size_t fit(std::size_t capacity) {
+    if (capacity == 0 || bits_for(capacity) > word_bits / 2) {
+      detail::fail_argument("concur::treiber_stack", "capacity", std::to_string(capacity),
+                            "at least 1, and no more than half the bits of a pointer can count");
+    }
+    return capacity;
+  }
+
+  node& at(index i) noexcept { return nodes_[i - 1]; }
+  index index_in(std::uintptr_t word) const noexcept {
+    return static_cast<index>(word & ((std::uintptr_t{1} << index_bits_) - 1));
+  }
+  // relaxed, both: published by put, and seen by who acquires the head in take; who has lost the node drops what it read.
+  static index next_of(const node& one) noexcept { return one.next.load(std::memory_order_relaxed); }
+  static void link(node& one, index to) noexcept { one.next.store(to, std::memory_order_relaxed); }
+
+  // The first node, or all, linked; 0: there is none.
+  index take(head& list, bool all) noexcept {
+    constexpr auto load_order = CONCUR_MUTANT_IS(341) ? std::memory_order_relaxed : std::memory_order_acquire;
+    constexpr auto failure_order = CONCUR_MUTANT_IS(342) ? std::memory_order_relaxed : std::memory_order_acquire;
+    constexpr std::uintptr_t step = CONCUR_MUTANT_IS(343) ? 0 : 1;
+    std::uintptr_t word =
+        list.load(load_order);  // acquire: pairs with put, for `next` of the node and for what it holds
+    for (;;) {
+      const index first = index_in(word);
+      if (first == 0) return 0;
+      const index rest = all ? 0 : next_of(at(first));
+      const std::uintptr_t wanted = (((word >> index_bits_) + step) << index_bits_) | rest;
+      // acquire on failure: as above, the new head is read next. On success the load has given all that is needed, for by
+      // X2 it is the same put that is seen; acquire nevertheless, since libraries refuse a weaker one than that of failure.
+      if (list.compare_exchange_strong(word, wanted, std::memory_order_acquire, failure_order)) return first;
+    }
+  }
+
+  // Puts a chain of nodes before all others; last is 0 when the caller has not followed it, and then its end links to 0.
+  void put(head& list, index first, index last) noexcept {
+    for (index one = first; last == 0; one = next_of(at(one))) {
+      if (next_of(at(one)) == 0) last = one;
+    }
+    std::uintptr_t word = list.load(std::memory_order_relaxed);  // relaxed: its node is not read
+    constexpr auto order = CONCUR_MUTANT_IS(340) ? std::memory_order_relaxed : std::memory_order_release;
+    for (;;) {
+      link(at(last), index_in(word));
+      const std::uintptr_t wanted = ((word >> index_bits_) << index_bits_) | first;
+      // release: publishes the links, and the value or its end. relaxed on failure: as the load above.
+      if (list.compare_exchange_strong(word, wanted, order, std::memory_order_relaxed)) return;
+    }
+  }
+
+  const std::size_t capacity_;
+  const unsigned index_bits_;
+  node* const nodes_;
+  alignas(detail::cache_line_bytes) head filled_{0};
+  alignas(detail::cache_line_bytes) head free_{0};
+};
+
+CONCUR_NAMESPACE_END
+
+// atomic/work_stealing_deque.hpp - one owner's work, newest first for the owner, the oldest free to be stolen.
+//
+// A ring and two indices. The owner pushes and pops at `bottom`, thieves take at `top`. Far apart, the two ends have
+// nothing to do with each other, and the owner needs no read-modify-write. They meet at the last element: there both
+// must win it by a compare-exchange on `top`.
+//
+//     owner's pop                             thief
+//     bottom = b                              t = top
+//     fence                                   fence
+//     t = top                                 b = bottom
+//     t < b: slot b is mine                   t < b: read slot t, then top: t -> t + 1, or somebody else was quicker
+//     t = b: mine if top: t -> t + 1
+//
+//   V1  The two fences: the owner sees that the thief has taken t, or the thief sees that the owner has taken b. So an
+//       element that the owner takes without a compare-exchange is out of every thief's reach.
+//   V2  Indices have the size of a pointer, only their difference counts, as a signed number, and the ring's size divides
+//       what they can count. On a 32-bit machine a thief that is held up for exactly 2^32 steals is misled.
+//   V3  The ring never grows. A thief can thus not be left with one that the owner has moved out of, which is the hard
+//       part of the printed algorithm: as printed it publishes a larger ring without a release, so that a thief reads
+//       slots of it that are not written yet (Norris and Demsky, "CDSChecker", OOPSLA 2013, section 6.4.1); and
+//       crossbeam-deque let a thief that had read the old ring win an element that was in the new one (CVE-2021-32810).
+//       A full deque says so, and its owner does the work at once, or puts it where all look.
+//   V4  Slots are atomic: a thief may read one while the owner writes the next round into it, but then its
+//       compare-exchange fails, and what it read is dropped. Hence elements are words: a pointer or what is no larger,
+//       trivially copyable. Who has something larger pushes its address; the deque does not allocate.
+//
+// Progress: push and pop are wait-free. A steal is one attempt, wait-free too; it may be lost to another thief or to the
+// owner, who then has the element: repeated until it is not lost, it is lock-free.
+// Happens-before: what comes before a push comes before the pop or steal that returns the element. One thread at a time
+// is the owner; it may hand that over, by whatever orders the two.
+// Cost: push two loads and two stores (2 ns on x86-64), pop with a full fence (8 ns), steal a full fence and a
+// compare-exchange.
+//
+// Why the runtime's queue is another one (runtime/run_queue.hpp): fibers are to run in the order in which they became
+// ready, so its owner takes at the other end, where thieves do; a thief takes half of it at once, which a single exchange
+// on `top` cannot do while the owner pops without one; it has a slot for the fiber that was woken last; and its owner
+// pays no full fence, since the thief makes all threads pass one, with a system call that this layer does not know.
+//
+// Sources: Chase and Lev, "Dynamic Circular Work-Stealing Deque", SPAA 2005; the memory orders are those of Le, Pop, Cohen
+// and Zappa Nardelli, "Correct and Efficient Work-Stealing for Weak Memory Models", PPoPP 2013, figure 1, but that release
+// fence and relaxed store are a release store, in pop as well.
+
+CONCUR_NAMESPACE_BEGIN
+
+enum class steal_status : unsigned char {
+  stolen,
+  empty,  // there was nothing
+  lost,   // there was something, but another thief or the owner got it: try again, here or elsewhere
+};
+
+template <class T>
+struct steal_result {
+  steal_status status = steal_status::empty;
+  T value{};  // T() unless stolen
+
+  explicit operator bool() const noexcept { return status == steal_status::stolen; }
+};
+
+template <class T>
+class work_stealing_deque {
+  static_assert(std::is_trivially_copyable<T>::value && std::is_default_constructible<T>::value &&
+                    sizeof(T) <= sizeof(std::uintptr_t),
+                "an element is one word: let it be a pointer to what is larger");
+
+ public:
+  // Room for `capacity` elements at least: the next power of two. std::invalid_argument for 0, and for what cannot be
+  // rounded. Tests begin near the wrap (V2).
+  explicit work_stealing_deque(std::size_t capacity, std::size_t first_index = 0)
+      : mask_(round_up(capacity) - 1), slots_(new word[mask_ + 1]), top_(first_index), bottom_(first_index) {}
+  work_stealing_deque(const work_stealing_deque&) = delete;
+  work_stealing_deque& operator=(const work_stealing_deque&) = delete;
+  // What is left is forgotten: elements are words. Nobody else is using the deque.
+  ~work_stealing_deque() { delete[] slots_; }
+
+  // --- the owner ---
+
+  // False: it is full, and `element` is not in it.
+  bool try_push(T element) noexcept {
+    const std::size_t bottom = bottom_.load(std::memory_order_relaxed);  // relaxed: our own
+    // acquire: pairs with the exchange of the thief that freed the slot, so that its read of the slot is over before our
+    // write. Without it the thief could read what we write now, and win with it: a load that sees a store of its own
+    // future, which machines do and no exploration that runs operations in turn can show.
+    const std::size_t top = top_.load(std::memory_order_acquire);
+    if (bottom - top > mask_) return false;
+    slot(bottom).store(to_bits(element), std::memory_order_relaxed);  // relaxed: published by the next store
+    constexpr auto order = CONCUR_MUTANT_IS(344) ? std::memory_order_relaxed : std::memory_order_release;
+    bottom_.store(bottom + 1, order);  // release: publishes the slot, and what the element stands for
+    return true;
+  }
+
+  // The element that was pushed last; nothing when the deque is empty.
+  std::optional<T> try_pop() noexcept {
+    const std::size_t bottom = bottom_.load(std::memory_order_relaxed) - 1;  // relaxed: our own
+    constexpr auto order = CONCUR_MUTANT_IS(345) ? std::memory_order_relaxed : std::memory_order_release;
+    bottom_.store(bottom, order);  // release: who sees this store instead of a push's needs what the push published
+    constexpr auto fence_order = CONCUR_MUTANT_IS(346) ? std::memory_order_acq_rel : std::memory_order_seq_cst;
+    detail::thread_fence(fence_order);                       // seq_cst: V1, the owner's side
+    std::size_t top = top_.load(std::memory_order_relaxed);  // relaxed: behind the fence, and what we take we wrote
+    const std::ptrdiff_t left = distance(top, bottom);
+    std::optional<T> result;
+    if (left >= 0)
+      result = of_bits(slot(bottom).load(std::memory_order_relaxed));  // relaxed: our own, or dropped below
+    if (left > 0) return result;
+    // seq_cst: as in try_steal. relaxed on failure: nothing is read after it.
+    if (left == 0 && !CONCUR_MUTANT_IS(349) &&
+        !top_.compare_exchange_strong(top, top + 1, std::memory_order_seq_cst, std::memory_order_relaxed))
+      result.reset();
+    // relaxed: the deque is empty, and no thief takes anything because it sees this store.
+    bottom_.store(bottom + 1, std::memory_order_relaxed);
+    return result;
+  }
+
+  // --- anybody ---
+
+  // One attempt at the oldest element.
+  steal_result<T> try_steal() noexcept {
+    // acquire: pairs with the exchange below, of others, and with the owner's. By C++20 the fence alone would do; up to
+    // C++17 this is what keeps `bottom` from being older than the `top` that is seen.
+    std::size_t top = top_.load(std::memory_order_acquire);
+    constexpr auto fence_order = CONCUR_MUTANT_IS(347) ? std::memory_order_acq_rel : std::memory_order_seq_cst;
+    detail::thread_fence(fence_order);  // seq_cst: V1, the thief's side
+    constexpr auto order = CONCUR_MUTANT_IS(348) ? std::memory_order_relaxed : std::memory_order_acquire;
+    const std::size_t bottom = bottom_.load(order);  // acquire: pairs with the owner's stores, for slot and element
+    if (distance(top, bottom) <= 0) return {};
+    const std::uintptr_t bits =
+        slot(top).load(std::memory_order_relaxed);  // relaxed: published by `bottom`, or dropped (V4)
+    // seq_cst: in one order with the fences, for which C++17 has no other words; the release in it is what the acquire in
+    // try_push needs. Who wins is decided by the exchange being one, whatever its order, so a weaker one shows nowhere but
+    // on machines that let the load above pass it. relaxed on failure: what was read is dropped.
+    if (!top_.compare_exchange_strong(top, top + 1, std::memory_order_seq_cst, std::memory_order_relaxed))
+      return {steal_status::lost, T()};
+    return {steal_status::stolen, of_bits(bits)};
+  }
+
+  // Of the past when they are read; exact for the owner while nobody steals.
+  std::size_t size() const noexcept {
+    // relaxed: hints. An owner that has just found the last element gone is below top for a moment.
+    const std::ptrdiff_t count =
+        distance(top_.load(std::memory_order_relaxed), bottom_.load(std::memory_order_relaxed));  // relaxed: as above
+    return count > 0 ? static_cast<std::size_t>(count) : 0;
+  }
+  bool empty() const noexcept { return size() == 0; }
+  std::size_t capacity() const noexcept { return mask_ + 1; }
+
+ private:
+  // Not atomic<T>: some compilers call a library for a word that consists of smaller ones.
+  using word = detail::atomic<std::uintptr_t>;
+
+  static std::uintptr_t to_bits(const T& element) noexcept {
+    std::uintptr_t bits = 0;
+    std::memcpy(&bits, &element, sizeof element);
+    return bits;
+  }
+  static T of_bits(std::uintptr_t bits) noexcept {
+    T element{};
+    std::memcpy(static_cast<void*>(&element), &bits, sizeof element);
+    return element;
+  }
+  static std::size_t round_up(std::size_t capacity) {
+    constexpr std::size_t capacity_max = ~(~std::size_t{0} >> 1) >> 1;  // so that a difference of indices has a sign
+    if (capacity == 0 || capacity > capacity_max) {
+      detail::fail_argument("concur::work_stealing_deque", "capacity", std::to_string(capacity),
+                            "at least 1, and no more than a quarter of what a pointer can count");
+    }
+    std::size_t rounded = 1;
+    while (rounded < capacity) rounded *= 2;
+    return rounded;
+  }
+  static std::ptrdiff_t distance(std::size_t from, std::size_t to) noexcept {
+    return static_cast<std::ptrdiff_t>(to - from);
+  }
+  word& slot(std::size_t index) noexcept { return slots_[index & mask_]; }
+
+  const std::size_t mask_;
+  word* const slots_;
+  // Where thieves take. It only grows.
+  alignas(detail::cache_line_bytes) detail::atomic<std::size_t> top_;
+  // Where the owner pushes; only the owner writes it.
+  alignas(detail::cache_line_bytes) detail::atomic<std::size_t> bottom_;
 };
 
 CONCUR_NAMESPACE_END
@@ -4556,13 +5886,11 @@ CONCUR_NOINLINE CONCUR_INLINE bool parker::wait_parked(std::int64_t steady_ns) n
 }
 
 CONCUR_NOINLINE CONCUR_INLINE void parker::unpark() noexcept {
-  // relaxed: the guess is confirmed by the exchange below
-  std::uint32_t seen = state_.load(std::memory_order_relaxed);
-  while (seen != parked) {
-    // release: publishes what came before to the park that takes the token; relaxed: a failure only reads the word
-    // again
-    if (state_.compare_exchange_weak(seen, notified, std::memory_order_release, std::memory_order_relaxed)) return;
-  }
+  const auto unless_parked = [](std::uint32_t seen) {
+    return seen != parked ? std::optional<std::uint32_t>(notified) : std::nullopt;
+  };
+  // release: publishes what came before to the park that takes the token
+  if (cas_update(state_, unless_parked, std::memory_order_release)) return;
   if (driver* d = driver_or_null()) {
     // release: as below
     state_.exchange(notified, std::memory_order_release);
@@ -5821,11 +7149,9 @@ CONCUR_NAMESPACE_BEGIN
 namespace detail {
 
 CONCUR_INLINE void token_state::cancel() noexcept {
-  std::uint32_t holders = holders_.load(std::memory_order_relaxed);  // relaxed: the exchange decides
-  do {
-    if (holders == 0) return;  // it is being freed, and waits for us (cancel_token.hpp)
-    // relaxed, both: who frees it pairs with the release below.
-  } while (!holders_.compare_exchange_weak(holders, holders + 1, std::memory_order_relaxed, std::memory_order_relaxed));
+  const auto one_more = [](std::uint32_t n) { return n != 0 ? std::optional<std::uint32_t>(n + 1) : std::nullopt; };
+  // relaxed: who frees it pairs with the release below. Refused: it is being freed, and waits for us (cancel_token.hpp).
+  if (!cas_update(holders_, one_more, std::memory_order_relaxed)) return;
   call_listeners();
   release();
 }
@@ -6508,7 +7834,7 @@ CONCUR_INLINE std::uint32_t run_queue::steal(fiber** out, bool take_recent) noex
   // seq_cst: the load of the pattern; also acquires what the owner published as it left.
   bool is_free = CONCUR_MUTANT_IS(12) || owner_inside_.load(std::memory_order_seq_cst) == 0;
   for (int i = 0; !is_free && i < patience; ++i) {
-    cpu_relax();
+    spin_briefly(1);
     is_free = owner_inside_.load(std::memory_order_seq_cst) == 0;  // seq_cst: as above
   }
   std::uint32_t n = 0;
@@ -7467,11 +8793,11 @@ CONCUR_INLINE void scheduler::send_home(fiber* f) noexcept {
     home->queue.push_pinned(f);
     return;
   }
-  fiber* head = home->inbox.load(std::memory_order_relaxed);  // relaxed: the exchange below decides
-  do {
-    f->next = head;
-    // release: publishes the fiber to its worker. relaxed on failure: only the pointer is used again.
-  } while (!home->inbox.compare_exchange_weak(head, f, std::memory_order_release, std::memory_order_relaxed));
+  const auto onto = [f](fiber* newest) {
+    f->next = newest;
+    return f;
+  };
+  cas_update(home->inbox, onto, std::memory_order_release);  // release: publishes the fiber to its worker
   idle.announce_to(*this, *home);
 }
 
@@ -8054,14 +9380,14 @@ CONCUR_NAMESPACE_END
 //   Q2  wait() returns with the caller off the queue and the lock free, whatever ended the wait.
 //   Q3  Whoever lets parties pass claims them under the lock (pop_claimed, ended_waits::take_all) and resumes them after
 //       it has dropped the lock.
-//   Q4  Who retires the lock (spin_lock.hpp, K3) has taken everybody off the queue before, and nobody gets onto it while
+//   Q4  Who retires the lock (retirable_lock.hpp, K3) has taken everybody off the queue before, and nobody gets onto it while
 //       the lock is retired. A waiter that finds it so has nothing to take off.
 
 CONCUR_NAMESPACE_BEGIN
 namespace detail {
 
 struct wait_queue {
-  spin_lock lock;
+  retirable_lock lock;
   intrusive_list<waiter> parties;
 
   // Under the lock, which it drops (Q2). A deadline that has passed ends the wait before it began. `value` is for who
@@ -8872,8 +10198,6 @@ CONCUR_NAMESPACE_END
 
 #if CONCUR_BODIES
 
-#  include <cerrno>
-
 CONCUR_NAMESPACE_BEGIN
 namespace detail {
 
@@ -9205,7 +10529,7 @@ CONCUR_INLINE bool scheduler::search(worker* w) noexcept {
       }
     }
     if (has_work_for(w, false)) return true;
-    for (int i = 0; i < pauses; ++i) cpu_relax();
+    spin_briefly(pauses);
   }
   return false;
 }
@@ -9521,7 +10845,7 @@ struct side_use {
 };
 
 struct descriptor_slot {
-  spin_lock lock;
+  retirable_lock lock;  // never retired: a select asks all its sites alike
   // G2. Even while the kernel closes the number. Written under the lock.
   atomic<std::uint32_t> generation{1};
   scheduler* watched_by = nullptr;  // whose poller it is registered with
@@ -10016,15 +11340,12 @@ class mutex_core {
 
   // Takes the mutex if it is free.
   bool try_take(const void* self) noexcept {
-    std::uint32_t word = word_.load(std::memory_order_relaxed);  // relaxed: the exchange decides
-    while ((word & held) == 0) {
-      // acquire: pairs with unlock. relaxed on failure: the loop looks again.
-      if (word_.compare_exchange_weak(word, word | held, std::memory_order_acquire, std::memory_order_relaxed)) {
-        set_owner(self);
-        return true;
-      }
-    }
-    return false;
+    const auto unless_held = [](std::uint32_t word) {
+      return (word & held) == 0 ? std::optional<std::uint32_t>(word | held) : std::nullopt;
+    };
+    if (!cas_update(word_, unless_held, std::memory_order_acquire)) return false;  // acquire: pairs with unlock
+    set_owner(self);
+    return true;
   }
 
   bool is_held_by(const void* self) const noexcept {
@@ -10461,7 +11782,7 @@ class shared_mutex {
   static void refuse_relock(bool is_holder);
 
   detail::atomic<std::uint32_t> word_{0};
-  detail::spin_lock queue_lock_;
+  spin_lock queue_lock_;
   detail::atomic<const void*> owner_{nullptr};
   detail::intrusive_list<detail::waiter> writers_;
   detail::intrusive_list<detail::waiter> readers_;
@@ -10480,13 +11801,11 @@ CONCUR_INLINE void shared_mutex::refuse_relock(bool is_holder) {
 }
 
 CONCUR_INLINE bool shared_mutex::try_lock_shared() noexcept {
-  std::uint32_t word = word_.load(std::memory_order_relaxed);  // relaxed: the exchange decides
-  while ((word & (writer | (CONCUR_MUTANT_IS(109) ? 0 : waiting))) == 0) {
-    // acquire: pairs with unlock. relaxed on failure: the loop looks again.
-    if (word_.compare_exchange_weak(word, word + reader, std::memory_order_acquire, std::memory_order_relaxed))
-      return true;
-  }
-  return false;
+  const auto one_more = [](std::uint32_t word) {
+    const bool is_open = (word & (writer | (CONCUR_MUTANT_IS(109) ? 0 : waiting))) == 0;
+    return is_open ? std::optional<std::uint32_t>(word + reader) : std::nullopt;
+  };
+  return cas_update(word_, one_more, std::memory_order_acquire).has_value();  // acquire: pairs with unlock
 }
 
 CONCUR_INLINE detail::outcome shared_mutex::lock_slow(const void* self, detail::nanoseconds_t deadline_ns) {
@@ -10494,14 +11813,9 @@ CONCUR_INLINE detail::outcome shared_mutex::lock_slow(const void* self, detail::
   if (deadline_ns != detail::never && deadline_ns <= detail::now_ns()) return detail::outcome::timed_out;
   detail::caller me(detail::this_worker());
   queue_lock_.lock();
-  std::uint32_t word = word_.load(std::memory_order_relaxed);  // relaxed: the exchange decides
-  while ((word & waiting) == 0) {
-    const bool is_free = word == 0;
-    // acquire: as in take. relaxed on failure: the loop looks again.
-    if (!word_.compare_exchange_weak(word, is_free ? writer : word | waiting, std::memory_order_acquire,
-                                     std::memory_order_relaxed))
-      continue;
-    if (!is_free) break;
+  const auto take_or_mark = [](std::uint32_t word) { return word == 0 ? writer : word | waiting; };
+  // acquire: as in take.
+  if (cas_update(word_, take_or_mark, std::memory_order_acquire) == 0) {
     queue_lock_.unlock();
     set_owner(self);
     return detail::outcome::granted;
@@ -10516,14 +11830,11 @@ CONCUR_INLINE detail::outcome shared_mutex::lock_shared_slow(detail::nanoseconds
   if (deadline_ns != detail::never && deadline_ns <= detail::now_ns()) return detail::outcome::timed_out;
   detail::caller me(detail::this_worker());
   queue_lock_.lock();
-  std::uint32_t word = word_.load(std::memory_order_relaxed);  // relaxed: the exchange decides
-  while ((word & waiting) == 0) {
-    const bool is_open = (word & writer) == 0;
-    // acquire: as in try_lock_shared. relaxed on failure: the loop looks again.
-    if (!word_.compare_exchange_weak(word, is_open ? word + reader : word | waiting, std::memory_order_acquire,
-                                     std::memory_order_relaxed))
-      continue;
-    if (!is_open) break;
+  const auto enter_or_mark = [](std::uint32_t word) {
+    return (word & (writer | waiting)) == 0 ? word + reader : word | waiting;
+  };
+  // acquire: as in try_lock_shared.
+  if ((cas_update(word_, enter_or_mark, std::memory_order_acquire) & (writer | waiting)) == 0) {
     queue_lock_.unlock();
     return detail::outcome::granted;
   }
@@ -10540,7 +11851,7 @@ CONCUR_INLINE detail::outcome shared_mutex::wait(detail::caller& me, detail::int
   if (result == detail::outcome::granted) return result;
   detail::ended_waits woken;
   {
-    detail::lock_scope<detail::spin_lock> held(queue_lock_);
+    detail::lock_scope<spin_lock> held(queue_lock_);
     if (detail::intrusive_list<detail::waiter>::is_linked(&note)) queue.erase(&note);
     if (!CONCUR_MUTANT_IS(110)) serve(false, woken);  // R4
   }
@@ -10606,7 +11917,7 @@ CONCUR_INLINE void shared_mutex::unlock_shared() {
 CONCUR_INLINE void shared_mutex::unlock_slow(std::uint32_t share) noexcept {
   detail::ended_waits woken;
   {
-    detail::lock_scope<detail::spin_lock> held(queue_lock_);
+    detail::lock_scope<spin_lock> held(queue_lock_);
     // acq_rel: publishes what the holder did, and sees what the readers did that left before, for who is let in.
     const std::uint32_t rest = word_.fetch_sub(share, std::memory_order_acq_rel) - share;
     if (rest < reader && (rest & waiting) != 0) serve(share == writer, woken);
@@ -10784,7 +12095,7 @@ class condition_variable {
   }
   bool notify_next(detail::ended_waits& woken) noexcept;
 
-  detail::spin_lock lock_;
+  spin_lock lock_;
   detail::intrusive_list<detail::waiter> waiting_;
 };
 
@@ -10805,7 +12116,7 @@ CONCUR_INLINE condition_variable::shielded::~shielded() {
 
 CONCUR_INLINE condition_variable::entry::entry(condition_variable& in) noexcept : site(in) {
   note.value = this;
-  detail::lock_scope<detail::spin_lock> held(site.lock_);
+  detail::lock_scope<spin_lock> held(site.lock_);
   site.waiting_.push_back(&note);
 }
 
@@ -10835,7 +12146,7 @@ CONCUR_INLINE detail::outcome condition_variable::entry::park(detail::nanosecond
   note.begin(me.who());
   const detail::outcome result = me.park(&site.lock_, deadline_ns, detail::wait_reason::condition_wait);
   if (result != detail::outcome::granted) {
-    detail::lock_scope<detail::spin_lock> held(site.lock_);
+    detail::lock_scope<spin_lock> held(site.lock_);
     if (detail::intrusive_list<detail::waiter>::is_linked(&note)) site.waiting_.erase(&note);
   }
   return result;
@@ -10863,7 +12174,7 @@ CONCUR_INLINE bool condition_variable::notify_next(detail::ended_waits& woken) n
 CONCUR_INLINE void condition_variable::notify_one() noexcept {
   detail::ended_waits woken;
   {
-    detail::lock_scope<detail::spin_lock> held(lock_);
+    detail::lock_scope<spin_lock> held(lock_);
     notify_next(woken);
   }
   woken.resume_all();
@@ -10872,7 +12183,7 @@ CONCUR_INLINE void condition_variable::notify_one() noexcept {
 CONCUR_INLINE void condition_variable::notify_all() noexcept {
   detail::ended_waits woken;
   {
-    detail::lock_scope<detail::spin_lock> held(lock_);
+    detail::lock_scope<spin_lock> held(lock_);
     while (notify_next(woken)) {
     }
   }
@@ -10925,24 +12236,21 @@ class semaphore_core {
     return n == 0;
   }
   void release(std::ptrdiff_t n, std::ptrdiff_t limit) {
-    std::ptrdiff_t permits = word_.load(std::memory_order_relaxed);  // relaxed: the exchange decides
+    const auto with_these = [n, limit](std::ptrdiff_t permits) {
+      const bool is_simple = CONCUR_LIKELY(permits >= 0 && n > 0 && n <= limit - permits);
+      return is_simple ? std::optional<std::ptrdiff_t>(permits + n) : std::nullopt;
+    };
     constexpr auto order = CONCUR_MUTANT_IS(113) ? std::memory_order_relaxed : std::memory_order_release;
-    while (CONCUR_LIKELY(permits >= 0 && n > 0 && n <= limit - permits)) {
-      // release: publishes what the permits guarded. relaxed on failure: the loop looks again.
-      if (word_.compare_exchange_weak(permits, permits + n, order, std::memory_order_relaxed)) return;
-    }
+    if (cas_update(word_, with_these, order)) return;  // release: publishes what the permits guarded
     release_slow(n, limit);
   }
 
  private:
   bool take(std::ptrdiff_t n) noexcept {
-    std::ptrdiff_t permits = word_.load(std::memory_order_relaxed);  // relaxed: the exchange decides
-    while (n > 0 && permits >= n) {  // P2: never while somebody waits
-      // acquire: pairs with release. relaxed on failure: the loop looks again.
-      if (word_.compare_exchange_weak(permits, permits - n, std::memory_order_acquire, std::memory_order_relaxed))
-        return true;
-    }
-    return false;
+    const auto without_these = [n](std::ptrdiff_t permits) {  // P2: never while somebody waits
+      return n > 0 && permits >= n ? std::optional<std::ptrdiff_t>(permits - n) : std::nullopt;
+    };
+    return cas_update(word_, without_these, std::memory_order_acquire).has_value();  // acquire: pairs with release
   }
   [[noreturn]] static std::ptrdiff_t fail_permits(std::ptrdiff_t permits, std::ptrdiff_t limit);
   static void check_request(std::ptrdiff_t n, std::ptrdiff_t limit);
@@ -11177,7 +12485,7 @@ CONCUR_INLINE void wait_group::add(std::ptrdiff_t n) {
   detail::ended_waits woken;
   const char* misuse = nullptr;
   {
-    detail::lock_scope<detail::spin_lock> held(waiting_.lock);
+    detail::lock_scope<spin_lock> held(waiting_.lock);
     std::ptrdiff_t sum = 0;
     if (__builtin_add_overflow(count_, n, &sum))
       misuse = "concur::wait_group::add: the count would overflow";
@@ -11195,7 +12503,7 @@ CONCUR_INLINE void wait_group::add(std::ptrdiff_t n) {
 }
 
 CONCUR_INLINE bool wait_group::try_wait() noexcept {
-  detail::lock_scope<detail::spin_lock> held(waiting_.lock);
+  detail::lock_scope<spin_lock> held(waiting_.lock);
   return count_ == 0;
 }
 
@@ -11208,7 +12516,7 @@ CONCUR_INLINE detail::outcome wait_group::wait_from(detail::worker* w, detail::n
   }
   const detail::outcome result = waiting_.wait(me, nullptr, deadline_ns, detail::wait_reason::wait_group_wait);
   if (result == detail::outcome::granted) {
-    detail::lock_scope<detail::spin_lock> held(waiting_.lock);
+    detail::lock_scope<spin_lock> held(waiting_.lock);
     --leaving_;
   }
   return result;
@@ -11242,7 +12550,7 @@ class latch {
 
   // Opens after `expected` arrivals; zero: it is open. Throws std::invalid_argument if that is negative.
   explicit constexpr latch(std::ptrdiff_t expected)
-      : count_(expected), waiting_{detail::spin_lock(expected == 0 ? open : 0), {}} {
+      : count_(expected), waiting_{detail::retirable_lock(expected == 0 ? open : 0), {}} {
     if (expected < 0) fail_negative("concur::latch", "expected", expected);
   }
   latch(const latch&) = delete;
@@ -11559,7 +12867,7 @@ CONCUR_NAMESPACE_END
 //
 // "The cache is warm", "shutdown has begun", "there is work": a state that one side sets and resets, and the other waits
 // for. Setting it lets everybody go that waits, also when it is reset in the same moment; a wait that finds it set costs a
-// load. The state is the queue's lock itself (spin_lock.hpp, K3 and K4):
+// load. The state is the queue's lock itself (retirable_lock.hpp, K3 and K4):
 //
 //     lock          meaning              next            by
 //     0             not set              1               set, or a waiter that queues
@@ -11579,7 +12887,8 @@ CONCUR_NAMESPACE_BEGIN
 class event {
  public:
   constexpr event() noexcept = default;
-  explicit constexpr event(bool begins_set) noexcept : waiting_{detail::spin_lock(begins_set ? is_set_now : 0), {}} {}
+  explicit constexpr event(bool begins_set) noexcept
+      : waiting_{detail::retirable_lock(begins_set ? is_set_now : 0), {}} {}
   event(const event&) = delete;
   event& operator=(const event&) = delete;
 
@@ -11664,7 +12973,7 @@ CONCUR_NAMESPACE_END
 //
 // The first caller runs its function, the others wait for it; afterwards a call is one load. If the function throws, or
 // the fiber that runs it is cancelled, nothing has been done: the next in line runs its own. The state is the queue's lock
-// and who runs (spin_lock.hpp, K3):
+// and who runs (retirable_lock.hpp, K3):
 //
 //     lock       runner    meaning                             next
 //     0, 1       null      nothing done, nobody runs           runs, by the first call
@@ -11782,7 +13091,7 @@ CONCUR_INLINE void once_flag::finish() noexcept {
 CONCUR_INLINE void once_flag::pass_on() noexcept {
   detail::party* heir = nullptr;
   {
-    detail::lock_scope<detail::spin_lock> held(waiting_.lock);
+    detail::lock_scope<spin_lock> held(waiting_.lock);
     runner_ = nullptr;
     detail::waiter* note = CONCUR_MUTANT_IS(127) ? nullptr : detail::pop_claimed(waiting_.parties);
     if (note != nullptr) {
@@ -12321,7 +13630,7 @@ class channel_core {
 
   // --- the same step by step, for who holds the locks of several channels ---
 
-  spin_lock& lock() noexcept { return lock_; }
+  retirable_lock& lock() noexcept { return lock_; }
   intrusive_list<waiter>& receivers() noexcept { return receivers_; }
   intrusive_list<waiter>& senders() noexcept { return senders_; }
   nanoseconds_t next_tick_ns() const noexcept { return ticks_.next_ns(); }
@@ -12531,7 +13840,7 @@ class channel_core {
 #endif
   }
 
-  spin_lock lock_;
+  retirable_lock lock_;  // never retired: a select asks all its sites alike
   bool is_closed_ = false;
   atomic<std::uint32_t> handles_{1};
   T* ring_;
@@ -13006,7 +14315,11 @@ class select_case {
   // When it may become ready by itself.
   virtual nanoseconds_t deadline_ns() const noexcept { return never; }
 
-  lock_chain site;          // its lock; null for a case that waits at no site, or is never ready
+  // The lock of its site; null for a case that waits at no site, or is never ready.
+  void set_site_lock(retirable_lock* lock) noexcept { site.lock = lock; }
+  retirable_lock& site_lock() const noexcept { return static_cast<retirable_lock&>(*site.lock); }
+
+  lock_chain site;          // which holds what set_site_lock says
   waiter note;              // while the select waits
   bool is_retired = false;  // the lock can no longer be had: what it guarded has happened
   bool is_candidate = false;
@@ -13298,7 +14611,7 @@ inline unsigned sort_sites(const select_list& list) noexcept {
 class held_sites {
  public:
   held_sites(worker* w, select_case** by_address, unsigned count) noexcept : worker_(w) {
-    spin_lock* before = nullptr;
+    const spin_lock* before = nullptr;
     for (unsigned i = 0; i < count; ++i) {
       select_case& c = *by_address[i];
       if (c.site.lock == before) {
@@ -13306,7 +14619,7 @@ class held_sites {
         continue;
       }
       before = c.site.lock;
-      c.is_retired = before->lock_unless_retired() != 0;
+      c.is_retired = c.site_lock().lock_unless_retired() != 0;
       if (c.is_retired) continue;
       c.site.next = chain_;
       chain_ = &c.site;
@@ -13399,7 +14712,7 @@ inline select_case* chosen_of(select_case* const* sites, unsigned count) noexcep
 inline void leave_sites(select_case* const* sites, unsigned count, const select_case* chosen) noexcept {
   unsigned end = 0;
   for (unsigned begin = 0; begin < count; begin = end) {
-    spin_lock& lock = *sites[begin]->site.lock;
+    retirable_lock& lock = sites[begin]->site_lock();
     for (end = begin + 1; end < count && sites[end]->site.lock == &lock;) ++end;
     if (end == begin + 1 && sites[begin] == chosen) continue;
     if (CONCUR_MUTANT_IS(163) || lock.lock_unless_retired() != 0) continue;
@@ -13507,7 +14820,7 @@ class channel_case : public select_case {
  protected:
   explicit channel_case(channel_core<Item>* core) noexcept
       : select_case(case_traits{false, false, tick_source<Item>::is_possible}), core_(core) {
-    if (core_ != nullptr) site.lock = &core_->lock();
+    if (core_ != nullptr) set_site_lock(&core_->lock());
   }
   channel_case(channel_case&& other) noexcept : select_case(other), core_(other.core_) {
     is_owner_ = std::exchange(other.is_owner_, false);
@@ -13864,7 +15177,7 @@ CONCUR_NAMESPACE_END
 // structure/future_state.hpp - where one result is kept between the two that share it, and who hears of it.
 //
 // A result is made in one place and wanted in another, and either may come first or never. The state both share is in
-// one of three stages, which are the ends of its lock (spin_lock.hpp, K3):
+// one of three stages, which are the ends of its lock (retirable_lock.hpp, K3):
 //
 //     stage       meaning                        next
 //     pending     no result yet                  ready (complete) · dropped (the future went first)
@@ -13938,7 +15251,7 @@ class future_state {
   bool detach(continuation* unwanted) noexcept;
 
   // For a select, which keeps its own note (future_case.hpp).
-  spin_lock& lock_of_waiting() noexcept { return lock_; }
+  retirable_lock& lock_of_waiting() noexcept { return lock_; }
   intrusive_list<waiter>& waiting() noexcept { return waiting_; }
 
   // There will be no value.
@@ -13960,7 +15273,7 @@ class future_state {
 
   intrusive_list<waiter> waiting_;
   continuation* newest_ = nullptr;  // under lock_, as waiting_
-  spin_lock lock_;                  // not retired: pending
+  retirable_lock lock_;                  // not retired: pending
 
  public:
   bool is_reported = true;  // whether an error that nobody takes is one (U3)
@@ -15197,7 +16510,7 @@ class cancel_scope {
   cancel_token when_;
   own_listener listener_{*this};
   own_alarm alarm_{*this};
-  mutable detail::spin_lock timer_lock_;  // guards stage_, deadline_ns_ and the alarm's setting
+  mutable spin_lock timer_lock_;  // guards stage_, deadline_ns_ and the alarm's setting
   stage stage_ = stage::before;
   bool has_run_ = false;
   bool is_caught_ = false;
@@ -15256,7 +16569,7 @@ CONCUR_INLINE void cancel_scope::enter(const char* what, bool is_shared) {
   detail::enter_scope(core_, *w->current, is_shared);
   bool has_passed = false;
   {
-    detail::lock_scope<detail::spin_lock> held(timer_lock_);
+    detail::lock_scope<spin_lock> held(timer_lock_);
     stage_ = stage::entered;
     if (deadline_ns_ != detail::never) has_passed = !arm();
   }
@@ -15268,7 +16581,7 @@ CONCUR_INLINE void cancel_scope::leave() noexcept {
   if (stage_ != stage::entered) return;  // only its own fiber changes that
   if (detail::token_state* const state = when_.handle().get()) state->forget(listener_);
   {
-    detail::lock_scope<detail::spin_lock> held(timer_lock_);
+    detail::lock_scope<spin_lock> held(timer_lock_);
     stage_ = stage::left;
     detail::timer_wheel::call_off_alarm(alarm_);
   }
@@ -15314,7 +16627,7 @@ CONCUR_INLINE bool cancel_scope::arm() noexcept {
 CONCUR_INLINE void cancel_scope::set_deadline(detail::nanoseconds_t deadline_ns) noexcept {
   bool has_passed = false;
   {
-    detail::lock_scope<detail::spin_lock> held(timer_lock_);
+    detail::lock_scope<spin_lock> held(timer_lock_);
     deadline_ns_ = deadline_ns;
     if (stage_ != stage::entered) return;
     detail::timer_wheel::call_off_alarm(alarm_);
@@ -15325,7 +16638,7 @@ CONCUR_INLINE void cancel_scope::set_deadline(detail::nanoseconds_t deadline_ns)
 
 CONCUR_INLINE std::chrono::steady_clock::time_point cancel_scope::deadline() const noexcept {
   using clock = std::chrono::steady_clock;
-  detail::lock_scope<detail::spin_lock> held(timer_lock_);
+  detail::lock_scope<spin_lock> held(timer_lock_);
   if (deadline_ns_ == detail::never) return (clock::time_point::max)();
   return clock::time_point(std::chrono::duration_cast<clock::duration>(std::chrono::nanoseconds(deadline_ns_)));
 }
@@ -17442,7 +18755,7 @@ template <class F>
 class future_case final : public select_case {
  public:
   future_case(future_state& state, F&& handler) : state_(state), handler_(std::move(handler)) {
-    site.lock = &state_.lock_of_waiting();
+    set_site_lock(&state_.lock_of_waiting());
   }
 
   bool is_ready(nanoseconds_t) noexcept override { return is_retired; }
@@ -18189,8 +19502,6 @@ CONCUR_NAMESPACE_END
 //       (reactor.hpp, G3).
 //   J4  On a plain thread the same function blocks that thread, in poll.
 
-#include <cerrno>
-
 CONCUR_NAMESPACE_BEGIN
 namespace detail {
 
@@ -18540,7 +19851,7 @@ CONCUR_INLINE void descriptor_case_base::prepare() {
   is_found_ready_ = ask();
   const worker* w = this_worker();
   const bool is_on_fiber = w != nullptr && w->current != nullptr;
-  site.lock = is_on_fiber ? &slot_->lock : nullptr;
+  set_site_lock(is_on_fiber ? &slot_->lock : nullptr);
   descriptor = is_on_fiber ? -1 : fd_;
   is_for_writing = direction_ == direction::writing;
   if (is_on_fiber && !is_found_ready_) watch();

@@ -16,12 +16,23 @@
 
 // atomic: words that many threads touch
 #include "atomic/word.hpp"
+#include "atomic/cache_padded.hpp"
+#include "atomic/cas.hpp"
+#include "atomic/backoff.hpp"
 #include "atomic/spin_lock.hpp"
+#include "atomic/retirable_lock.hpp"
+#include "atomic/ticket_lock.hpp"
+#include "atomic/seqlock.hpp"
+#include "atomic/striped_counter.hpp"
 #include "atomic/moment.hpp"
 #include "atomic/queue_room.hpp"
 #include "atomic/spsc_queue.hpp"
 #include "atomic/mpsc_queue.hpp"
 #include "atomic/mpmc_queue.hpp"
+#include "atomic/hazard_domain.hpp"
+#include "atomic/hazard_pointer.hpp"
+#include "atomic/treiber_stack.hpp"
+#include "atomic/work_stealing_deque.hpp"
 
 // machine: knows the processor and the operating system, and nothing of fibers
 #include "machine/fence.hpp"

@@ -72,7 +72,7 @@ struct socket_pair {
 bool is_busy(int fd, direction d) {
   concur::detail::descriptor_slot* slot = concur::detail::slot_of(fd);
   if (slot == nullptr) return false;
-  const concur::detail::lock_scope<concur::detail::spin_lock> held(slot->lock);
+  const concur::detail::lock_scope<concur::spin_lock> held(slot->lock);
   return !slot->side(d).waiting.is_empty() && !slot->side(d).has_turn;
 }
 void await_reader(int fd) {
@@ -208,7 +208,7 @@ TEST_CASE("several readers of one descriptor take turns in the order they came")
       descriptor_slot* slot = slot_of(both.ends[0]);
       for (;;) {
         concur::this_fiber::yield();
-        concur::detail::lock_scope<concur::detail::spin_lock> held(slot->lock);
+        concur::detail::lock_scope<concur::spin_lock> held(slot->lock);
         const concur::detail::waiter* const first = slot->side(direction::reading).waiting.front();
         int waiting = first != nullptr ? 1 : 0;
         // The list is a ring.
@@ -587,7 +587,7 @@ TEST_CASE("who has the turn and cannot go on passes it on") {
       io::write(both.ends[1], "a", 1);
       io::read(fd, &byte, 1);
       descriptor_slot* slot = slot_of(fd);
-      const concur::detail::lock_scope<concur::detail::spin_lock> held(slot->lock);
+      const concur::detail::lock_scope<concur::spin_lock> held(slot->lock);
       CHECK(concur::detail::watch_descriptor(*slot, fd, *concur::detail::this_worker()->sched) == 0);
     });
     second.block_on([&] {

@@ -171,7 +171,7 @@ TEST_CASE("owner against thieves: each fiber comes out exactly once") {
     const auto take = [&](fiber* f) {
       if (is_out[f->id].exchange(1) != 0) ++doubled;
     };
-    concur::detail::spin_lock back_lock;
+    concur::spin_lock back_lock;
     std::vector<fiber*> back;  // what thieves took, on its way to the owner
     std::vector<std::thread> thieves;
     for (int t = 0; t < thief_count; ++t) {
@@ -183,7 +183,7 @@ TEST_CASE("owner against thieves: each fiber comes out exactly once") {
           for (std::uint32_t i = 0; i < n; ++i) take(out[i]);
           stolen += n;
           if (n != 0) {
-            concur::detail::lock_scope<concur::detail::spin_lock> held(back_lock);
+            concur::detail::lock_scope<concur::spin_lock> held(back_lock);
             back.insert(back.end(), out, out + n);
           }
         }
@@ -199,7 +199,7 @@ TEST_CASE("owner against thieves: each fiber comes out exactly once") {
     std::uint64_t turn = 0;
     for (; turn < turns && doubled == 0 && (turn % 1024 != 0 || std::chrono::steady_clock::now() < limit); ++turn) {
       if (turn % 64 == 0) {
-        concur::detail::lock_scope<concur::detail::spin_lock> held(back_lock);
+        concur::detail::lock_scope<concur::spin_lock> held(back_lock);
         mine.insert(mine.end(), back.begin(), back.end());
         back.clear();
       }

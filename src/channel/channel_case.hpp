@@ -24,7 +24,7 @@ class channel_case : public select_case {
  protected:
   explicit channel_case(channel_core<Item>* core) noexcept
       : select_case(case_traits{false, false, tick_source<Item>::is_possible}), core_(core) {
-    if (core_ != nullptr) site.lock = &core_->lock();
+    if (core_ != nullptr) set_site_lock(&core_->lock());
   }
   channel_case(channel_case&& other) noexcept : select_case(other), core_(other.core_) {
     is_owner_ = std::exchange(other.is_owner_, false);

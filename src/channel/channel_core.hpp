@@ -26,7 +26,7 @@
 #include <type_traits>
 #include <utility>
 
-#include "atomic/spin_lock.hpp"
+#include "atomic/retirable_lock.hpp"
 #include "atomic/word.hpp"
 #include "base/config.hpp"
 #include "base/error.hpp"
@@ -128,7 +128,7 @@ class channel_core {
 
   // --- the same step by step, for who holds the locks of several channels ---
 
-  spin_lock& lock() noexcept { return lock_; }
+  retirable_lock& lock() noexcept { return lock_; }
   intrusive_list<waiter>& receivers() noexcept { return receivers_; }
   intrusive_list<waiter>& senders() noexcept { return senders_; }
   nanoseconds_t next_tick_ns() const noexcept { return ticks_.next_ns(); }
@@ -338,7 +338,7 @@ class channel_core {
 #endif
   }
 
-  spin_lock lock_;
+  retirable_lock lock_;  // never retired: a select asks all its sites alike
   bool is_closed_ = false;
   atomic<std::uint32_t> handles_{1};
   T* ring_;

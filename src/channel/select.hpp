@@ -168,7 +168,7 @@ inline unsigned sort_sites(const select_list& list) noexcept {
 class held_sites {
  public:
   held_sites(worker* w, select_case** by_address, unsigned count) noexcept : worker_(w) {
-    spin_lock* before = nullptr;
+    const spin_lock* before = nullptr;
     for (unsigned i = 0; i < count; ++i) {
       select_case& c = *by_address[i];
       if (c.site.lock == before) {
@@ -176,7 +176,7 @@ class held_sites {
         continue;
       }
       before = c.site.lock;
-      c.is_retired = before->lock_unless_retired() != 0;
+      c.is_retired = c.site_lock().lock_unless_retired() != 0;
       if (c.is_retired) continue;
       c.site.next = chain_;
       chain_ = &c.site;
@@ -269,7 +269,7 @@ inline select_case* chosen_of(select_case* const* sites, unsigned count) noexcep
 inline void leave_sites(select_case* const* sites, unsigned count, const select_case* chosen) noexcept {
   unsigned end = 0;
   for (unsigned begin = 0; begin < count; begin = end) {
-    spin_lock& lock = *sites[begin]->site.lock;
+    retirable_lock& lock = sites[begin]->site_lock();
     for (end = begin + 1; end < count && sites[end]->site.lock == &lock;) ++end;
     if (end == begin + 1 && sites[begin] == chosen) continue;
     if (CONCUR_MUTANT_IS(163) || lock.lock_unless_retired() != 0) continue;

@@ -10,6 +10,7 @@
 #ifndef CONCUR_CHANNEL_SELECT_CASE_HPP
 #define CONCUR_CHANNEL_SELECT_CASE_HPP
 
+#include "atomic/retirable_lock.hpp"
 #include "base/config.hpp"
 #include "base/time.hpp"
 #include "channel/channel_core.hpp"
@@ -54,7 +55,11 @@ class select_case {
   // When it may become ready by itself.
   virtual nanoseconds_t deadline_ns() const noexcept { return never; }
 
-  lock_chain site;          // its lock; null for a case that waits at no site, or is never ready
+  // The lock of its site; null for a case that waits at no site, or is never ready.
+  void set_site_lock(retirable_lock* lock) noexcept { site.lock = lock; }
+  retirable_lock& site_lock() const noexcept { return static_cast<retirable_lock&>(*site.lock); }
+
+  lock_chain site;          // which holds what set_site_lock says
   waiter note;              // while the select waits
   bool is_retired = false;  // the lock can no longer be had: what it guarded has happened
   bool is_candidate = false;

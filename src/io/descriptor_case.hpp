@@ -87,7 +87,7 @@ CONCUR_INLINE void descriptor_case_base::prepare() {
   is_found_ready_ = ask();
   const worker* w = this_worker();
   const bool is_on_fiber = w != nullptr && w->current != nullptr;
-  site.lock = is_on_fiber ? &slot_->lock : nullptr;
+  set_site_lock(is_on_fiber ? &slot_->lock : nullptr);
   descriptor = is_on_fiber ? -1 : fd_;
   is_for_writing = direction_ == direction::writing;
   if (is_on_fiber && !is_found_ready_) watch();

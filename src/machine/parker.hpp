@@ -30,6 +30,7 @@
 
 #include <cstdint>
 
+#include "atomic/cas.hpp"
 #include "atomic/word.hpp"
 #include "base/config.hpp"
 
@@ -279,13 +280,11 @@ CONCUR_NOINLINE CONCUR_INLINE bool parker::wait_parked(std::int64_t steady_ns) n
 }
 
 CONCUR_NOINLINE CONCUR_INLINE void parker::unpark() noexcept {
-  // relaxed: the guess is confirmed by the exchange below
-  std::uint32_t seen = state_.load(std::memory_order_relaxed);
-  while (seen != parked) {
-    // release: publishes what came before to the park that takes the token; relaxed: a failure only reads the word
-    // again
-    if (state_.compare_exchange_weak(seen, notified, std::memory_order_release, std::memory_order_relaxed)) return;
-  }
+  const auto unless_parked = [](std::uint32_t seen) {
+    return seen != parked ? std::optional<std::uint32_t>(notified) : std::nullopt;
+  };
+  // release: publishes what came before to the park that takes the token
+  if (cas_update(state_, unless_parked, std::memory_order_release)) return;
   if (driver* d = driver_or_null()) {
     // release: as below
     state_.exchange(notified, std::memory_order_release);

@@ -130,7 +130,7 @@ CONCUR_INLINE bool scheduler::search(worker* w) noexcept {
       }
     }
     if (has_work_for(w, false)) return true;
-    for (int i = 0; i < pauses; ++i) cpu_relax();
+    spin_briefly(pauses);
   }
   return false;
 }

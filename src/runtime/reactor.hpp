@@ -35,7 +35,7 @@
 
 #include <utility>
 
-#include "atomic/spin_lock.hpp"
+#include "atomic/retirable_lock.hpp"
 #include "atomic/word.hpp"
 #include "base/config.hpp"
 #include "base/intrusive.hpp"
@@ -76,7 +76,7 @@ struct side_use {
 };
 
 struct descriptor_slot {
-  spin_lock lock;
+  retirable_lock lock;  // never retired: a select asks all its sites alike
   // G2. Even while the kernel closes the number. Written under the lock.
   atomic<std::uint32_t> generation{1};
   scheduler* watched_by = nullptr;  // whose poller it is registered with

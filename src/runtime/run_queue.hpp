@@ -216,7 +216,7 @@ CONCUR_INLINE std::uint32_t run_queue::steal(fiber** out, bool take_recent) noex
   // seq_cst: the load of the pattern; also acquires what the owner published as it left.
   bool is_free = CONCUR_MUTANT_IS(12) || owner_inside_.load(std::memory_order_seq_cst) == 0;
   for (int i = 0; !is_free && i < patience; ++i) {
-    cpu_relax();
+    spin_briefly(1);
     is_free = owner_inside_.load(std::memory_order_seq_cst) == 0;  // seq_cst: as above
   }
   std::uint32_t n = 0;

@@ -24,6 +24,7 @@
 #include <atomic>
 #include <exception>
 
+#include "atomic/cas.hpp"
 #include "atomic/spin_lock.hpp"
 #include "atomic/word.hpp"
 #include "base/config.hpp"
@@ -312,11 +313,11 @@ CONCUR_INLINE void scheduler::send_home(fiber* f) noexcept {
     home->queue.push_pinned(f);
     return;
   }
-  fiber* head = home->inbox.load(std::memory_order_relaxed);  // relaxed: the exchange below decides
-  do {
-    f->next = head;
-    // release: publishes the fiber to its worker. relaxed on failure: only the pointer is used again.
-  } while (!home->inbox.compare_exchange_weak(head, f, std::memory_order_release, std::memory_order_relaxed));
+  const auto onto = [f](fiber* newest) {
+    f->next = newest;
+    return f;
+  };
+  cas_update(home->inbox, onto, std::memory_order_release);  // release: publishes the fiber to its worker
   idle.announce_to(*this, *home);
 }
 

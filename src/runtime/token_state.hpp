@@ -9,6 +9,7 @@
 #ifndef CONCUR_RUNTIME_TOKEN_STATE_HPP
 #define CONCUR_RUNTIME_TOKEN_STATE_HPP
 
+#include "atomic/cas.hpp"
 #include "atomic/spin_lock.hpp"
 #include "atomic/word.hpp"
 #include "base/config.hpp"
@@ -78,11 +79,9 @@ CONCUR_NAMESPACE_BEGIN
 namespace detail {
 
 CONCUR_INLINE void token_state::cancel() noexcept {
-  std::uint32_t holders = holders_.load(std::memory_order_relaxed);  // relaxed: the exchange decides
-  do {
-    if (holders == 0) return;  // it is being freed, and waits for us (cancel_token.hpp)
-    // relaxed, both: who frees it pairs with the release below.
-  } while (!holders_.compare_exchange_weak(holders, holders + 1, std::memory_order_relaxed, std::memory_order_relaxed));
+  const auto one_more = [](std::uint32_t n) { return n != 0 ? std::optional<std::uint32_t>(n + 1) : std::nullopt; };
+  // relaxed: who frees it pairs with the release below. Refused: it is being freed, and waits for us (cancel_token.hpp).
+  if (!cas_update(holders_, one_more, std::memory_order_relaxed)) return;
   call_listeners();
   release();
 }

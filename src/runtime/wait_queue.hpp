@@ -9,12 +9,12 @@
 //   Q2  wait() returns with the caller off the queue and the lock free, whatever ended the wait.
 //   Q3  Whoever lets parties pass claims them under the lock (pop_claimed, ended_waits::take_all) and resumes them after
 //       it has dropped the lock.
-//   Q4  Who retires the lock (spin_lock.hpp, K3) has taken everybody off the queue before, and nobody gets onto it while
+//   Q4  Who retires the lock (retirable_lock.hpp, K3) has taken everybody off the queue before, and nobody gets onto it while
 //       the lock is retired. A waiter that finds it so has nothing to take off.
 #ifndef CONCUR_RUNTIME_WAIT_QUEUE_HPP
 #define CONCUR_RUNTIME_WAIT_QUEUE_HPP
 
-#include "atomic/spin_lock.hpp"
+#include "atomic/retirable_lock.hpp"
 #include "base/config.hpp"
 #include "base/intrusive.hpp"
 #include "runtime/caller.hpp"
@@ -24,7 +24,7 @@ CONCUR_NAMESPACE_BEGIN
 namespace detail {
 
 struct wait_queue {
-  spin_lock lock;
+  retirable_lock lock;
   intrusive_list<waiter> parties;
 
   // Under the lock, which it drops (Q2). A deadline that has passed ends the wait before it began. `value` is for who

@@ -16,6 +16,7 @@
 
 #include <atomic>
 
+#include "atomic/spin_lock.hpp"
 #include "atomic/word.hpp"
 #include "base/config.hpp"
 #include "machine/parker.hpp"

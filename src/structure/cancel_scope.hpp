@@ -169,7 +169,7 @@ class cancel_scope {
   cancel_token when_;
   own_listener listener_{*this};
   own_alarm alarm_{*this};
-  mutable detail::spin_lock timer_lock_;  // guards stage_, deadline_ns_ and the alarm's setting
+  mutable spin_lock timer_lock_;  // guards stage_, deadline_ns_ and the alarm's setting
   stage stage_ = stage::before;
   bool has_run_ = false;
   bool is_caught_ = false;
@@ -230,7 +230,7 @@ CONCUR_INLINE void cancel_scope::enter(const char* what, bool is_shared) {
   detail::enter_scope(core_, *w->current, is_shared);
   bool has_passed = false;
   {
-    detail::lock_scope<detail::spin_lock> held(timer_lock_);
+    detail::lock_scope<spin_lock> held(timer_lock_);
     stage_ = stage::entered;
     if (deadline_ns_ != detail::never) has_passed = !arm();
   }
@@ -242,7 +242,7 @@ CONCUR_INLINE void cancel_scope::leave() noexcept {
   if (stage_ != stage::entered) return;  // only its own fiber changes that
   if (detail::token_state* const state = when_.handle().get()) state->forget(listener_);
   {
-    detail::lock_scope<detail::spin_lock> held(timer_lock_);
+    detail::lock_scope<spin_lock> held(timer_lock_);
     stage_ = stage::left;
     detail::timer_wheel::call_off_alarm(alarm_);
   }
@@ -288,7 +288,7 @@ CONCUR_INLINE bool cancel_scope::arm() noexcept {
 CONCUR_INLINE void cancel_scope::set_deadline(detail::nanoseconds_t deadline_ns) noexcept {
   bool has_passed = false;
   {
-    detail::lock_scope<detail::spin_lock> held(timer_lock_);
+    detail::lock_scope<spin_lock> held(timer_lock_);
     deadline_ns_ = deadline_ns;
     if (stage_ != stage::entered) return;
     detail::timer_wheel::call_off_alarm(alarm_);
@@ -299,7 +299,7 @@ CONCUR_INLINE void cancel_scope::set_deadline(detail::nanoseconds_t deadline_ns)
 
 CONCUR_INLINE std::chrono::steady_clock::time_point cancel_scope::deadline() const noexcept {
   using clock = std::chrono::steady_clock;
-  detail::lock_scope<detail::spin_lock> held(timer_lock_);
+  detail::lock_scope<spin_lock> held(timer_lock_);
   if (deadline_ns_ == detail::never) return (clock::time_point::max)();
   return clock::time_point(std::chrono::duration_cast<clock::duration>(std::chrono::nanoseconds(deadline_ns_)));
 }

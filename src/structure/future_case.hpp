@@ -20,7 +20,7 @@ template <class F>
 class future_case final : public select_case {
  public:
   future_case(future_state& state, F&& handler) : state_(state), handler_(std::move(handler)) {
-    site.lock = &state_.lock_of_waiting();
+    set_site_lock(&state_.lock_of_waiting());
   }
 
   bool is_ready(nanoseconds_t) noexcept override { return is_retired; }

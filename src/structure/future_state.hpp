@@ -1,7 +1,7 @@
 // structure/future_state.hpp - where one result is kept between the two that share it, and who hears of it.
 //
 // A result is made in one place and wanted in another, and either may come first or never. The state both share is in
-// one of three stages, which are the ends of its lock (spin_lock.hpp, K3):
+// one of three stages, which are the ends of its lock (retirable_lock.hpp, K3):
 //
 //     stage       meaning                        next
 //     pending     no result yet                  ready (complete) · dropped (the future went first)
@@ -27,7 +27,7 @@
 #include <type_traits>
 #include <utility>
 
-#include "atomic/spin_lock.hpp"
+#include "atomic/retirable_lock.hpp"
 #include "base/config.hpp"
 #include "base/error.hpp"
 #include "base/intrusive.hpp"
@@ -92,7 +92,7 @@ class future_state {
   bool detach(continuation* unwanted) noexcept;
 
   // For a select, which keeps its own note (future_case.hpp).
-  spin_lock& lock_of_waiting() noexcept { return lock_; }
+  retirable_lock& lock_of_waiting() noexcept { return lock_; }
   intrusive_list<waiter>& waiting() noexcept { return waiting_; }
 
   // There will be no value.
@@ -114,7 +114,7 @@ class future_state {
 
   intrusive_list<waiter> waiting_;
   continuation* newest_ = nullptr;  // under lock_, as waiting_
-  spin_lock lock_;                  // not retired: pending
+  retirable_lock lock_;                  // not retired: pending
 
  public:
   bool is_reported = true;  // whether an error that nobody takes is one (U3)

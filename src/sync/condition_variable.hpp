@@ -175,7 +175,7 @@ class condition_variable {
   }
   bool notify_next(detail::ended_waits& woken) noexcept;
 
-  detail::spin_lock lock_;
+  spin_lock lock_;
   detail::intrusive_list<detail::waiter> waiting_;
 };
 
@@ -196,7 +196,7 @@ CONCUR_INLINE condition_variable::shielded::~shielded() {
 
 CONCUR_INLINE condition_variable::entry::entry(condition_variable& in) noexcept : site(in) {
   note.value = this;
-  detail::lock_scope<detail::spin_lock> held(site.lock_);
+  detail::lock_scope<spin_lock> held(site.lock_);
   site.waiting_.push_back(&note);
 }
 
@@ -226,7 +226,7 @@ CONCUR_INLINE detail::outcome condition_variable::entry::park(detail::nanosecond
   note.begin(me.who());
   const detail::outcome result = me.park(&site.lock_, deadline_ns, detail::wait_reason::condition_wait);
   if (result != detail::outcome::granted) {
-    detail::lock_scope<detail::spin_lock> held(site.lock_);
+    detail::lock_scope<spin_lock> held(site.lock_);
     if (detail::intrusive_list<detail::waiter>::is_linked(&note)) site.waiting_.erase(&note);
   }
   return result;
@@ -254,7 +254,7 @@ CONCUR_INLINE bool condition_variable::notify_next(detail::ended_waits& woken) n
 CONCUR_INLINE void condition_variable::notify_one() noexcept {
   detail::ended_waits woken;
   {
-    detail::lock_scope<detail::spin_lock> held(lock_);
+    detail::lock_scope<spin_lock> held(lock_);
     notify_next(woken);
   }
   woken.resume_all();
@@ -263,7 +263,7 @@ CONCUR_INLINE void condition_variable::notify_one() noexcept {
 CONCUR_INLINE void condition_variable::notify_all() noexcept {
   detail::ended_waits woken;
   {
-    detail::lock_scope<detail::spin_lock> held(lock_);
+    detail::lock_scope<spin_lock> held(lock_);
     while (notify_next(woken)) {
     }
   }

@@ -2,7 +2,7 @@
 //
 // "The cache is warm", "shutdown has begun", "there is work": a state that one side sets and resets, and the other waits
 // for. Setting it lets everybody go that waits, also when it is reset in the same moment; a wait that finds it set costs a
-// load. The state is the queue's lock itself (spin_lock.hpp, K3 and K4):
+// load. The state is the queue's lock itself (retirable_lock.hpp, K3 and K4):
 //
 //     lock          meaning              next            by
 //     0             not set              1               set, or a waiter that queues
@@ -16,7 +16,7 @@
 #ifndef CONCUR_SYNC_EVENT_HPP
 #define CONCUR_SYNC_EVENT_HPP
 
-#include "atomic/spin_lock.hpp"
+#include "atomic/retirable_lock.hpp"
 #include "base/config.hpp"
 #include "base/error.hpp"
 #include "base/time.hpp"
@@ -30,7 +30,8 @@ CONCUR_NAMESPACE_BEGIN
 class event {
  public:
   constexpr event() noexcept = default;
-  explicit constexpr event(bool begins_set) noexcept : waiting_{detail::spin_lock(begins_set ? is_set_now : 0), {}} {}
+  explicit constexpr event(bool begins_set) noexcept
+      : waiting_{detail::retirable_lock(begins_set ? is_set_now : 0), {}} {}
   event(const event&) = delete;
   event& operator=(const event&) = delete;
 

@@ -17,7 +17,7 @@
 
 #include <limits>
 
-#include "atomic/spin_lock.hpp"
+#include "atomic/retirable_lock.hpp"
 #include "base/config.hpp"
 #include "base/error.hpp"
 #include "base/time.hpp"
@@ -33,7 +33,7 @@ class latch {
 
   // Opens after `expected` arrivals; zero: it is open. Throws std::invalid_argument if that is negative.
   explicit constexpr latch(std::ptrdiff_t expected)
-      : count_(expected), waiting_{detail::spin_lock(expected == 0 ? open : 0), {}} {
+      : count_(expected), waiting_{detail::retirable_lock(expected == 0 ? open : 0), {}} {
     if (expected < 0) fail_negative("concur::latch", "expected", expected);
   }
   latch(const latch&) = delete;

@@ -23,6 +23,7 @@
 #ifndef CONCUR_SYNC_MUTEX_CORE_HPP
 #define CONCUR_SYNC_MUTEX_CORE_HPP
 
+#include "atomic/cas.hpp"
 #include "atomic/spin_lock.hpp"
 #include "atomic/word.hpp"
 #include "base/config.hpp"
@@ -61,15 +62,12 @@ class mutex_core {
 
   // Takes the mutex if it is free.
   bool try_take(const void* self) noexcept {
-    std::uint32_t word = word_.load(std::memory_order_relaxed);  // relaxed: the exchange decides
-    while ((word & held) == 0) {
-      // acquire: pairs with unlock. relaxed on failure: the loop looks again.
-      if (word_.compare_exchange_weak(word, word | held, std::memory_order_acquire, std::memory_order_relaxed)) {
-        set_owner(self);
-        return true;
-      }
-    }
-    return false;
+    const auto unless_held = [](std::uint32_t word) {
+      return (word & held) == 0 ? std::optional<std::uint32_t>(word | held) : std::nullopt;
+    };
+    if (!cas_update(word_, unless_held, std::memory_order_acquire)) return false;  // acquire: pairs with unlock
+    set_owner(self);
+    return true;
   }
 
   bool is_held_by(const void* self) const noexcept {

@@ -2,7 +2,7 @@
 //
 // The first caller runs its function, the others wait for it; afterwards a call is one load. If the function throws, or
 // the fiber that runs it is cancelled, nothing has been done: the next in line runs its own. The state is the queue's lock
-// and who runs (spin_lock.hpp, K3):
+// and who runs (retirable_lock.hpp, K3):
 //
 //     lock       runner    meaning                             next
 //     0, 1       null      nothing done, nobody runs           runs, by the first call
@@ -128,7 +128,7 @@ CONCUR_INLINE void once_flag::finish() noexcept {
 CONCUR_INLINE void once_flag::pass_on() noexcept {
   detail::party* heir = nullptr;
   {
-    detail::lock_scope<detail::spin_lock> held(waiting_.lock);
+    detail::lock_scope<spin_lock> held(waiting_.lock);
     runner_ = nullptr;
     detail::waiter* note = CONCUR_MUTANT_IS(127) ? nullptr : detail::pop_claimed(waiting_.parties);
     if (note != nullptr) {

@@ -17,6 +17,7 @@
 #ifndef CONCUR_SYNC_SEMAPHORE_HPP
 #define CONCUR_SYNC_SEMAPHORE_HPP
 
+#include "atomic/cas.hpp"
 #include "atomic/spin_lock.hpp"
 #include "atomic/word.hpp"
 #include "base/config.hpp"
@@ -51,24 +52,21 @@ class semaphore_core {
     return n == 0;
   }
   void release(std::ptrdiff_t n, std::ptrdiff_t limit) {
-    std::ptrdiff_t permits = word_.load(std::memory_order_relaxed);  // relaxed: the exchange decides
+    const auto with_these = [n, limit](std::ptrdiff_t permits) {
+      const bool is_simple = CONCUR_LIKELY(permits >= 0 && n > 0 && n <= limit - permits);
+      return is_simple ? std::optional<std::ptrdiff_t>(permits + n) : std::nullopt;
+    };
     constexpr auto order = CONCUR_MUTANT_IS(113) ? std::memory_order_relaxed : std::memory_order_release;
-    while (CONCUR_LIKELY(permits >= 0 && n > 0 && n <= limit - permits)) {
-      // release: publishes what the permits guarded. relaxed on failure: the loop looks again.
-      if (word_.compare_exchange_weak(permits, permits + n, order, std::memory_order_relaxed)) return;
-    }
+    if (cas_update(word_, with_these, order)) return;  // release: publishes what the permits guarded
     release_slow(n, limit);
   }
 
  private:
   bool take(std::ptrdiff_t n) noexcept {
-    std::ptrdiff_t permits = word_.load(std::memory_order_relaxed);  // relaxed: the exchange decides
-    while (n > 0 && permits >= n) {  // P2: never while somebody waits
-      // acquire: pairs with release. relaxed on failure: the loop looks again.
-      if (word_.compare_exchange_weak(permits, permits - n, std::memory_order_acquire, std::memory_order_relaxed))
-        return true;
-    }
-    return false;
+    const auto without_these = [n](std::ptrdiff_t permits) {  // P2: never while somebody waits
+      return n > 0 && permits >= n ? std::optional<std::ptrdiff_t>(permits - n) : std::nullopt;
+    };
+    return cas_update(word_, without_these, std::memory_order_acquire).has_value();  // acquire: pairs with release
   }
   [[noreturn]] static std::ptrdiff_t fail_permits(std::ptrdiff_t permits, std::ptrdiff_t limit);
   static void check_request(std::ptrdiff_t n, std::ptrdiff_t limit);

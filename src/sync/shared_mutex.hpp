@@ -24,6 +24,7 @@
 #ifndef CONCUR_SYNC_SHARED_MUTEX_HPP
 #define CONCUR_SYNC_SHARED_MUTEX_HPP
 
+#include "atomic/cas.hpp"
 #include "atomic/spin_lock.hpp"
 #include "atomic/word.hpp"
 #include "base/config.hpp"
@@ -136,7 +137,7 @@ class shared_mutex {
   static void refuse_relock(bool is_holder);
 
   detail::atomic<std::uint32_t> word_{0};
-  detail::spin_lock queue_lock_;
+  spin_lock queue_lock_;
   detail::atomic<const void*> owner_{nullptr};
   detail::intrusive_list<detail::waiter> writers_;
   detail::intrusive_list<detail::waiter> readers_;
@@ -155,13 +156,11 @@ CONCUR_INLINE void shared_mutex::refuse_relock(bool is_holder) {
 }
 
 CONCUR_INLINE bool shared_mutex::try_lock_shared() noexcept {
-  std::uint32_t word = word_.load(std::memory_order_relaxed);  // relaxed: the exchange decides
-  while ((word & (writer | (CONCUR_MUTANT_IS(109) ? 0 : waiting))) == 0) {
-    // acquire: pairs with unlock. relaxed on failure: the loop looks again.
-    if (word_.compare_exchange_weak(word, word + reader, std::memory_order_acquire, std::memory_order_relaxed))
-      return true;
-  }
-  return false;
+  const auto one_more = [](std::uint32_t word) {
+    const bool is_open = (word & (writer | (CONCUR_MUTANT_IS(109) ? 0 : waiting))) == 0;
+    return is_open ? std::optional<std::uint32_t>(word + reader) : std::nullopt;
+  };
+  return cas_update(word_, one_more, std::memory_order_acquire).has_value();  // acquire: pairs with unlock
 }
 
 CONCUR_INLINE detail::outcome shared_mutex::lock_slow(const void* self, detail::nanoseconds_t deadline_ns) {
@@ -169,14 +168,9 @@ CONCUR_INLINE detail::outcome shared_mutex::lock_slow(const void* self, detail::
   if (deadline_ns != detail::never && deadline_ns <= detail::now_ns()) return detail::outcome::timed_out;
   detail::caller me(detail::this_worker());
   queue_lock_.lock();
-  std::uint32_t word = word_.load(std::memory_order_relaxed);  // relaxed: the exchange decides
-  while ((word & waiting) == 0) {
-    const bool is_free = word == 0;
-    // acquire: as in take. relaxed on failure: the loop looks again.
-    if (!word_.compare_exchange_weak(word, is_free ? writer : word | waiting, std::memory_order_acquire,
-                                     std::memory_order_relaxed))
-      continue;
-    if (!is_free) break;
+  const auto take_or_mark = [](std::uint32_t word) { return word == 0 ? writer : word | waiting; };
+  // acquire: as in take.
+  if (cas_update(word_, take_or_mark, std::memory_order_acquire) == 0) {
     queue_lock_.unlock();
     set_owner(self);
     return detail::outcome::granted;
@@ -191,14 +185,11 @@ CONCUR_INLINE detail::outcome shared_mutex::lock_shared_slow(detail::nanoseconds
   if (deadline_ns != detail::never && deadline_ns <= detail::now_ns()) return detail::outcome::timed_out;
   detail::caller me(detail::this_worker());
   queue_lock_.lock();
-  std::uint32_t word = word_.load(std::memory_order_relaxed);  // relaxed: the exchange decides
-  while ((word & waiting) == 0) {
-    const bool is_open = (word & writer) == 0;
-    // acquire: as in try_lock_shared. relaxed on failure: the loop looks again.
-    if (!word_.compare_exchange_weak(word, is_open ? word + reader : word | waiting, std::memory_order_acquire,
-                                     std::memory_order_relaxed))
-      continue;
-    if (!is_open) break;
+  const auto enter_or_mark = [](std::uint32_t word) {
+    return (word & (writer | waiting)) == 0 ? word + reader : word | waiting;
+  };
+  // acquire: as in try_lock_shared.
+  if ((cas_update(word_, enter_or_mark, std::memory_order_acquire) & (writer | waiting)) == 0) {
     queue_lock_.unlock();
     return detail::outcome::granted;
   }
@@ -215,7 +206,7 @@ CONCUR_INLINE detail::outcome shared_mutex::wait(detail::caller& me, detail::int
   if (result == detail::outcome::granted) return result;
   detail::ended_waits woken;
   {
-    detail::lock_scope<detail::spin_lock> held(queue_lock_);
+    detail::lock_scope<spin_lock> held(queue_lock_);
     if (detail::intrusive_list<detail::waiter>::is_linked(&note)) queue.erase(&note);
     if (!CONCUR_MUTANT_IS(110)) serve(false, woken);  // R4
   }
@@ -281,7 +272,7 @@ CONCUR_INLINE void shared_mutex::unlock_shared() {
 CONCUR_INLINE void shared_mutex::unlock_slow(std::uint32_t share) noexcept {
   detail::ended_waits woken;
   {
-    detail::lock_scope<detail::spin_lock> held(queue_lock_);
+    detail::lock_scope<spin_lock> held(queue_lock_);
     // acq_rel: publishes what the holder did, and sees what the readers did that left before, for who is let in.
     const std::uint32_t rest = word_.fetch_sub(share, std::memory_order_acq_rel) - share;
     if (rest < reader && (rest & waiting) != 0) serve(share == writer, woken);

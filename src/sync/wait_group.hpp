@@ -73,7 +73,7 @@ CONCUR_INLINE void wait_group::add(std::ptrdiff_t n) {
   detail::ended_waits woken;
   const char* misuse = nullptr;
   {
-    detail::lock_scope<detail::spin_lock> held(waiting_.lock);
+    detail::lock_scope<spin_lock> held(waiting_.lock);
     std::ptrdiff_t sum = 0;
     if (__builtin_add_overflow(count_, n, &sum))
       misuse = "concur::wait_group::add: the count would overflow";
@@ -91,7 +91,7 @@ CONCUR_INLINE void wait_group::add(std::ptrdiff_t n) {
 }
 
 CONCUR_INLINE bool wait_group::try_wait() noexcept {
-  detail::lock_scope<detail::spin_lock> held(waiting_.lock);
+  detail::lock_scope<spin_lock> held(waiting_.lock);
   return count_ == 0;
 }
 
@@ -104,7 +104,7 @@ CONCUR_INLINE detail::outcome wait_group::wait_from(detail::worker* w, detail::n
   }
   const detail::outcome result = waiting_.wait(me, nullptr, deadline_ns, detail::wait_reason::wait_group_wait);
   if (result == detail::outcome::granted) {
-    detail::lock_scope<detail::spin_lock> held(waiting_.lock);
+    detail::lock_scope<spin_lock> held(waiting_.lock);
     --leaving_;
   }
   return result;

@@ -7,6 +7,7 @@
 #include <atomic>
 #include <chrono>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <system_error>
@@ -440,6 +441,47 @@ bool use_deque() {
   return deque.empty() && deque.size() == 0 && deque.capacity() == 8 && good;
 }
 
+template <class Lock>
+void use_lock() {
+  Lock lock;
+  lock.lock();
+  lock.unlock();
+  if (lock.try_lock()) lock.unlock();
+}
+
+void use_atomics() {
+  std::atomic<int> number{1};
+  std::atomic<unsigned char> byte{1};
+  std::atomic<no_default*> pointer{nullptr};
+  int sum = concur::cas_update(number, [](int v) { return v + 1; });
+  sum += concur::cas_update(byte, [](unsigned char v) { return v + 1; }, std::memory_order_relaxed);
+  const auto one_less = [](int v) { return v > 0 ? std::optional<int>(v - 1) : std::nullopt; };
+  sum += concur::cas_update(number, one_less, std::memory_order_acq_rel).value_or(0);
+  sum += concur::fetch_max(number, 3) + concur::fetch_min(byte, 3, std::memory_order_release);
+  bool good = concur::cas_update(pointer, [](no_default* p) { return p; }) == nullptr;
+  concur::cache_padded<std::atomic<int>> apart(1);
+  concur::cache_padded<std::unique_ptr<int>> owner;
+  concur::cache_padded same = 1 > 2 ? concur::cache_padded(1) : concur::cache_padded(*apart + apart->load());
+  good = *owner == nullptr && *same == 2 && good;
+  concur::backoff wait;
+  wait.pause();
+  wait.reset();
+  good = !wait.is_spent() && good;
+  use_lock<concur::spin_lock>();
+  use_lock<concur::ticket_lock>();
+  concur::seqlock<no_default> value(no_default(1));
+  value.write(no_default(2));
+  value.update([](no_default& v) { v.value = 3; });
+  value.update([](no_default v) { return no_default(v.value + 1); });
+  good = value.read().value == 4 && value.try_read().has_value() && good;
+  concur::striped_counter count;
+  count.add(2);
+  count.sub();
+  sum += static_cast<int>(count.sum());
+  static_cast<void>(good);
+  static_cast<void>(sum);
+}
+
 }  // namespace
 
 int main() {
@@ -453,6 +495,7 @@ int main() {
     concur::go([numbers]() mutable { numbers.send(no_default(1)); });
     const int got = numbers.recv()->value;
     use_signals();
+    use_atomics();
     use_selects<int>(1, 2);
     use_selects<std::string>("a", "b");
     use_selects<std::unique_ptr<int>>(nullptr, nullptr);

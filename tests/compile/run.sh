@@ -43,6 +43,22 @@ lane() {  # name, then the command
   printf '%s\t%s\n' "$name" "$(echo "$*" | tr -s ' \n' ' ')" >>"$lanes"
 }
 
+# Each part of src/atomic is complete by itself; and those that users may take alone also link and run so, in a program that
+# knows no other part.
+alone_lanes() {  # compiler and warnings
+  local part name
+  for part in src/atomic/*.hpp; do
+    name=$(basename "$part" .hpp)
+    echo "#include \"atomic/$name.hpp\"" >"$work/only_$name.cpp"
+    lane "$1 only $name" "$1 -Isrc $2 -std=c++17 -O1 -fsyntax-only $work/only_$name.cpp"
+  done
+  for part in tests/compile/alone/*.cpp; do
+    name=$(basename "$part" .cpp)
+    lane "$1 $name alone" "$1 -Isrc $2 -std=c++17 -O1 -fno-exceptions -fno-rtti $part -o $work/${1//+/x}_$name &&" \
+      "$work/${1//+/x}_$name"
+  done
+}
+
 compile_lanes() {  # compiler
   local cxx=$1 warn=$strict base
   case $cxx in *clang*) ;; *) warn="$strict $gcc_only" ;; esac
@@ -59,6 +75,7 @@ compile_lanes() {  # compiler
   lane "$cxx checked" "$base -std=c++17 -O2 -DCONCUR_CHECKED $uses"
   lane "$cxx separate, users" "$base -std=c++17 -O2 -DCONCUR_SEPARATE_COMPILATION $uses"
   lane "$cxx separate, bodies" "$base -std=c++17 -O2 -DCONCUR_SEPARATE_COMPILATION -DCONCUR_IMPLEMENTATION $uses"
+  alone_lanes "$cxx" "$warn"
   case $cxx in *clang*) $all || return 0 ;; esac
   lane "$cxx poll" "$base -std=c++17 -O2 -DCONCUR_POLLER_POLL $uses"
   lane "$cxx kqueue layer" "$base -std=c++17 -O2 -DCONCUR_POLLER_KQUEUE -Itests/support/kqueue $uses"

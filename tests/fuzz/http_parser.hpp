@@ -53,7 +53,8 @@ struct http_outcome {
 // Feeds the parser as a connection does, and spoils what lies behind the bytes it was given (H2).
 class http_feeder {
  public:
-  http_feeder(const http::limits& limits, char garbage) : parser_(new http::request_parser(limits)), garbage_(garbage) {}
+  http_feeder(const http::limits& limits, char garbage)
+      : parser_(new http::request_parser(limits)), garbage_(garbage) {}
   ~http_feeder() { unpoison(); }
 
   void feed(std::string_view input) {
@@ -159,7 +160,8 @@ class http_case {
     expect_same("byte by byte", whole, bytewise);
     cut_everywhere(whole);
     cut_at_random(whole);
-    for (std::size_t i = 0; i < whole.requests.size() && i < 4 && finding_.empty(); ++i) write_afresh(whole.requests[i]);
+    for (std::size_t i = 0; i < whole.requests.size() && i < 4 && finding_.empty(); ++i)
+      write_afresh(whole.requests[i]);
 #if defined(FUZZ_REFERENCE)
     if (finding_.empty()) finding_ = compare_with_reference(input_, bytewise);
 #endif
@@ -224,7 +226,8 @@ class http_case {
       if (request.target.size() > limits_.target_bytes + 1) return "a target above its limit";
       if (request.body.size() > limits_.body_bytes) return "a body above its limit";
       for (char byte : request.target) {
-        if (byte <= ' ' || byte > '~' || byte == '#') return "a byte in a target that no URI may hold: " + request.target;
+        if (byte <= ' ' || byte > '~' || byte == '#')
+          return "a byte in a target that no URI may hold: " + request.target;
       }
     }
     return std::string();

@@ -216,9 +216,12 @@ class operations_run {
     if (at.what == 'n' || at.what == 'N') return fiber.nursery != nullptr && fiber.nursery->running > 0;
     if (fiber.scope->is_cancelled()) return false;
     switch (at.what) {
-      case 's': return !can_send(fiber, at.which);
-      case 'r': return !can_receive(fiber, at.which);
-      case 'b': return !can_receive(fiber, at.which) && !can_send(fiber, at.number);
+      case 's':
+        return !can_send(fiber, at.which);
+      case 'r':
+        return !can_receive(fiber, at.which);
+      case 'b':
+        return !can_receive(fiber, at.which) && !can_send(fiber, at.number);
       case 'q':
       case 'Q':
         return std::none_of(at.cases.begin(), at.cases.end(), [&](const operation& each) {
@@ -226,14 +229,21 @@ class operations_run {
           if (each.what == 'r') return can_receive(fiber, each.which);
           return each.what == 'z' || is_given_[each.which % result_count];
         });
-      case 'l': return owners_[at.which % mutex_count] != 0 && owners_[at.which % mutex_count] != fiber.number;
-      case 'a': return permits_ == 0;
-      case 'e': return !events_[at.which % event_count].is_set();
-      case 'g': return !is_given_[at.which % result_count];
-      case 'F': return !fiber.results.empty() && !fiber.results.front().first.ready();
+      case 'l':
+        return owners_[at.which % mutex_count] != 0 && owners_[at.which % mutex_count] != fiber.number;
+      case 'a':
+        return permits_ == 0;
+      case 'e':
+        return !events_[at.which % event_count].is_set();
+      case 'g':
+        return !is_given_[at.which % result_count];
+      case 'F':
+        return !fiber.results.empty() && !fiber.results.front().first.ready();
       case 'o':
-      case 'f': return fiber.nursery->limit != 0 && fiber.nursery->home->size() >= fiber.nursery->limit;
-      default: return false;  // all others have an end
+      case 'f':
+        return fiber.nursery->limit != 0 && fiber.nursery->home->size() >= fiber.nursery->limit;
+      default:
+        return false;  // all others have an end
     }
   }
 
@@ -302,62 +312,104 @@ class operations_run {
     switch (at.what) {
       case 's':
       case 't':
-      case 'S': send(me, at); break;
+      case 'S':
+        send(me, at);
+        break;
       case 'r':
       case 'u':
-      case 'R': receive(me, at); break;
-      case 'c': channels_[at.which].try_close(); break;
-      case 'b': select_two(me, at); break;
+      case 'R':
+        receive(me, at);
+        break;
+      case 'c':
+        channels_[at.which].try_close();
+        break;
+      case 'b':
+        select_two(me, at);
+        break;
       case 'q':
-      case 'Q': select_many(me, at); break;
-      case 'y': concur::this_fiber::yield(); break;
-      case 'X': concur::this_fiber::checkpoint(); break;
-      case 'z': sleep(me, at); break;
+      case 'Q':
+        select_many(me, at);
+        break;
+      case 'y':
+        concur::this_fiber::yield();
+        break;
+      case 'X':
+        concur::this_fiber::checkpoint();
+        break;
+      case 'z':
+        sleep(me, at);
+        break;
       case 'l':
-      case 'T': with_mutex(me, at); break;
+      case 'T':
+        with_mutex(me, at);
+        break;
       case 'a':
-      case 'A': acquire(me, at); break;
+      case 'A':
+        acquire(me, at);
+        break;
       case 'v':
         ++permits_;
         semaphore_.release();
         break;
       case 'e':
-      case 'E': wait_for_event(me, at); break;
-      case 'i': events_[at.which % event_count].set(); break;
+      case 'E':
+        wait_for_event(me, at);
+        break;
+      case 'i':
+        events_[at.which % event_count].set();
+        break;
       case 'j':
         if (!is_open_) events_[at.which % event_count].reset();
         break;
-      case 'p': give_result(at.which % result_count); break;
+      case 'p':
+        give_result(at.which % result_count);
+        break;
       case 'g':
-      case 'G': wait_for_result(me, at); break;
-      default: run_scope(me, at); break;
+      case 'G':
+        wait_for_result(me, at);
+        break;
+      default:
+        run_scope(me, at);
+        break;
     }
   }
 
   void run_scope(fiber_note& me, const operation& at) {
     switch (at.what) {
       case 'n':
-      case 'N': open_nursery(me, at); break;
+      case 'N':
+        open_nursery(me, at);
+        break;
       case 'o':
       case 'f':
-      case 'd': start_child(me, at); break;
-      case 'F': take_result(me, at); break;
+      case 'd':
+        start_child(me, at);
+        break;
+      case 'F':
+        take_result(me, at);
+        break;
       case 'x':
         if (me.nursery->home != nullptr) me.nursery->home->cancel();
         break;
-      case '!': throw planned_failure();
-      case 'm': with_limit(me, at); break;
+      case '!':
+        throw planned_failure();
+      case 'm':
+        with_limit(me, at);
+        break;
       case 'h': {
         scope_note scope;
         scope.is_shield = true;
         inside(me, scope, [&] { concur::shield([&] { run_list(me, at.parts[0]); }); });
         break;
       }
-      case 'k': run_and_look(me, at); break;
+      case 'k':
+        run_and_look(me, at);
+        break;
       case '*':
         for (unsigned i = 0; i < at.number; ++i) run_list(me, at.parts[0]);
         break;
-      default: break;
+      default:
+        break;
     }
   }
 
@@ -504,7 +556,8 @@ class operations_run {
         if (!finding_.empty()) return;
         is_left[id] = true;
         least_left[place(sent_[id])] = (std::min)(least_left[place(sent_[id])], value->id());
-        expect(sent_[id].sender != (before < 0 ? -1 : sent_[static_cast<std::size_t>(before)].sender) || before < value->id(),
+        expect(sent_[id].sender != (before < 0 ? -1 : sent_[static_cast<std::size_t>(before)].sender) ||
+                   before < value->id(),
                "O2: two values of one sender change places");
         before = value->id();
       }
@@ -513,9 +566,11 @@ class operations_run {
       const sent_note& note = sent_[id];
       const int seen = note.received + (is_left[id] ? 1 : 0);
       expect(seen <= 1, "O1: a value that was received is also left over");
-      expect(seen == (note.is_sent ? 1 : 0), note.is_sent ? "O1: a value is lost" : "O1: a value comes that was not sent");
+      expect(seen == (note.is_sent ? 1 : 0),
+             note.is_sent ? "O1: a value is lost" : "O1: a value comes that was not sent");
       if (note.received > 0)
-        expect(static_cast<int>(id) < least_left[place(note)], "O2: an older value is left over, a younger one received");
+        expect(static_cast<int>(id) < least_left[place(note)],
+               "O2: an older value is left over, a younger one received");
     }
   }
 
@@ -717,12 +772,14 @@ class operations_run {
     if (home.home == nullptr) return;
     const scope_note* const scope = scope_of(me, home);
     if (at.what == 'o') {
-      home.home->go([this, &list, &home, scope, count = child_count(*this, &home)] { run_child(list, home, scope, 0); });
+      home.home->go(
+          [this, &list, &home, scope, count = child_count(*this, &home)] { run_child(list, home, scope, 0); });
     } else {
       const int result = ++last_result_;
       me.results.emplace_back(home.home->async([this, &list, &home, scope, result, count = child_count(*this, &home)] {
         return run_child(list, home, scope, result);
-      }), result);
+      }),
+                              result);
     }
   }
 

@@ -58,13 +58,26 @@ class operations_parser {
     operations_program program;
     while (!words_.is_over() && words_.peek() != '\n') {
       switch (words_.take()) {
-        case 'w': program.workers = 1 + (words_.small_number(1, 5) + 3) % 4; break;
-        case '#': program.seed = static_cast<std::uint64_t>(words_.number(1)); break;
-        case 'p': program.priorities = words_.small_number(3, 8); break;
-        case 'k': program.keeps_going = true; break;
-        case 'x': program.is_cancelled = true; break;
-        case 'm': program.has_weak_memory = true; break;
-        default: break;
+        case 'w':
+          program.workers = 1 + (words_.small_number(1, 5) + 3) % 4;
+          break;
+        case '#':
+          program.seed = static_cast<std::uint64_t>(words_.number(1));
+          break;
+        case 'p':
+          program.priorities = words_.small_number(3, 8);
+          break;
+        case 'k':
+          program.keeps_going = true;
+          break;
+        case 'x':
+          program.is_cancelled = true;
+          break;
+        case 'm':
+          program.has_weak_memory = true;
+          break;
+        default:
+          break;
       }
     }
     while (words_.take_if('\n') && program.fibers.size() < 8) program.fibers.push_back(sequence(0));

@@ -141,9 +141,9 @@ std::string compare_with_reference(std::string_view input, const Outcome& ours) 
     const auto& us = ours.requests[i];
     const std::string which = "H3, request " + std::to_string(i + 1) + ", " + us.target + ": ";
     if (i >= theirs.requests().size()) {
-      if (theirs.is_in_trailers()) return std::string();                // R3
+      if (theirs.is_in_trailers()) return std::string();                                // R3
       if (theirs.words().find("chunk ext") != std::string::npos) return std::string();  // R4
-      if (theirs.error() == HPE_INVALID_URL) return std::string();      // R5
+      if (theirs.error() == HPE_INVALID_URL) return std::string();                      // R5
       return which + "llhttp has none; " + theirs.words();
     }
     const reference_request& them = theirs.requests()[i];
@@ -153,7 +153,7 @@ std::string compare_with_reference(std::string_view input, const Outcome& ours) 
     if (path_of(them.target) != us.target) return which + "llhttp has the target " + them.target;
     if (them.body != us.body) return which + "llhttp has another body: " + them.body;
     if (them.is_http_1_0 != us.is_http_1_0) return which + "llhttp has another version";
-    if (has_field(them, "proxy-connection")) continue;                              // R1
+    if (has_field(them, "proxy-connection")) continue;                    // R1
     if (us.is_http_1_0 && them.keeps_alive && !us.keeps_alive) continue;  // R2
     if (them.keeps_alive != us.keeps_alive) return which + "llhttp has another idea of keeping the connection";
   }

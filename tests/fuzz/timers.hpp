@@ -72,8 +72,8 @@ class timers_case {
     ringing alarm;
     bool is_alarm = false;
     bool is_leaving = false;
-    bool is_ended = false;         // by somebody else
-    nanoseconds_t since = 0;       // it cannot fire before the tick that begins behind this moment
+    bool is_ended = false;    // by somebody else
+    nanoseconds_t since = 0;  // it cannot fire before the tick that begins behind this moment
 
     concur::detail::timer_entry& entry() { return is_alarm ? static_cast<concur::detail::timer_entry&>(alarm) : wait; }
     nanoseconds_t deadline() { return entry().deadline_ns; }
@@ -91,13 +91,26 @@ class timers_case {
   nanoseconds_t moment() {
     nanoseconds_t at = clock_;
     switch (words_.peek()) {
-      case 'n': words_.take(); break;
-      case 'z': words_.take(), at = 0; break;
-      case 'm': words_.take(), at = never; break;
-      case 'p': words_.take(), at = concur::detail::long_ago; break;
-      case 'd': words_.take(), at = set_.empty() ? clock_ : set_.begin()->first; break;
-      case 'x': words_.take(), at = wheel_.next_ns(); break;
-      default: break;
+      case 'n':
+        words_.take();
+        break;
+      case 'z':
+        words_.take(), at = 0;
+        break;
+      case 'm':
+        words_.take(), at = never;
+        break;
+      case 'p':
+        words_.take(), at = concur::detail::long_ago;
+        break;
+      case 'd':
+        words_.take(), at = set_.empty() ? clock_ : set_.begin()->first;
+        break;
+      case 'x':
+        words_.take(), at = wheel_.next_ns();
+        break;
+      default:
+        break;
     }
     while (words_.peek() == '+' || words_.peek() == '-') {
       const bool is_plus = words_.take() == '+';
@@ -115,16 +128,29 @@ class timers_case {
     switch (what) {
       case 's':
       case 'l':
-      case 'a': set(what, moment()); break;
-      case 'p': publish(); break;
-      case 'c': call_off(words_.small_number(0, 1000)); break;
-      case 'e': end_from_outside(words_.small_number(0, 1000)); break;
-      case 'f': fire((std::max)(clock_, moment())); break;
-      case 'o': fire((std::min)(clock_, moment())); break;
+      case 'a':
+        set(what, moment());
+        break;
+      case 'p':
+        publish();
+        break;
+      case 'c':
+        call_off(words_.small_number(0, 1000));
+        break;
+      case 'e':
+        end_from_outside(words_.small_number(0, 1000));
+        break;
+      case 'f':
+        fire((std::max)(clock_, moment()));
+        break;
+      case 'o':
+        fire((std::min)(clock_, moment()));
+        break;
       case 'n':
         if (wheel_.next_ns() != never) fire((std::max)(clock_, wheel_.next_ns()));
         break;
-      default: break;
+      default:
+        break;
     }
   }
 

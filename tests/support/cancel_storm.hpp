@@ -49,9 +49,9 @@ class strike_target {
   }
 
  private:
-  using locked = concur::detail::lock_scope<concur::detail::spin_lock>;
+  using locked = concur::detail::lock_scope<concur::spin_lock>;
 
-  concur::detail::spin_lock lock_;  // so that what is open stays so while it is cancelled
+  concur::spin_lock lock_;  // so that what is open stays so while it is cancelled
   void* what_ = nullptr;
   void (*cancel_)(void*) = nullptr;
 };

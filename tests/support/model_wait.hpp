@@ -24,7 +24,7 @@ struct site {
   int places;  // how many threads may wait at once
   int words;   // the wait word of thread 0; those of the others follow
   int results;
-  int retired = 0;  // what the lock holds when nobody is to get it any more (spin_lock.hpp, K3); 0: it never does
+  int retired = 0;  // what the lock holds when nobody is to get it any more (retirable_lock.hpp, K3); 0: it never does
 
   // What can be taken out of the protocol.
   bool claims = true;                 // W1: a wait that was struck is not given anything as well

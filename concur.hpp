@@ -396,81 +396,134 @@ inline constexpr unsigned explored_threads_max = 16;
 
 // Why a thread comes back from driver::block.
 enum class block_end : unsigned char {
-  woken,      // or the word was another from the beginning
+  woken,  // or the word was another from the beginning
   timed_out,
   look,       // nothing else can run: time to look outside of the process, without waiting
   look_long,  // the same, and nothing else ever will: waiting is worth it
 };
 
+// Something that is to be asked, while it lives, whenever no thread can run: look returns what is wrong, or null, and
+// describe adds a few lines about what it is doing.
+struct watched_object {
+  const void* object;
+  const char* (*look)(const void* object);
+  void (*describe)(const void* object, void (*line)(void* sink, const char* text), void* sink);
+};
+
+class driver;
+
+// What a driver consists of. Pointers of our own, not virtual functions: a compiler that knows of one class only that has
+// them guesses that each call goes there, and puts an exploration into every program.
+struct driver_calls {
+  std::uint32_t (*choose)(driver&, choice, std::uint32_t) noexcept;
+  std::uint32_t (*choose_fiber)(driver&, const std::uint64_t*, std::uint32_t) noexcept;
+  bool (*interrupts_fiber)(driver&) noexcept;
+  std::int64_t (*now)(driver&) noexcept;
+  void* (*start_thread)(driver&, void (*)(void*), void*, const char*) noexcept;
+  void (*join_thread)(driver&, void*) noexcept;
+  void (*step)(driver&) noexcept;
+  void (*spin)(driver&) noexcept;
+  block_end (*block)(driver&, const void*, std::uint32_t, std::int64_t, const void*) noexcept;
+  void (*wake)(driver&, const void*) noexcept;
+  void (*before_access)(driver&, const void*) noexcept;
+  std::uint64_t (*after_load)(driver&, const void*, std::uint64_t, std::memory_order) noexcept;
+  void (*after_store)(driver&, const void*, std::uint64_t, std::uint64_t, std::memory_order) noexcept;
+  void (*after_update)(driver&, const void*, std::uint64_t, std::uint64_t, std::memory_order) noexcept;
+  void (*after_failed_exchange)(driver&, const void*, std::uint64_t, std::memory_order) noexcept;
+  void (*fence)(driver&, std::memory_order) noexcept;
+  void (*fence_all)(driver&) noexcept;
+  void (*birth)(driver&, const void*) noexcept;
+  std::uint64_t (*rank)(driver&, const void*) noexcept;
+  void (*plain_access)(driver&, const void*, bool, const char*) noexcept;
+  void (*expect)(driver&, bool, const char*) noexcept;
+  void (*watch)(driver&, const watched_object&) noexcept;
+  void (*unwatch)(driver&, const void*) noexcept;
+  bool (*is_telling)(const driver&) noexcept;
+  void (*tell)(driver&, const char*) noexcept;
+};
+
 class driver {
  public:
+  explicit constexpr driver(const driver_calls& calls) noexcept : calls_(calls) {}
+  driver(const driver&) = delete;
+  driver& operator=(const driver&) = delete;
+
   // A number below count, which is at least 1.
-  virtual std::uint32_t choose(choice what, std::uint32_t count) noexcept = 0;
+  std::uint32_t choose(choice what, std::uint32_t count) noexcept { return calls_.choose(*this, what, count); }
   // The same for next_fiber, with the ids of the fibers.
-  virtual std::uint32_t choose_fiber(const std::uint64_t* ids, std::uint32_t count) noexcept = 0;
+  std::uint32_t choose_fiber(const std::uint64_t* ids, std::uint32_t count) noexcept {
+    return calls_.choose_fiber(*this, ids, count);
+  }
   // Whether the running fiber, which could go on, lets others run.
-  virtual bool interrupts_fiber() noexcept = 0;
+  bool interrupts_fiber() noexcept { return calls_.interrupts_fiber(*this); }
   // The time, in nanoseconds.
-  virtual std::int64_t now() noexcept = 0;
+  std::int64_t now() noexcept { return calls_.now(*this); }
 
   // --- threads ---
 
   // Starts a thread that runs body(argument); returns its handle, null when it cannot be had.
-  virtual void* start_thread(void (*body)(void*), void* argument, const char* name) noexcept = 0;
+  void* start_thread(void (*body)(void*), void* argument, const char* name) noexcept {
+    return calls_.start_thread(*this, body, argument, name);
+  }
   // Returns when that thread's body has returned. Runs others. The handle is then spent.
-  virtual void join_thread(void* handle) noexcept = 0;
+  void join_thread(void* handle) noexcept { return calls_.join_thread(*this, handle); }
   // A place where the calling thread could as well be interrupted. Runs others.
-  virtual void step() noexcept = 0;
+  void step() noexcept { return calls_.step(*this); }
   // The calling thread waits for a few steps of another one. Runs others.
-  virtual void spin() noexcept = 0;
+  void spin() noexcept { return calls_.spin(*this); }
   // While the 32-bit word is `expected`: blocks the calling thread until wake(word), or until this time (INT64_MAX: never).
   // The comparison and the blocking are one step. outside: null, or a 32-bit word; while it is not 0, something outside of
   // the process may end the wait too, and the caller can look whether it did. Runs others.
-  virtual block_end block(const void* word, std::uint32_t expected, std::int64_t until_ns,
-                          const void* outside) noexcept = 0;
-  virtual void wake(const void* word) noexcept = 0;
+  block_end block(const void* word, std::uint32_t expected, std::int64_t until_ns, const void* outside) noexcept {
+    return calls_.block(*this, word, expected, until_ns, outside);
+  }
+  void wake(const void* word) noexcept { return calls_.wake(*this, word); }
 
   // --- memory; only with CONCUR_EXPLORE ---
 
   // The calling thread is about to touch the word. Runs others.
-  virtual void before_access(const void* word) noexcept = 0;
+  void before_access(const void* word) noexcept { return calls_.before_access(*this, word); }
   // A load: `latest` is what the word holds; returns that, or what some earlier store left there that may still be seen.
-  virtual std::uint64_t after_load(const void* word, std::uint64_t latest, std::memory_order order) noexcept = 0;
-  virtual void after_store(const void* word, std::uint64_t before, std::uint64_t after,
-                           std::memory_order order) noexcept = 0;
+  std::uint64_t after_load(const void* word, std::uint64_t latest, std::memory_order order) noexcept {
+    return calls_.after_load(*this, word, latest, order);
+  }
+  void after_store(const void* word, std::uint64_t before, std::uint64_t after, std::memory_order order) noexcept {
+    return calls_.after_store(*this, word, before, after, order);
+  }
   // A read-modify-write, which always reads what was there last; a compare-exchange that failed reads that too.
-  virtual void after_update(const void* word, std::uint64_t before, std::uint64_t after,
-                            std::memory_order order) noexcept = 0;
-  virtual void after_failed_exchange(const void* word, std::uint64_t latest, std::memory_order order) noexcept = 0;
-  virtual void fence(std::memory_order order) noexcept = 0;
+  void after_update(const void* word, std::uint64_t before, std::uint64_t after, std::memory_order order) noexcept {
+    return calls_.after_update(*this, word, before, after, order);
+  }
+  void after_failed_exchange(const void* word, std::uint64_t latest, std::memory_order order) noexcept {
+    return calls_.after_failed_exchange(*this, word, latest, order);
+  }
+  void fence(std::memory_order order) noexcept { return calls_.fence(*this, order); }
   // Each thread passes a full fence (membarrier).
-  virtual void fence_all() noexcept = 0;
+  void fence_all() noexcept { return calls_.fence_all(*this); }
   // A new object begins at this address: what was known of the address is void.
-  virtual void birth(const void* address) noexcept = 0;
+  void birth(const void* address) noexcept { return calls_.birth(*this, address); }
   // Orders addresses in a way that is the same in each run of a schedule.
-  virtual std::uint64_t rank(const void* address) noexcept = 0;
+  std::uint64_t rank(const void* address) noexcept { return calls_.rank(*this, address); }
   // Memory that is not atomic is read or written; one thread at a time may do so, and the driver looks whether that is so.
-  virtual void plain_access(const void* address, bool is_write, const char* what) noexcept = 0;
+  void plain_access(const void* address, bool is_write, const char* what) noexcept {
+    return calls_.plain_access(*this, address, is_write, what);
+  }
 
   // --- what must hold, and what is worth telling ---
 
   // False ends the schedule as failed, with this text.
-  virtual void expect(bool holds, const char* what) noexcept = 0;
-  // Something that is to be asked, while it lives, whenever no thread can run: look returns what is wrong, or null, and
-  // describe adds a few lines about what it is doing.
-  struct watched {
-    const void* object;
-    const char* (*look)(const void* object);
-    void (*describe)(const void* object, void (*line)(void* sink, const char* text), void* sink);
-  };
-  virtual void watch(const watched& what) noexcept = 0;
-  virtual void unwatch(const void* object) noexcept = 0;
+  void expect(bool holds, const char* what) noexcept { return calls_.expect(*this, holds, what); }
+  void watch(const watched_object& what) noexcept { return calls_.watch(*this, what); }
+  void unwatch(const void* object) noexcept { return calls_.unwatch(*this, object); }
   // Whether tell() is of use: texts are made only then.
-  virtual bool is_telling() const noexcept = 0;
-  virtual void tell(const char* text) noexcept = 0;
+  bool is_telling() const noexcept { return calls_.is_telling(*this); }
+  void tell(const char* text) noexcept { return calls_.tell(*this, text); }
 
  protected:
   ~driver() = default;
+
+ private:
+  const driver_calls& calls_;
 };
 
 // Set while one thread plays all (D1); null otherwise. std::atomic: this is what drives the others.
@@ -21706,7 +21759,7 @@ struct schedule_settings {
 
 class exploration final : public driver {
  public:
-  exploration() = default;
+  exploration() noexcept : driver(calls()) {}
 
   // Runs one schedule of a program that begins with body(argument) on a thread. `given` has begun it.
   void run(const schedule_settings& settings, void (*body)(void*), void* argument);
@@ -21723,39 +21776,38 @@ class exploration final : public driver {
   void note_failure(const std::string& what);
 
   // --- driver ---
-  std::uint32_t choose(choice what, std::uint32_t count) noexcept override;
-  std::uint32_t choose_fiber(const std::uint64_t* ids, std::uint32_t count) noexcept override;
-  bool interrupts_fiber() noexcept override;
-  std::int64_t now() noexcept override;
-  void* start_thread(void (*body)(void*), void* argument, const char* name) noexcept override;
-  void join_thread(void* handle) noexcept override;
-  void step() noexcept override { before_access(nullptr); }
-  void spin() noexcept override;
-  block_end block(const void* word, std::uint32_t expected, std::int64_t until_ns,
-                  const void* outside) noexcept override;
-  void wake(const void* word) noexcept override;
-  void before_access(const void* word) noexcept override;
-  std::uint64_t after_load(const void* word, std::uint64_t latest, std::memory_order order) noexcept override;
-  void after_store(const void* word, std::uint64_t before, std::uint64_t after,
-                   std::memory_order order) noexcept override;
-  void after_update(const void* word, std::uint64_t before, std::uint64_t after,
-                    std::memory_order order) noexcept override;
-  void after_failed_exchange(const void* word, std::uint64_t latest, std::memory_order order) noexcept override;
-  void fence(std::memory_order order) noexcept override;
-  void fence_all() noexcept override;
-  void birth(const void* address) noexcept override;
-  std::uint64_t rank(const void* address) noexcept override;
-  void plain_access(const void* address, bool is_write, const char* what) noexcept override;
-  void expect(bool holds, const char* what) noexcept override;
-  void watch(const watched& what) noexcept override { watched_.push_back(what); }
-  void unwatch(const void* object) noexcept override;
-  bool is_telling() const noexcept override { return settings_.is_telling; }
-  void tell(const char* text) noexcept override;
+  std::uint32_t choose(choice what, std::uint32_t count) noexcept;
+  std::uint32_t choose_fiber(const std::uint64_t* ids, std::uint32_t count) noexcept;
+  bool interrupts_fiber() noexcept;
+  std::int64_t now() noexcept;
+  void* start_thread(void (*body)(void*), void* argument, const char* name) noexcept;
+  void join_thread(void* handle) noexcept;
+  void step() noexcept { before_access(nullptr); }
+  void spin() noexcept;
+  block_end block(const void* word, std::uint32_t expected, std::int64_t until_ns, const void* outside) noexcept;
+  void wake(const void* word) noexcept;
+  void before_access(const void* word) noexcept;
+  std::uint64_t after_load(const void* word, std::uint64_t latest, std::memory_order order) noexcept;
+  void after_store(const void* word, std::uint64_t before, std::uint64_t after, std::memory_order order) noexcept;
+  void after_update(const void* word, std::uint64_t before, std::uint64_t after, std::memory_order order) noexcept;
+  void after_failed_exchange(const void* word, std::uint64_t latest, std::memory_order order) noexcept;
+  void fence(std::memory_order order) noexcept;
+  void fence_all() noexcept;
+  void birth(const void* address) noexcept;
+  std::uint64_t rank(const void* address) noexcept;
+  void plain_access(const void* address, bool is_write, const char* what) noexcept;
+  void expect(bool holds, const char* what) noexcept;
+  void watch(const watched_object& what) noexcept { watched_.push_back(what); }
+  void unwatch(const void* object) noexcept;
+  bool is_telling() const noexcept { return settings_.is_telling; }
+  void tell(const char* text) noexcept;
 
   // Ends the calling thread; it has returned from its body.
   [[noreturn]] void thread_ended() noexcept;
 
  private:
+  static const driver_calls& calls() noexcept;
+
   using thread_state = virtual_thread::state;
   static constexpr std::int64_t begin_ns = 1'000'000'000'000;
 
@@ -21786,7 +21838,7 @@ class exploration final : public driver {
   bool has_failed_ = false;
   bool was_abandoned_ = false;
   std::string what_;
-  std::vector<watched> watched_;
+  std::vector<watched_object> watched_;
   std::vector<std::string> told_;
   std::unordered_map<const void*, std::uint64_t> ranks_;
   std::uint64_t next_rank_ = 0;
@@ -21802,6 +21854,49 @@ namespace detail {
 
 CONCUR_INLINE void virtual_thread_ended(virtual_threads&) noexcept {
   static_cast<exploration*>(driver_or_null())->thread_ended();
+}
+
+// The function of driver_calls that calls Method.
+template <auto Method>
+struct through;
+template <class R, class... A, R (exploration::*Method)(A...) noexcept>
+struct through<Method> {
+  static R call(driver& d, A... arguments) noexcept { return (static_cast<exploration&>(d).*Method)(arguments...); }
+};
+template <class R, class... A, R (exploration::*Method)(A...) const noexcept>
+struct through<Method> {
+  static R call(const driver& d, A... arguments) noexcept {
+    return (static_cast<const exploration&>(d).*Method)(arguments...);
+  }
+};
+
+CONCUR_INLINE const driver_calls& exploration::calls() noexcept {
+  static constexpr driver_calls all = {&through<&exploration::choose>::call,
+                                       &through<&exploration::choose_fiber>::call,
+                                       &through<&exploration::interrupts_fiber>::call,
+                                       &through<&exploration::now>::call,
+                                       &through<&exploration::start_thread>::call,
+                                       &through<&exploration::join_thread>::call,
+                                       &through<&exploration::step>::call,
+                                       &through<&exploration::spin>::call,
+                                       &through<&exploration::block>::call,
+                                       &through<&exploration::wake>::call,
+                                       &through<&exploration::before_access>::call,
+                                       &through<&exploration::after_load>::call,
+                                       &through<&exploration::after_store>::call,
+                                       &through<&exploration::after_update>::call,
+                                       &through<&exploration::after_failed_exchange>::call,
+                                       &through<&exploration::fence>::call,
+                                       &through<&exploration::fence_all>::call,
+                                       &through<&exploration::birth>::call,
+                                       &through<&exploration::rank>::call,
+                                       &through<&exploration::plain_access>::call,
+                                       &through<&exploration::expect>::call,
+                                       &through<&exploration::watch>::call,
+                                       &through<&exploration::unwatch>::call,
+                                       &through<&exploration::is_telling>::call,
+                                       &through<&exploration::tell>::call};
+  return all;
 }
 
 CONCUR_INLINE void exploration::run(const schedule_settings& settings, void (*body)(void*), void* argument) {
@@ -22016,7 +22111,7 @@ CONCUR_INLINE bool exploration::look_outside(block_end how) {
 // No thread can run: lets one (X2, X3). False: there is none.
 CONCUR_INLINE bool exploration::advance() {
   is_looking_ = true;
-  for (const watched& one : watched_) {
+  for (const watched_object& one : watched_) {
     if (const char* wrong = one.look(one.object)) {
       is_looking_ = false;
       fail(wrong);
@@ -22091,7 +22186,7 @@ CONCUR_INLINE void exploration::note_failure(const std::string& what) {
 
 CONCUR_INLINE void exploration::describe() {
   is_looking_ = true;
-  for (const watched& one : watched_) {
+  for (const watched_object& one : watched_) {
     one.describe(
         one.object,
         [](void* sink, const char* text) {

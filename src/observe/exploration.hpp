@@ -41,7 +41,7 @@ struct schedule_settings {
 
 class exploration final : public driver {
  public:
-  exploration() = default;
+  exploration() noexcept : driver(calls()) {}
 
   // Runs one schedule of a program that begins with body(argument) on a thread. `given` has begun it.
   void run(const schedule_settings& settings, void (*body)(void*), void* argument);
@@ -58,39 +58,38 @@ class exploration final : public driver {
   void note_failure(const std::string& what);
 
   // --- driver ---
-  std::uint32_t choose(choice what, std::uint32_t count) noexcept override;
-  std::uint32_t choose_fiber(const std::uint64_t* ids, std::uint32_t count) noexcept override;
-  bool interrupts_fiber() noexcept override;
-  std::int64_t now() noexcept override;
-  void* start_thread(void (*body)(void*), void* argument, const char* name) noexcept override;
-  void join_thread(void* handle) noexcept override;
-  void step() noexcept override { before_access(nullptr); }
-  void spin() noexcept override;
-  block_end block(const void* word, std::uint32_t expected, std::int64_t until_ns,
-                  const void* outside) noexcept override;
-  void wake(const void* word) noexcept override;
-  void before_access(const void* word) noexcept override;
-  std::uint64_t after_load(const void* word, std::uint64_t latest, std::memory_order order) noexcept override;
-  void after_store(const void* word, std::uint64_t before, std::uint64_t after,
-                   std::memory_order order) noexcept override;
-  void after_update(const void* word, std::uint64_t before, std::uint64_t after,
-                    std::memory_order order) noexcept override;
-  void after_failed_exchange(const void* word, std::uint64_t latest, std::memory_order order) noexcept override;
-  void fence(std::memory_order order) noexcept override;
-  void fence_all() noexcept override;
-  void birth(const void* address) noexcept override;
-  std::uint64_t rank(const void* address) noexcept override;
-  void plain_access(const void* address, bool is_write, const char* what) noexcept override;
-  void expect(bool holds, const char* what) noexcept override;
-  void watch(const watched& what) noexcept override { watched_.push_back(what); }
-  void unwatch(const void* object) noexcept override;
-  bool is_telling() const noexcept override { return settings_.is_telling; }
-  void tell(const char* text) noexcept override;
+  std::uint32_t choose(choice what, std::uint32_t count) noexcept;
+  std::uint32_t choose_fiber(const std::uint64_t* ids, std::uint32_t count) noexcept;
+  bool interrupts_fiber() noexcept;
+  std::int64_t now() noexcept;
+  void* start_thread(void (*body)(void*), void* argument, const char* name) noexcept;
+  void join_thread(void* handle) noexcept;
+  void step() noexcept { before_access(nullptr); }
+  void spin() noexcept;
+  block_end block(const void* word, std::uint32_t expected, std::int64_t until_ns, const void* outside) noexcept;
+  void wake(const void* word) noexcept;
+  void before_access(const void* word) noexcept;
+  std::uint64_t after_load(const void* word, std::uint64_t latest, std::memory_order order) noexcept;
+  void after_store(const void* word, std::uint64_t before, std::uint64_t after, std::memory_order order) noexcept;
+  void after_update(const void* word, std::uint64_t before, std::uint64_t after, std::memory_order order) noexcept;
+  void after_failed_exchange(const void* word, std::uint64_t latest, std::memory_order order) noexcept;
+  void fence(std::memory_order order) noexcept;
+  void fence_all() noexcept;
+  void birth(const void* address) noexcept;
+  std::uint64_t rank(const void* address) noexcept;
+  void plain_access(const void* address, bool is_write, const char* what) noexcept;
+  void expect(bool holds, const char* what) noexcept;
+  void watch(const watched_object& what) noexcept { watched_.push_back(what); }
+  void unwatch(const void* object) noexcept;
+  bool is_telling() const noexcept { return settings_.is_telling; }
+  void tell(const char* text) noexcept;
 
   // Ends the calling thread; it has returned from its body.
   [[noreturn]] void thread_ended() noexcept;
 
  private:
+  static const driver_calls& calls() noexcept;
+
   using thread_state = virtual_thread::state;
   static constexpr std::int64_t begin_ns = 1'000'000'000'000;
 
@@ -121,7 +120,7 @@ class exploration final : public driver {
   bool has_failed_ = false;
   bool was_abandoned_ = false;
   std::string what_;
-  std::vector<watched> watched_;
+  std::vector<watched_object> watched_;
   std::vector<std::string> told_;
   std::unordered_map<const void*, std::uint64_t> ranks_;
   std::uint64_t next_rank_ = 0;
@@ -139,6 +138,49 @@ namespace detail {
 
 CONCUR_INLINE void virtual_thread_ended(virtual_threads&) noexcept {
   static_cast<exploration*>(driver_or_null())->thread_ended();
+}
+
+// The function of driver_calls that calls Method.
+template <auto Method>
+struct through;
+template <class R, class... A, R (exploration::*Method)(A...) noexcept>
+struct through<Method> {
+  static R call(driver& d, A... arguments) noexcept { return (static_cast<exploration&>(d).*Method)(arguments...); }
+};
+template <class R, class... A, R (exploration::*Method)(A...) const noexcept>
+struct through<Method> {
+  static R call(const driver& d, A... arguments) noexcept {
+    return (static_cast<const exploration&>(d).*Method)(arguments...);
+  }
+};
+
+CONCUR_INLINE const driver_calls& exploration::calls() noexcept {
+  static constexpr driver_calls all = {&through<&exploration::choose>::call,
+                                       &through<&exploration::choose_fiber>::call,
+                                       &through<&exploration::interrupts_fiber>::call,
+                                       &through<&exploration::now>::call,
+                                       &through<&exploration::start_thread>::call,
+                                       &through<&exploration::join_thread>::call,
+                                       &through<&exploration::step>::call,
+                                       &through<&exploration::spin>::call,
+                                       &through<&exploration::block>::call,
+                                       &through<&exploration::wake>::call,
+                                       &through<&exploration::before_access>::call,
+                                       &through<&exploration::after_load>::call,
+                                       &through<&exploration::after_store>::call,
+                                       &through<&exploration::after_update>::call,
+                                       &through<&exploration::after_failed_exchange>::call,
+                                       &through<&exploration::fence>::call,
+                                       &through<&exploration::fence_all>::call,
+                                       &through<&exploration::birth>::call,
+                                       &through<&exploration::rank>::call,
+                                       &through<&exploration::plain_access>::call,
+                                       &through<&exploration::expect>::call,
+                                       &through<&exploration::watch>::call,
+                                       &through<&exploration::unwatch>::call,
+                                       &through<&exploration::is_telling>::call,
+                                       &through<&exploration::tell>::call};
+  return all;
 }
 
 CONCUR_INLINE void exploration::run(const schedule_settings& settings, void (*body)(void*), void* argument) {
@@ -353,7 +395,7 @@ CONCUR_INLINE bool exploration::look_outside(block_end how) {
 // No thread can run: lets one (X2, X3). False: there is none.
 CONCUR_INLINE bool exploration::advance() {
   is_looking_ = true;
-  for (const watched& one : watched_) {
+  for (const watched_object& one : watched_) {
     if (const char* wrong = one.look(one.object)) {
       is_looking_ = false;
       fail(wrong);

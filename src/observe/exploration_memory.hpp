@@ -47,7 +47,7 @@ CONCUR_INLINE void exploration::note_failure(const std::string& what) {
 
 CONCUR_INLINE void exploration::describe() {
   is_looking_ = true;
-  for (const watched& one : watched_) {
+  for (const watched_object& one : watched_) {
     one.describe(
         one.object,
         [](void* sink, const char* text) {

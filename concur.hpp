@@ -402,14 +402,6 @@ enum class block_end : unsigned char {
   look_long,  // the same, and nothing else ever will: waiting is worth it
 };
 
-// Something that is to be asked, while it lives, whenever no thread can run: look returns what is wrong, or null, and
-// describe adds a few lines about what it is doing.
-struct watched_object {
-  const void* object;
-  const char* (*look)(const void* object);
-  void (*describe)(const void* object, void (*line)(void* sink, const char* text), void* sink);
-};
-
 class driver;
 
 // What a driver consists of. Pointers of our own, not virtual functions: a compiler that knows of one class only that has
@@ -436,10 +428,10 @@ struct driver_calls {
   std::uint64_t (*rank)(driver&, const void*) noexcept;
   void (*plain_access)(driver&, const void*, bool, const char*) noexcept;
   void (*expect)(driver&, bool, const char*) noexcept;
-  void (*watch)(driver&, const watched_object&) noexcept;
+  void (*watch)(driver&, const void*) noexcept;
   void (*unwatch)(driver&, const void*) noexcept;
   bool (*is_telling)(const driver&) noexcept;
-  void (*tell)(driver&, const char*) noexcept;
+  void (*tell)(driver&, const void*, const void*, const char*) noexcept;
 };
 
 class driver {
@@ -513,11 +505,15 @@ class driver {
 
   // False ends the schedule as failed, with this text.
   void expect(bool holds, const char* what) noexcept { return calls_.expect(*this, holds, what); }
-  void watch(const watched_object& what) noexcept { return calls_.watch(*this, what); }
-  void unwatch(const void* object) noexcept { return calls_.unwatch(*this, object); }
-  // Whether tell() is of use: texts are made only then.
+  // A runtime begins: while it lives, what must hold there is looked at whenever no thread can run.
+  void watch(const void* scheduler) noexcept { return calls_.watch(*this, scheduler); }
+  void unwatch(const void* scheduler) noexcept { return calls_.unwatch(*this, scheduler); }
+  // Whether tell() is of use.
   bool is_telling() const noexcept { return calls_.is_telling(*this); }
-  void tell(const char* text) noexcept { return calls_.tell(*this, text); }
+  // On this worker, this fiber does that.
+  void tell(const void* worker, const void* fiber, const char* what) noexcept {
+    return calls_.tell(*this, worker, fiber, what);
+  }
 
  protected:
   ~driver() = default;
@@ -8662,8 +8658,6 @@ class scheduler {
   void empty_inbox(worker* w) noexcept;
   fiber* look_around(worker* w) noexcept;
   int wait_events_driven(driver& d, poll_event* events, nanoseconds_t timeout_ns) noexcept;
-  static const char* look_idle(const void* raw) noexcept;
-  static void describe(const void* raw, void (*line)(void*, const char*), void* sink);
   bool rob(worker* w, worker& victim) noexcept;
   bool search(worker* w) noexcept;
   void free_memory() noexcept;
@@ -10254,24 +10248,12 @@ CONCUR_NAMESPACE_END
 CONCUR_NAMESPACE_BEGIN
 namespace detail {
 
-// --- telling ---
-
-inline void tell_fiber(driver& d, const worker& w, const fiber& f, const char* what, const char* more) noexcept {
-  char text[160];
-  std::snprintf(text, sizeof text, "worker %u: fiber %llu%s%s%s %s%s", w.index, static_cast<unsigned long long>(f.id),
-                f.name != nullptr ? " \"" : "", f.name != nullptr ? f.name : "", f.name != nullptr ? "\"" : "", what,
-                more);
-  d.tell(text);
-}
-
 // The fiber is about to leave its worker.
 CONCUR_INLINE void tell_departure(const worker& w, const fiber& f) noexcept {
   driver* const d = driver_or_null();
   if (d == nullptr || !d->is_telling()) return;
-  if (w.how == departure::yielded)
-    tell_fiber(*d, w, f, "lets others run", "");
-  else
-    tell_fiber(*d, w, f, "waits: ", to_string(f.reason.load(std::memory_order_relaxed)));  // relaxed: its own
+  const bool yields = w.how == departure::yielded;
+  d->tell(&w, &f, yields ? nullptr : to_string(f.reason.load(std::memory_order_relaxed)));  // relaxed: its own
 }
 
 // --- which fiber is next ---
@@ -10317,7 +10299,7 @@ CONCUR_INLINE fiber* scheduler::pop_own(worker* w) noexcept {
   driver* const d = driver_or_null();
   if (CONCUR_LIKELY(d == nullptr)) return w->queue.pop();
   fiber* const f = w->queue.pop_driven(*d);
-  if (f != nullptr && d->is_telling()) tell_fiber(*d, *w, *f, "runs", "");
+  if (f != nullptr && d->is_telling()) d->tell(w, f, "");
   return f;
 }
 
@@ -10404,7 +10386,7 @@ CONCUR_INLINE void scheduler::start_driven_threads(driver& d) {
     }
     ++started_count_;
   }
-  d.watch({this, &look_idle, &describe});
+  d.watch(this);
 }
 
 CONCUR_INLINE void scheduler::join_driven_threads(driver& d) noexcept {
@@ -10413,51 +10395,6 @@ CONCUR_INLINE void scheduler::join_driven_threads(driver& d) noexcept {
   delete[] handles;
   threads_ = nullptr;
   d.unwatch(this);
-}
-
-// --- what must hold when no thread can run ---
-
-CONCUR_INLINE const char* scheduler::look_idle(const void* raw) noexcept {
-  const scheduler& s = *static_cast<const scheduler*>(raw);
-  if (s.idle.count() != s.worker_count) return nullptr;
-  if (s.shared_.count() != 0) return "every worker sleeps, and a fiber lies in the shared queue";
-  for (unsigned i = 0; i < s.worker_count; ++i) {
-    // relaxed: nobody else runs.
-    if (s.workers[i].queue.has_any() || s.workers[i].inbox.load(std::memory_order_relaxed) != nullptr)
-      return "every worker sleeps, and a fiber lies in a worker's queue";
-  }
-  return nullptr;
-}
-
-CONCUR_INLINE void scheduler::describe(const void* raw, void (*line)(void*, const char*), void* sink) {
-  struct listener {
-    void (*line)(void*, const char*);
-    void* sink;
-  } to{line, sink};
-  const scheduler& s = *static_cast<const scheduler*>(raw);
-  for (unsigned i = 0; i < s.worker_count; ++i) {
-    const timer_wheel& timers = s.workers[i].timers;
-    if (timers.size() == 0) continue;
-    char text[120];
-    std::snprintf(text, sizeof text, "worker %u has %zu timers, the next %lld us from now", i, timers.size(),
-                  static_cast<long long>((timers.next_ns() - now_ns()) / 1000));
-    line(sink, text);
-  }
-  static_cast<const scheduler*>(raw)->blocks->walk_stopped(
-      [](fiber* f, void* argument) {
-        const fiber_state state = f->state.load(std::memory_order_relaxed);    // relaxed: nobody else runs
-        const wait_reason reason = f->reason.load(std::memory_order_relaxed);  // relaxed: as above
-        if (state == fiber_state::idle || state == fiber_state::finished) return;
-        char text[120];
-        std::snprintf(text, sizeof text, "fiber %llu%s%s%s %s%s", static_cast<unsigned long long>(f->id),
-                      f->name != nullptr ? " \"" : "", f->name != nullptr ? f->name : "",
-                      f->name != nullptr ? "\"" : "",
-                      state == fiber_state::parked ? "waits: " : (state == fiber_state::ready ? "is ready" : "runs"),
-                      state == fiber_state::parked ? to_string(reason) : "");
-        const listener* const there = static_cast<const listener*>(argument);
-        there->line(there->sink, text);
-      },
-      &to);
 }
 
 }  // namespace detail
@@ -21727,6 +21664,63 @@ CONCUR_INLINE void virtual_threads::main() {
 CONCUR_NAMESPACE_END
 #endif  // CONCUR_BODIES
 
+// observe/look.hpp - what an exploration sees of a runtime: what is wrong with it, and what its fibers do.
+//
+// All of it is asked while no thread can run, so nothing is locked and nothing moves.
+
+#if CONCUR_BODIES
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+// No thread can run. Null: nothing is wrong.
+CONCUR_INLINE const char* what_is_wrong(const scheduler& s) noexcept {
+  // relaxed: nobody else runs.
+  if (s.idle.count() != s.worker_count || s.is_stopping.load(std::memory_order_relaxed)) return nullptr;
+  for (unsigned i = 0; i < s.worker_count; ++i) {
+    if (s.has_work_for(&s.workers[i], false)) return "every worker sleeps, and a fiber is ready";
+  }
+  return nullptr;
+}
+
+CONCUR_INLINE std::string name_of(const fiber& f) {
+  std::string text = "fiber " + std::to_string(f.id);
+  if (f.name != nullptr) text += " \"" + std::string(f.name) + "\"";
+  return text;
+}
+
+// What driver::tell says. waits_for: null when it lets others run, empty when it begins to run.
+CONCUR_INLINE std::string told_of(const worker& w, const fiber& f, const char* waits_for) {
+  std::string text = "worker " + std::to_string(w.index) + ": " + name_of(f);
+  if (waits_for == nullptr) return text + " lets others run";
+  return *waits_for == '\0' ? text + " runs" : text + " waits: " + waits_for;
+}
+
+// A line for each worker's timers, and for each fiber that has not ended.
+CONCUR_INLINE void describe(const scheduler& s, std::int64_t now, std::string& text) {
+  for (unsigned i = 0; i < s.worker_count; ++i) {
+    const timer_wheel& timers = s.workers[i].timers;
+    if (timers.size() == 0) continue;
+    text += "\n  worker " + std::to_string(i) + " has " + std::to_string(timers.size()) + " timers, the next " +
+            std::to_string((timers.next_ns() - now) / 1000) + " us from now";
+  }
+  s.blocks->walk_stopped(
+      [](fiber* f, void* sink) {
+        const fiber_state state = f->state.load(std::memory_order_relaxed);  // relaxed: nobody else runs
+        if (state == fiber_state::idle || state == fiber_state::finished) return;
+        std::string line = "\n  " + name_of(*f);
+        if (state == fiber_state::parked)
+          line += std::string(" waits: ") + to_string(f->reason.load(std::memory_order_relaxed));  // relaxed: as above
+        else
+          line += state == fiber_state::ready ? " is ready" : " runs";
+        *static_cast<std::string*>(sink) += line;
+      },
+      &text);
+}
+
+}  // namespace detail
+CONCUR_NAMESPACE_END
+#endif  // CONCUR_BODIES
+
 // observe/exploration.hpp - the driver that runs one schedule of a program: its threads, its clock, its memory.
 //
 // The library asks its driver (base/driver.hpp) at every place where something could go one way or another; this one
@@ -21740,8 +21734,6 @@ CONCUR_NAMESPACE_END
 //   X4  A failure is final: the thread that found it goes to the conductor and never comes back.
 //   X5  While the exploration looks at the program itself (to see what is wrong, to tell) it answers nothing and counts
 //       nothing.
-
-#include <unordered_map>
 
 #if defined(CONCUR_EXPLORE)
 #endif
@@ -21797,10 +21789,10 @@ class exploration final : public driver {
   std::uint64_t rank(const void* address) noexcept;
   void plain_access(const void* address, bool is_write, const char* what) noexcept;
   void expect(bool holds, const char* what) noexcept;
-  void watch(const watched_object& what) noexcept { watched_.push_back(what); }
-  void unwatch(const void* object) noexcept;
+  void watch(const void* s) noexcept { watched_.push_back(static_cast<const scheduler*>(s)); }
+  void unwatch(const void* s) noexcept;
   bool is_telling() const noexcept { return settings_.is_telling; }
-  void tell(const char* text) noexcept;
+  void tell(const void* w, const void* f, const char* what) noexcept;
 
   // Ends the calling thread; it has returned from its body.
   [[noreturn]] void thread_ended() noexcept;
@@ -21822,7 +21814,7 @@ class exploration final : public driver {
   unsigned pick_other(choice what);
   void switch_to(unsigned next, const char* why);
   void fail(const std::string& what);
-  void describe();
+  void note(const std::string& text);
 
   virtual_threads threads_;
 #if defined(CONCUR_EXPLORE)
@@ -21838,10 +21830,9 @@ class exploration final : public driver {
   bool has_failed_ = false;
   bool was_abandoned_ = false;
   std::string what_;
-  std::vector<watched_object> watched_;
+  std::vector<const scheduler*> watched_;
   std::vector<std::string> told_;
-  std::unordered_map<const void*, std::uint64_t> ranks_;
-  std::uint64_t next_rank_ = 0;
+  std::vector<const void*> ranks_;
 };
 
 }  // namespace detail
@@ -21914,7 +21905,6 @@ CONCUR_INLINE void exploration::run(const schedule_settings& settings, void (*bo
   watched_.clear();
   told_.clear();
   ranks_.clear();
-  next_rank_ = 0;
 #  if defined(CONCUR_EXPLORE)
   if (settings_.has_weak_memory) memory_.reset();
 #  endif
@@ -21962,7 +21952,7 @@ CONCUR_INLINE void exploration::switch_to(unsigned next, const char* why) {
   if (settings_.is_telling) {
     std::string text = threads_[next].name;
     if (text == "worker" || text == "thread") text += " " + std::to_string(next);
-    tell((text + " goes on (" + why + ")").c_str());
+    note(text + " goes on (" + why + ")");
   }
   threads_.go_to(next);
 }
@@ -22076,6 +22066,17 @@ CONCUR_INLINE void exploration::thread_ended() noexcept {
   threads_.end_and_go_to(next);
 }
 
+}  // namespace detail
+CONCUR_NAMESPACE_END
+#endif  // CONCUR_BODIES
+
+// observe/exploration_memory.hpp - the other half of exploration.hpp: time, what is decided, what is found wrong, and what
+// loads see.
+
+#if CONCUR_BODIES
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
 // --- time ---
 
 CONCUR_INLINE std::int64_t exploration::now() noexcept {
@@ -22111,8 +22112,8 @@ CONCUR_INLINE bool exploration::look_outside(block_end how) {
 // No thread can run: lets one (X2, X3). False: there is none.
 CONCUR_INLINE bool exploration::advance() {
   is_looking_ = true;
-  for (const watched_object& one : watched_) {
-    if (const char* wrong = one.look(one.object)) {
+  for (const scheduler* one : watched_) {
+    if (const char* wrong = what_is_wrong(*one)) {
       is_looking_ = false;
       fail(wrong);
     }
@@ -22138,17 +22139,6 @@ CONCUR_INLINE bool exploration::advance() {
   return false;
 }
 
-}  // namespace detail
-CONCUR_NAMESPACE_END
-#endif  // CONCUR_BODIES
-
-// observe/exploration_memory.hpp - the other half of exploration.hpp: what is decided, what is found wrong, and what loads
-// see.
-
-#if CONCUR_BODIES
-CONCUR_NAMESPACE_BEGIN
-namespace detail {
-
 // --- what is decided, and what is found ---
 
 CONCUR_INLINE std::uint32_t exploration::choose(choice what, std::uint32_t count) noexcept {
@@ -22166,16 +22156,19 @@ CONCUR_INLINE bool exploration::interrupts_fiber() noexcept {
   return given.answer_interruption();
 }
 
-CONCUR_INLINE void exploration::unwatch(const void* object) noexcept {
-  for (std::size_t i = 0; i < watched_.size(); ++i) {
-    if (watched_[i].object == object) watched_.erase(watched_.begin() + static_cast<std::ptrdiff_t>(i--));
+CONCUR_INLINE void exploration::unwatch(const void* gone) noexcept {
+  for (std::size_t i = watched_.size(); i-- > 0;) {
+    if (watched_[i] == gone) watched_.erase(watched_.begin() + static_cast<std::ptrdiff_t>(i));
   }
 }
 
-CONCUR_INLINE void exploration::tell(const char* text) noexcept {
-  if (!settings_.is_telling) return;
+CONCUR_INLINE void exploration::note(const std::string& text) {
   constexpr std::size_t lines_max = 5000;
   if (told_.size() < lines_max) told_.push_back("step " + std::to_string(steps_) + ": " + text);
+}
+
+CONCUR_INLINE void exploration::tell(const void* w, const void* f, const char* what) noexcept {
+  if (settings_.is_telling) note(told_of(*static_cast<const worker*>(w), *static_cast<const fiber*>(f), what));
 }
 
 CONCUR_INLINE void exploration::note_failure(const std::string& what) {
@@ -22184,25 +22177,13 @@ CONCUR_INLINE void exploration::note_failure(const std::string& what) {
   what_ = what;
 }
 
-CONCUR_INLINE void exploration::describe() {
-  is_looking_ = true;
-  for (const watched_object& one : watched_) {
-    one.describe(
-        one.object,
-        [](void* sink, const char* text) {
-          *static_cast<std::string*>(sink) += "\n  ";
-          *static_cast<std::string*>(sink) += text;
-        },
-        &what_);
-  }
-  is_looking_ = false;
-}
-
 CONCUR_INLINE void exploration::fail(const std::string& what) {
   note_failure(what);
   was_abandoned_ = true;
-  describe();
-  if (settings_.is_telling) told_.push_back("step " + std::to_string(steps_) + ": " + what_);
+  is_looking_ = true;
+  for (const scheduler* one : watched_) describe(*one, now_ns_, what_);
+  is_looking_ = false;
+  if (settings_.is_telling) note(what_);
   if (threads_.current() == virtual_threads::conductor) return;
   threads_.go_to(virtual_threads::conductor);  // and never back (X4)
 }
@@ -22247,7 +22228,9 @@ CONCUR_INLINE void exploration::fence_all() noexcept {
 }
 CONCUR_INLINE void exploration::birth(const void* address) noexcept {
   if (!is_asked()) return;
-  if (!ranks_.empty()) ranks_.erase(address);
+  for (const void*& ranked : ranks_) {
+    if (ranked == address) ranked = nullptr;  // its place stays taken
+  }
   if (settings_.has_weak_memory) memory_.birth(threads_.current(), address);
 }
 CONCUR_INLINE void exploration::plain_access(const void* address, bool is_write, const char* what) noexcept {
@@ -22273,10 +22256,12 @@ CONCUR_INLINE void exploration::plain_access(const void*, bool, const char*) noe
 
 #  endif
 
+// In the order in which they are first asked for: few are.
 CONCUR_INLINE std::uint64_t exploration::rank(const void* address) noexcept {
-  const auto found = ranks_.find(address);
-  if (found != ranks_.end()) return found->second;
-  return ranks_[address] = next_rank_++;
+  std::size_t i = 0;
+  while (i < ranks_.size() && ranks_[i] != address) ++i;
+  if (i == ranks_.size()) ranks_.push_back(address);
+  return i;
 }
 
 }  // namespace detail

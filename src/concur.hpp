@@ -138,6 +138,7 @@
 #include "observe/strategy.hpp"
 #include "observe/decisions.hpp"
 #include "observe/virtual_threads.hpp"
+#include "observe/look.hpp"
 #include "observe/exploration.hpp"
 #include "observe/exploration_memory.hpp"
 #include "observe/explored_thread.hpp"

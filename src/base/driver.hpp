@@ -52,14 +52,6 @@ enum class block_end : unsigned char {
   look_long,  // the same, and nothing else ever will: waiting is worth it
 };
 
-// Something that is to be asked, while it lives, whenever no thread can run: look returns what is wrong, or null, and
-// describe adds a few lines about what it is doing.
-struct watched_object {
-  const void* object;
-  const char* (*look)(const void* object);
-  void (*describe)(const void* object, void (*line)(void* sink, const char* text), void* sink);
-};
-
 class driver;
 
 // What a driver consists of. Pointers of our own, not virtual functions: a compiler that knows of one class only that has
@@ -86,10 +78,10 @@ struct driver_calls {
   std::uint64_t (*rank)(driver&, const void*) noexcept;
   void (*plain_access)(driver&, const void*, bool, const char*) noexcept;
   void (*expect)(driver&, bool, const char*) noexcept;
-  void (*watch)(driver&, const watched_object&) noexcept;
+  void (*watch)(driver&, const void*) noexcept;
   void (*unwatch)(driver&, const void*) noexcept;
   bool (*is_telling)(const driver&) noexcept;
-  void (*tell)(driver&, const char*) noexcept;
+  void (*tell)(driver&, const void*, const void*, const char*) noexcept;
 };
 
 class driver {
@@ -163,11 +155,15 @@ class driver {
 
   // False ends the schedule as failed, with this text.
   void expect(bool holds, const char* what) noexcept { return calls_.expect(*this, holds, what); }
-  void watch(const watched_object& what) noexcept { return calls_.watch(*this, what); }
-  void unwatch(const void* object) noexcept { return calls_.unwatch(*this, object); }
-  // Whether tell() is of use: texts are made only then.
+  // A runtime begins: while it lives, what must hold there is looked at whenever no thread can run.
+  void watch(const void* scheduler) noexcept { return calls_.watch(*this, scheduler); }
+  void unwatch(const void* scheduler) noexcept { return calls_.unwatch(*this, scheduler); }
+  // Whether tell() is of use.
   bool is_telling() const noexcept { return calls_.is_telling(*this); }
-  void tell(const char* text) noexcept { return calls_.tell(*this, text); }
+  // On this worker, this fiber does that.
+  void tell(const void* worker, const void* fiber, const char* what) noexcept {
+    return calls_.tell(*this, worker, fiber, what);
+  }
 
  protected:
   ~driver() = default;

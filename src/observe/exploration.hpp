@@ -16,12 +16,12 @@
 
 #include <cstdint>
 #include <string>
-#include <unordered_map>
 #include <vector>
 
 #include "base/config.hpp"
 #include "base/driver.hpp"
 #include "observe/decisions.hpp"
+#include "observe/look.hpp"
 #include "observe/virtual_threads.hpp"
 
 #if defined(CONCUR_EXPLORE)
@@ -79,10 +79,10 @@ class exploration final : public driver {
   std::uint64_t rank(const void* address) noexcept;
   void plain_access(const void* address, bool is_write, const char* what) noexcept;
   void expect(bool holds, const char* what) noexcept;
-  void watch(const watched_object& what) noexcept { watched_.push_back(what); }
-  void unwatch(const void* object) noexcept;
+  void watch(const void* s) noexcept { watched_.push_back(static_cast<const scheduler*>(s)); }
+  void unwatch(const void* s) noexcept;
   bool is_telling() const noexcept { return settings_.is_telling; }
-  void tell(const char* text) noexcept;
+  void tell(const void* w, const void* f, const char* what) noexcept;
 
   // Ends the calling thread; it has returned from its body.
   [[noreturn]] void thread_ended() noexcept;
@@ -104,7 +104,7 @@ class exploration final : public driver {
   unsigned pick_other(choice what);
   void switch_to(unsigned next, const char* why);
   void fail(const std::string& what);
-  void describe();
+  void note(const std::string& text);
 
   virtual_threads threads_;
 #if defined(CONCUR_EXPLORE)
@@ -120,10 +120,9 @@ class exploration final : public driver {
   bool has_failed_ = false;
   bool was_abandoned_ = false;
   std::string what_;
-  std::vector<watched_object> watched_;
+  std::vector<const scheduler*> watched_;
   std::vector<std::string> told_;
-  std::unordered_map<const void*, std::uint64_t> ranks_;
-  std::uint64_t next_rank_ = 0;
+  std::vector<const void*> ranks_;
 };
 
 }  // namespace detail
@@ -198,7 +197,6 @@ CONCUR_INLINE void exploration::run(const schedule_settings& settings, void (*bo
   watched_.clear();
   told_.clear();
   ranks_.clear();
-  next_rank_ = 0;
 #  if defined(CONCUR_EXPLORE)
   if (settings_.has_weak_memory) memory_.reset();
 #  endif
@@ -246,7 +244,7 @@ CONCUR_INLINE void exploration::switch_to(unsigned next, const char* why) {
   if (settings_.is_telling) {
     std::string text = threads_[next].name;
     if (text == "worker" || text == "thread") text += " " + std::to_string(next);
-    tell((text + " goes on (" + why + ")").c_str());
+    note(text + " goes on (" + why + ")");
   }
   threads_.go_to(next);
 }
@@ -358,68 +356,6 @@ CONCUR_INLINE void exploration::thread_ended() noexcept {
   const unsigned next = pick_other(choice::next_thread);
   given.mix(next + 1);
   threads_.end_and_go_to(next);
-}
-
-// --- time ---
-
-CONCUR_INLINE std::int64_t exploration::now() noexcept {
-  if (!is_asked()) return now_ns_;
-  count_step();
-  constexpr std::int64_t leaps_ns[] = {100, 2'000, 60'000, 1'100'000, 11'000'000, 200'000'000};
-  now_ns_ += leaps_ns[given.answer(choice::clock, 6)];
-  expire();
-  return now_ns_;
-}
-
-CONCUR_INLINE void exploration::expire() {
-  for (unsigned i = 0; i < threads_.count(); ++i) {
-    if (threads_[i].now == thread_state::blocked && threads_[i].until_ns <= now_ns_)
-      set_ready(threads_[i], block_end::timed_out);
-  }
-}
-
-// Whoever has descriptors looks at them; false: nobody has.
-CONCUR_INLINE bool exploration::look_outside(block_end how) {
-  bool has_any = false;
-  for (unsigned i = 0; i < threads_.count(); ++i) {
-    if (threads_[i].now != thread_state::blocked || threads_[i].outside == nullptr) continue;
-    std::uint32_t count = 0;
-    std::memcpy(&count, threads_[i].outside, sizeof count);
-    if (count == 0) continue;
-    set_ready(threads_[i], how);
-    has_any = true;
-  }
-  return has_any;
-}
-
-// No thread can run: lets one (X2, X3). False: there is none.
-CONCUR_INLINE bool exploration::advance() {
-  is_looking_ = true;
-  for (const watched_object& one : watched_) {
-    if (const char* wrong = one.look(one.object)) {
-      is_looking_ = false;
-      fail(wrong);
-    }
-  }
-  is_looking_ = false;
-  if (outside_looks_ == 0 && look_outside(block_end::look)) {
-    outside_looks_ = 1;
-    return true;
-  }
-  std::int64_t next_ns = INT64_MAX;
-  for (unsigned i = 0; i < threads_.count(); ++i) {
-    if (threads_[i].now == thread_state::blocked && threads_[i].until_ns < next_ns) next_ns = threads_[i].until_ns;
-  }
-  if (next_ns != INT64_MAX) {
-    now_ns_ = next_ns;
-    expire();
-    return true;
-  }
-  if (outside_looks_ == 1 && look_outside(block_end::look_long)) {
-    outside_looks_ = 2;
-    return true;
-  }
-  return false;
 }
 
 }  // namespace detail

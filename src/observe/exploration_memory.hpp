@@ -1,5 +1,5 @@
-// observe/exploration_memory.hpp - the other half of exploration.hpp: what is decided, what is found wrong, and what loads
-// see.
+// observe/exploration_memory.hpp - the other half of exploration.hpp: time, what is decided, what is found wrong, and what
+// loads see.
 #ifndef CONCUR_OBSERVE_EXPLORATION_MEMORY_HPP
 #define CONCUR_OBSERVE_EXPLORATION_MEMORY_HPP
 
@@ -9,6 +9,68 @@
 #if CONCUR_BODIES
 CONCUR_NAMESPACE_BEGIN
 namespace detail {
+
+// --- time ---
+
+CONCUR_INLINE std::int64_t exploration::now() noexcept {
+  if (!is_asked()) return now_ns_;
+  count_step();
+  constexpr std::int64_t leaps_ns[] = {100, 2'000, 60'000, 1'100'000, 11'000'000, 200'000'000};
+  now_ns_ += leaps_ns[given.answer(choice::clock, 6)];
+  expire();
+  return now_ns_;
+}
+
+CONCUR_INLINE void exploration::expire() {
+  for (unsigned i = 0; i < threads_.count(); ++i) {
+    if (threads_[i].now == thread_state::blocked && threads_[i].until_ns <= now_ns_)
+      set_ready(threads_[i], block_end::timed_out);
+  }
+}
+
+// Whoever has descriptors looks at them; false: nobody has.
+CONCUR_INLINE bool exploration::look_outside(block_end how) {
+  bool has_any = false;
+  for (unsigned i = 0; i < threads_.count(); ++i) {
+    if (threads_[i].now != thread_state::blocked || threads_[i].outside == nullptr) continue;
+    std::uint32_t count = 0;
+    std::memcpy(&count, threads_[i].outside, sizeof count);
+    if (count == 0) continue;
+    set_ready(threads_[i], how);
+    has_any = true;
+  }
+  return has_any;
+}
+
+// No thread can run: lets one (X2, X3). False: there is none.
+CONCUR_INLINE bool exploration::advance() {
+  is_looking_ = true;
+  for (const scheduler* one : watched_) {
+    if (const char* wrong = what_is_wrong(*one)) {
+      is_looking_ = false;
+      fail(wrong);
+    }
+  }
+  is_looking_ = false;
+  if (outside_looks_ == 0 && look_outside(block_end::look)) {
+    outside_looks_ = 1;
+    return true;
+  }
+  std::int64_t next_ns = INT64_MAX;
+  for (unsigned i = 0; i < threads_.count(); ++i) {
+    if (threads_[i].now == thread_state::blocked && threads_[i].until_ns < next_ns) next_ns = threads_[i].until_ns;
+  }
+  if (next_ns != INT64_MAX) {
+    now_ns_ = next_ns;
+    expire();
+    return true;
+  }
+  if (outside_looks_ == 1 && look_outside(block_end::look_long)) {
+    outside_looks_ = 2;
+    return true;
+  }
+  return false;
+}
 
 // --- what is decided, and what is found ---
 
@@ -27,16 +89,19 @@ CONCUR_INLINE bool exploration::interrupts_fiber() noexcept {
   return given.answer_interruption();
 }
 
-CONCUR_INLINE void exploration::unwatch(const void* object) noexcept {
-  for (std::size_t i = 0; i < watched_.size(); ++i) {
-    if (watched_[i].object == object) watched_.erase(watched_.begin() + static_cast<std::ptrdiff_t>(i--));
+CONCUR_INLINE void exploration::unwatch(const void* gone) noexcept {
+  for (std::size_t i = watched_.size(); i-- > 0;) {
+    if (watched_[i] == gone) watched_.erase(watched_.begin() + static_cast<std::ptrdiff_t>(i));
   }
 }
 
-CONCUR_INLINE void exploration::tell(const char* text) noexcept {
-  if (!settings_.is_telling) return;
+CONCUR_INLINE void exploration::note(const std::string& text) {
   constexpr std::size_t lines_max = 5000;
   if (told_.size() < lines_max) told_.push_back("step " + std::to_string(steps_) + ": " + text);
+}
+
+CONCUR_INLINE void exploration::tell(const void* w, const void* f, const char* what) noexcept {
+  if (settings_.is_telling) note(told_of(*static_cast<const worker*>(w), *static_cast<const fiber*>(f), what));
 }
 
 CONCUR_INLINE void exploration::note_failure(const std::string& what) {
@@ -45,25 +110,13 @@ CONCUR_INLINE void exploration::note_failure(const std::string& what) {
   what_ = what;
 }
 
-CONCUR_INLINE void exploration::describe() {
-  is_looking_ = true;
-  for (const watched_object& one : watched_) {
-    one.describe(
-        one.object,
-        [](void* sink, const char* text) {
-          *static_cast<std::string*>(sink) += "\n  ";
-          *static_cast<std::string*>(sink) += text;
-        },
-        &what_);
-  }
-  is_looking_ = false;
-}
-
 CONCUR_INLINE void exploration::fail(const std::string& what) {
   note_failure(what);
   was_abandoned_ = true;
-  describe();
-  if (settings_.is_telling) told_.push_back("step " + std::to_string(steps_) + ": " + what_);
+  is_looking_ = true;
+  for (const scheduler* one : watched_) describe(*one, now_ns_, what_);
+  is_looking_ = false;
+  if (settings_.is_telling) note(what_);
   if (threads_.current() == virtual_threads::conductor) return;
   threads_.go_to(virtual_threads::conductor);  // and never back (X4)
 }
@@ -108,7 +161,9 @@ CONCUR_INLINE void exploration::fence_all() noexcept {
 }
 CONCUR_INLINE void exploration::birth(const void* address) noexcept {
   if (!is_asked()) return;
-  if (!ranks_.empty()) ranks_.erase(address);
+  for (const void*& ranked : ranks_) {
+    if (ranked == address) ranked = nullptr;  // its place stays taken
+  }
   if (settings_.has_weak_memory) memory_.birth(threads_.current(), address);
 }
 CONCUR_INLINE void exploration::plain_access(const void* address, bool is_write, const char* what) noexcept {
@@ -134,10 +189,12 @@ CONCUR_INLINE void exploration::plain_access(const void*, bool, const char*) noe
 
 #  endif
 
+// In the order in which they are first asked for: few are.
 CONCUR_INLINE std::uint64_t exploration::rank(const void* address) noexcept {
-  const auto found = ranks_.find(address);
-  if (found != ranks_.end()) return found->second;
-  return ranks_[address] = next_rank_++;
+  std::size_t i = 0;
+  while (i < ranks_.size() && ranks_[i] != address) ++i;
+  if (i == ranks_.size()) ranks_.push_back(address);
+  return i;
 }
 
 }  // namespace detail

@@ -20,30 +20,17 @@
 #if CONCUR_BODIES
 
 #  include <cerrno>
-#  include <cstdio>
 #  include <new>
 
 CONCUR_NAMESPACE_BEGIN
 namespace detail {
 
-// --- telling ---
-
-inline void tell_fiber(driver& d, const worker& w, const fiber& f, const char* what, const char* more) noexcept {
-  char text[160];
-  std::snprintf(text, sizeof text, "worker %u: fiber %llu%s%s%s %s%s", w.index, static_cast<unsigned long long>(f.id),
-                f.name != nullptr ? " \"" : "", f.name != nullptr ? f.name : "", f.name != nullptr ? "\"" : "", what,
-                more);
-  d.tell(text);
-}
-
 // The fiber is about to leave its worker.
 CONCUR_INLINE void tell_departure(const worker& w, const fiber& f) noexcept {
   driver* const d = driver_or_null();
   if (d == nullptr || !d->is_telling()) return;
-  if (w.how == departure::yielded)
-    tell_fiber(*d, w, f, "lets others run", "");
-  else
-    tell_fiber(*d, w, f, "waits: ", to_string(f.reason.load(std::memory_order_relaxed)));  // relaxed: its own
+  const bool yields = w.how == departure::yielded;
+  d->tell(&w, &f, yields ? nullptr : to_string(f.reason.load(std::memory_order_relaxed)));  // relaxed: its own
 }
 
 // --- which fiber is next ---
@@ -89,7 +76,7 @@ CONCUR_INLINE fiber* scheduler::pop_own(worker* w) noexcept {
   driver* const d = driver_or_null();
   if (CONCUR_LIKELY(d == nullptr)) return w->queue.pop();
   fiber* const f = w->queue.pop_driven(*d);
-  if (f != nullptr && d->is_telling()) tell_fiber(*d, *w, *f, "runs", "");
+  if (f != nullptr && d->is_telling()) d->tell(w, f, "");
   return f;
 }
 
@@ -176,7 +163,7 @@ CONCUR_INLINE void scheduler::start_driven_threads(driver& d) {
     }
     ++started_count_;
   }
-  d.watch({this, &look_idle, &describe});
+  d.watch(this);
 }
 
 CONCUR_INLINE void scheduler::join_driven_threads(driver& d) noexcept {
@@ -185,51 +172,6 @@ CONCUR_INLINE void scheduler::join_driven_threads(driver& d) noexcept {
   delete[] handles;
   threads_ = nullptr;
   d.unwatch(this);
-}
-
-// --- what must hold when no thread can run ---
-
-CONCUR_INLINE const char* scheduler::look_idle(const void* raw) noexcept {
-  const scheduler& s = *static_cast<const scheduler*>(raw);
-  if (s.idle.count() != s.worker_count) return nullptr;
-  if (s.shared_.count() != 0) return "every worker sleeps, and a fiber lies in the shared queue";
-  for (unsigned i = 0; i < s.worker_count; ++i) {
-    // relaxed: nobody else runs.
-    if (s.workers[i].queue.has_any() || s.workers[i].inbox.load(std::memory_order_relaxed) != nullptr)
-      return "every worker sleeps, and a fiber lies in a worker's queue";
-  }
-  return nullptr;
-}
-
-CONCUR_INLINE void scheduler::describe(const void* raw, void (*line)(void*, const char*), void* sink) {
-  struct listener {
-    void (*line)(void*, const char*);
-    void* sink;
-  } to{line, sink};
-  const scheduler& s = *static_cast<const scheduler*>(raw);
-  for (unsigned i = 0; i < s.worker_count; ++i) {
-    const timer_wheel& timers = s.workers[i].timers;
-    if (timers.size() == 0) continue;
-    char text[120];
-    std::snprintf(text, sizeof text, "worker %u has %zu timers, the next %lld us from now", i, timers.size(),
-                  static_cast<long long>((timers.next_ns() - now_ns()) / 1000));
-    line(sink, text);
-  }
-  static_cast<const scheduler*>(raw)->blocks->walk_stopped(
-      [](fiber* f, void* argument) {
-        const fiber_state state = f->state.load(std::memory_order_relaxed);    // relaxed: nobody else runs
-        const wait_reason reason = f->reason.load(std::memory_order_relaxed);  // relaxed: as above
-        if (state == fiber_state::idle || state == fiber_state::finished) return;
-        char text[120];
-        std::snprintf(text, sizeof text, "fiber %llu%s%s%s %s%s", static_cast<unsigned long long>(f->id),
-                      f->name != nullptr ? " \"" : "", f->name != nullptr ? f->name : "",
-                      f->name != nullptr ? "\"" : "",
-                      state == fiber_state::parked ? "waits: " : (state == fiber_state::ready ? "is ready" : "runs"),
-                      state == fiber_state::parked ? to_string(reason) : "");
-        const listener* const there = static_cast<const listener*>(argument);
-        there->line(there->sink, text);
-      },
-      &to);
 }
 
 }  // namespace detail

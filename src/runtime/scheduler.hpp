@@ -127,8 +127,6 @@ class scheduler {
   void empty_inbox(worker* w) noexcept;
   fiber* look_around(worker* w) noexcept;
   int wait_events_driven(driver& d, poll_event* events, nanoseconds_t timeout_ns) noexcept;
-  static const char* look_idle(const void* raw) noexcept;
-  static void describe(const void* raw, void (*line)(void*, const char*), void* sink);
   bool rob(worker* w, worker& victim) noexcept;
   bool search(worker* w) noexcept;
   void free_memory() noexcept;

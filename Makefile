@@ -87,8 +87,10 @@ ifneq ($(SEPARATE),)
 bodies := $(BUILD)/concur.o
 endif
 separate = $(if $(SEPARATE),$(if $(filter $(whole_tests) explore_%,$(notdir $@)),,-DCONCUR_SEPARATE_COMPILATION $(bodies)))
-# Explorations interrupt threads at each atomic operation, which only such a build lets them do.
-explored = $(if $(filter explore_%,$(notdir $@)),-DCONCUR_EXPLORE)
+# Explorations interrupt threads at each atomic operation, which only such a build lets them do. One build serves for all
+# planted bugs: tests/explore/run.py chooses.
+choosing = $(if $(findstring CONCUR_MUTANT=,$(CXXFLAGS)),,-DCONCUR_MUTANT_CHOSEN)
+explored = $(if $(filter explore_%,$(notdir $@)),-DCONCUR_EXPLORE $(choosing))
 
 $(BUILD)/concur.o: tools/concur.cpp concur.hpp $(BUILD)/settings
 	@mkdir -p $(@D)

@@ -125,10 +125,18 @@
 
 // A planted bug for the tests to find: CONCUR_MUTANT_IS(n) is true only in a build made with -DCONCUR_MUTANT=n. A
 // test that stays green with its bug planted proves nothing; tests/mutants.txt says which test finds which.
+// With CONCUR_MUTANT_CHOSEN a test program chooses it as it starts, so that one build serves for all. CONCUR_PLANTED stands
+// for constexpr where a bug is planted in a constant.
 #if defined(CONCUR_MUTANT)
 #  define CONCUR_MUTANT_IS(number) (CONCUR_MUTANT == (number))
+#  define CONCUR_PLANTED constexpr
+#elif defined(CONCUR_MUTANT_CHOSEN)
+inline int concur_chosen_mutant = 0;
+#  define CONCUR_MUTANT_IS(number) (concur_chosen_mutant == (number))
+#  define CONCUR_PLANTED const
 #else
 #  define CONCUR_MUTANT_IS(number) false
+#  define CONCUR_PLANTED constexpr
 #endif
 
 // --- poller: which of the three watches the descriptors ---
@@ -1166,7 +1174,7 @@ CONCUR_INLINE void wait_step(unsigned& round, std::uint32_t pauses) noexcept;
 CONCUR_INLINE void spin_wait(unsigned& round) noexcept;
 
 // The pauses of a step with jitter: between half of 1 << round and all of it.
-constexpr std::uint32_t jittered_pauses(unsigned round, std::uint32_t random) noexcept {
+inline std::uint32_t jittered_pauses(unsigned round, std::uint32_t random) noexcept {
   const std::uint32_t most = std::uint32_t{1} << (round < spinning_rounds ? round : spinning_rounds);
   return CONCUR_MUTANT_IS(366) ? most : most - random % (most / 2 + 1);
 }
@@ -1272,13 +1280,13 @@ class spin_lock {
   // Does not wait; false when somebody holds it.
   CONCUR_FORCE_INLINE bool try_lock() noexcept {
     std::uint32_t expected = 0;
-    constexpr auto order = CONCUR_MUTANT_IS(361) ? std::memory_order_relaxed : std::memory_order_acquire;
+    CONCUR_PLANTED auto order = CONCUR_MUTANT_IS(361) ? std::memory_order_relaxed : std::memory_order_acquire;
     // acquire: pairs with unlock, so that what the last holder did is seen. relaxed on failure: nothing is read yet.
     return CONCUR_LIKELY(word_.compare_exchange_strong(expected, 1, order, std::memory_order_relaxed));
   }
 
   CONCUR_FORCE_INLINE void unlock() noexcept {
-    constexpr auto order = CONCUR_MUTANT_IS(171) ? std::memory_order_relaxed : std::memory_order_release;
+    CONCUR_PLANTED auto order = CONCUR_MUTANT_IS(171) ? std::memory_order_relaxed : std::memory_order_release;
     word_.store(0, order);  // release: publishes what was done under the lock to the next holder
   }
 
@@ -1348,8 +1356,8 @@ class retirable_lock : public spin_lock {
 
   // Locks, and returns 0; or returns the number with which the lock was retired (K3).
   std::uint32_t lock_unless_retired() noexcept {
-    constexpr auto order = CONCUR_MUTANT_IS(362) ? std::memory_order_relaxed : std::memory_order_acquire;
-    constexpr auto order_of_end = CONCUR_MUTANT_IS(368) ? std::memory_order_relaxed : std::memory_order_acquire;
+    CONCUR_PLANTED auto order = CONCUR_MUTANT_IS(362) ? std::memory_order_relaxed : std::memory_order_acquire;
+    CONCUR_PLANTED auto order_of_end = CONCUR_MUTANT_IS(368) ? std::memory_order_relaxed : std::memory_order_acquire;
     for (unsigned round = 0;;) {
       std::uint32_t seen = 0;
       // acquire: pairs with unlock, and with replace_retired. On failure: pairs with retire.
@@ -1359,19 +1367,19 @@ class retirable_lock : public spin_lock {
     }
   }
   void retire(std::uint32_t number) noexcept {
-    constexpr auto order = CONCUR_MUTANT_IS(172) ? std::memory_order_relaxed : std::memory_order_release;
+    CONCUR_PLANTED auto order = CONCUR_MUTANT_IS(172) ? std::memory_order_relaxed : std::memory_order_release;
     word_.store(number, order);  // release: publishes what was done under the lock to who reads the number
   }
   // Lets a lock that is retired with `from` say `to` instead, 0 to be free again; false if it is not retired with that (K4).
   bool replace_retired(std::uint32_t from, std::uint32_t to) noexcept {
-    constexpr auto order = CONCUR_MUTANT_IS(398)   ? std::memory_order_release
+    CONCUR_PLANTED auto order = CONCUR_MUTANT_IS(398)   ? std::memory_order_release
                            : CONCUR_MUTANT_IS(399) ? std::memory_order_acquire
                                                    : std::memory_order_acq_rel;
     // acq_rel: sees what the retirement published, and publishes what its caller did. relaxed on failure: nothing is read.
     return word_.compare_exchange_strong(from, to, order, std::memory_order_relaxed);
   }
   std::uint32_t peek() const noexcept {
-    constexpr auto order = CONCUR_MUTANT_IS(369) ? std::memory_order_relaxed : std::memory_order_acquire;
+    CONCUR_PLANTED auto order = CONCUR_MUTANT_IS(369) ? std::memory_order_relaxed : std::memory_order_acquire;
     return word_.load(order);  // acquire: pairs with retire
   }
 };
@@ -1423,7 +1431,7 @@ class ticket_lock {
 
   // Does not wait; false when somebody holds it or has drawn a ticket.
   bool try_lock() noexcept {
-    constexpr auto order = CONCUR_MUTANT_IS(302) ? std::memory_order_relaxed : std::memory_order_acquire;
+    CONCUR_PLANTED auto order = CONCUR_MUTANT_IS(302) ? std::memory_order_relaxed : std::memory_order_acquire;
     std::uint32_t expected = serving_.load(order);  // acquire: pairs with unlock
     // relaxed: as in lock; on failure nothing is read.
     return next_.compare_exchange_strong(expected, expected + 1, std::memory_order_relaxed, std::memory_order_relaxed);
@@ -1431,13 +1439,13 @@ class ticket_lock {
 
   void unlock() noexcept {
     const std::uint32_t mine = serving_.load(std::memory_order_relaxed);  // relaxed: the holder's own (L1)
-    constexpr auto order = CONCUR_MUTANT_IS(300) ? std::memory_order_relaxed : std::memory_order_release;
+    CONCUR_PLANTED auto order = CONCUR_MUTANT_IS(300) ? std::memory_order_relaxed : std::memory_order_release;
     serving_.store(mine + 1, order);  // release: publishes what was done under the lock to the next in line
   }
 
  private:
   std::uint32_t places_before(std::uint32_t ticket) const noexcept {
-    constexpr auto order = CONCUR_MUTANT_IS(301) ? std::memory_order_relaxed : std::memory_order_acquire;
+    CONCUR_PLANTED auto order = CONCUR_MUTANT_IS(301) ? std::memory_order_relaxed : std::memory_order_acquire;
     const std::uint32_t serving = serving_.load(order);  // acquire: pairs with unlock
     if (CONCUR_MUTANT_IS(363)) return ticket > serving ? ticket - serving : 0;
     return ticket - serving;  // L2
@@ -1527,8 +1535,8 @@ class seqlock {
 
   // The same, but does not wait: empty if a write was under way.
   std::optional<T> try_read() const noexcept {
-    constexpr auto first_order = CONCUR_MUTANT_IS(303) ? std::memory_order_relaxed : std::memory_order_acquire;
-    constexpr auto fence_order = CONCUR_MUTANT_IS(304) ? std::memory_order_relaxed : std::memory_order_acquire;
+    CONCUR_PLANTED auto first_order = CONCUR_MUTANT_IS(303) ? std::memory_order_relaxed : std::memory_order_acquire;
+    CONCUR_PLANTED auto fence_order = CONCUR_MUTANT_IS(304) ? std::memory_order_relaxed : std::memory_order_acquire;
     const word first = sequence_.load(first_order);  // acquire: pairs with W3
     if ((first & 1) != 0 && !CONCUR_MUTANT_IS(364)) return std::nullopt;
     image copy;
@@ -1589,8 +1597,8 @@ class seqlock {
   }
   // Under the lock.
   void publish(const T& value) noexcept {
-    constexpr auto fence_order = CONCUR_MUTANT_IS(305) ? std::memory_order_relaxed : std::memory_order_release;
-    constexpr auto last_order = CONCUR_MUTANT_IS(306) ? std::memory_order_relaxed : std::memory_order_release;
+    CONCUR_PLANTED auto fence_order = CONCUR_MUTANT_IS(305) ? std::memory_order_relaxed : std::memory_order_release;
+    CONCUR_PLANTED auto last_order = CONCUR_MUTANT_IS(306) ? std::memory_order_relaxed : std::memory_order_release;
     const word before = sequence_.load(std::memory_order_relaxed);  // relaxed: under the lock (Q1)
     sequence_.store(before + 1, std::memory_order_relaxed);         // relaxed: W1, WF orders it
     detail::thread_fence(fence_order);                              // release: WF, pairs with RF
@@ -1887,7 +1895,7 @@ class spsc_queue {
     const std::size_t tail = tail_.load(std::memory_order_relaxed);  // relaxed: our own
     if (CONCUR_UNLIKELY(room_behind(tail, 1) == 0)) return false;
     cells_[tail & mask_].fill(std::forward<Args>(args)...);
-    tail_.store(tail + 1, publish_order);  // release: gives the consumer the cell and the value in it (S1)
+    tail_.store(tail + 1, publish_order());  // release: gives the consumer the cell and the value in it (S1)
     return true;
   }
 
@@ -1897,7 +1905,7 @@ class spsc_queue {
   std::size_t try_push_some(Iterator first, std::size_t count) {
     const std::size_t tail = tail_.load(std::memory_order_relaxed);  // relaxed: our own
     const std::size_t room = room_behind(tail, count);
-    stored_at_last pushed{tail_, tail, publish_order};
+    stored_at_last pushed{tail_, tail, publish_order()};
     for (const std::size_t end = tail + (count < room ? count : room); pushed.index != end; ++pushed.index, ++first)
       cells_[pushed.index & mask_].fill(std::move(*first));
     return pushed.index - tail;
@@ -1913,7 +1921,7 @@ class spsc_queue {
     detail::value_cell<T>& oldest = cells_[head & mask_];
     taken.emplace(std::move(oldest.value()));
     oldest.drop();
-    head_.store(head + 1, vacate_order);  // release: gives the producer the cell, of which nobody reads any more (S1)
+    head_.store(head + 1, vacate_order());  // release: gives the producer the cell, of which nobody reads any more (S1)
     return taken;
   }
   // False: it is empty, and `value` is untouched.
@@ -1925,7 +1933,7 @@ class spsc_queue {
   std::size_t try_pop_some(Iterator to, std::size_t count) {
     const std::size_t head = head_.load(std::memory_order_relaxed);  // relaxed: our own
     const std::size_t there = values_from(head, count);
-    stored_at_last popped{head_, head, vacate_order};
+    stored_at_last popped{head_, head, vacate_order()};
     for (const std::size_t end = head + (count < there ? count : there); popped.index != end; ++popped.index, ++to) {
       detail::value_cell<T>& oldest = cells_[popped.index & mask_];
       *to = std::move(oldest.value());
@@ -1955,8 +1963,12 @@ class spsc_queue {
         known_tail_(first_index) {}
 
  private:
-  static constexpr auto publish_order = CONCUR_MUTANT_IS(311) ? std::memory_order_relaxed : std::memory_order_release;
-  static constexpr auto vacate_order = CONCUR_MUTANT_IS(313) ? std::memory_order_relaxed : std::memory_order_release;
+  static std::memory_order publish_order() noexcept {
+    return CONCUR_MUTANT_IS(311) ? std::memory_order_relaxed : std::memory_order_release;
+  }
+  static std::memory_order vacate_order() noexcept {
+    return CONCUR_MUTANT_IS(313) ? std::memory_order_relaxed : std::memory_order_release;
+  }
 
   // Of a batch, what was done is said once, also when an exception ends it.
   struct stored_at_last {
@@ -1969,7 +1981,7 @@ class spsc_queue {
   // How many more values fit, as far as it is known; asks the consumer's index only if it is known for less than `wanted`.
   CONCUR_FORCE_INLINE std::size_t room_behind(std::size_t tail, std::size_t wanted) noexcept {
     if (CONCUR_UNLIKELY(capacity_ - (tail - known_head_) < wanted)) {
-      constexpr auto order = CONCUR_MUTANT_IS(310) ? std::memory_order_relaxed : std::memory_order_acquire;
+      CONCUR_PLANTED auto order = CONCUR_MUTANT_IS(310) ? std::memory_order_relaxed : std::memory_order_acquire;
       known_head_ =
           head_.load(order);  // acquire: pairs with the store in try_pop; the cells are ours when they are empty
     }
@@ -1977,7 +1989,7 @@ class spsc_queue {
   }
   CONCUR_FORCE_INLINE std::size_t values_from(std::size_t head, std::size_t wanted) noexcept {
     if (CONCUR_UNLIKELY(known_tail_ - head < wanted)) {
-      constexpr auto order = CONCUR_MUTANT_IS(312) ? std::memory_order_relaxed : std::memory_order_acquire;
+      CONCUR_PLANTED auto order = CONCUR_MUTANT_IS(312) ? std::memory_order_relaxed : std::memory_order_acquire;
       known_tail_ = tail_.load(order);  // acquire: pairs with the store in try_emplace; the values are there to be read
     }
     return known_tail_ - head;
@@ -2075,7 +2087,7 @@ class mpsc_queue {
       cell& owned = cell_at(index);
       if constexpr (std::is_nothrow_constructible_v<T, Args...>) {
         owned.fill(std::forward<Args>(args)...);
-        owned.mark.store(index + 1, publish_order);  // release: gives the value to the consumer
+        owned.mark.store(index + 1, publish_order());  // release: gives the value to the consumer
       } else {
         marked_at_last filled{owned, index};
         owned.fill(std::forward<Args>(args)...);
@@ -2133,9 +2145,15 @@ class mpsc_queue {
   }
 
  private:
-  static constexpr auto publish_order = CONCUR_MUTANT_IS(314) ? std::memory_order_relaxed : std::memory_order_release;
-  static constexpr auto value_order = CONCUR_MUTANT_IS(315) ? std::memory_order_relaxed : std::memory_order_acquire;
-  static constexpr auto vacate_order = CONCUR_MUTANT_IS(318) ? std::memory_order_relaxed : std::memory_order_release;
+  static std::memory_order publish_order() noexcept {
+    return CONCUR_MUTANT_IS(314) ? std::memory_order_relaxed : std::memory_order_release;
+  }
+  static std::memory_order value_order() noexcept {
+    return CONCUR_MUTANT_IS(315) ? std::memory_order_relaxed : std::memory_order_acquire;
+  }
+  static std::memory_order vacate_order() noexcept {
+    return CONCUR_MUTANT_IS(318) ? std::memory_order_relaxed : std::memory_order_release;
+  }
 
   struct cell : detail::value_cell<T> {
     detail::atomic<std::size_t> mark{0};
@@ -2144,15 +2162,15 @@ class mpsc_queue {
   struct marked_at_last {
     cell& owned;
     std::size_t mark;
-    ~marked_at_last() { owned.mark.store(mark, publish_order); }  // release: gives the value to the consumer
+    ~marked_at_last() { owned.mark.store(mark, publish_order()); }  // release: gives the value to the consumer
   };
 
   CONCUR_FORCE_INLINE cell& cell_at(std::size_t index) noexcept { return cells_[index & mask_]; }
 
   // An index and its cell are now ours (P1). False: full.
   CONCUR_FORCE_INLINE bool claim(std::size_t& index) noexcept {
-    constexpr auto tail_order = CONCUR_MUTANT_IS(316) ? std::memory_order_relaxed : std::memory_order_release;
-    constexpr auto room_order = CONCUR_MUTANT_IS(321) ? std::memory_order_relaxed : std::memory_order_acquire;
+    CONCUR_PLANTED auto tail_order = CONCUR_MUTANT_IS(316) ? std::memory_order_relaxed : std::memory_order_release;
+    CONCUR_PLANTED auto room_order = CONCUR_MUTANT_IS(321) ? std::memory_order_relaxed : std::memory_order_acquire;
     index = tail_.load(std::memory_order_relaxed);  // relaxed: an old index fails at the exchange
     for (;;) {
       // acquire: pairs with the store in has_room; so the consumer's work on the cell is over for us too.
@@ -2165,8 +2183,8 @@ class mpsc_queue {
   }
   // Asks head_ whether the index can be had, and passes the answer on to other pushers. Brings the index up to date.
   bool has_room(std::size_t& index) noexcept {
-    constexpr auto room_order = CONCUR_MUTANT_IS(319) ? std::memory_order_relaxed : std::memory_order_acquire;
-    constexpr auto head_order = CONCUR_MUTANT_IS(320) ? std::memory_order_relaxed : std::memory_order_release;
+    CONCUR_PLANTED auto room_order = CONCUR_MUTANT_IS(319) ? std::memory_order_relaxed : std::memory_order_acquire;
+    CONCUR_PLANTED auto head_order = CONCUR_MUTANT_IS(320) ? std::memory_order_relaxed : std::memory_order_release;
     for (;;) {
       const std::size_t head = head_.load(room_order);  // acquire: pairs with leave; the cells before it are empty
       if (index - head < capacity_) {
@@ -2189,22 +2207,22 @@ class mpsc_queue {
   CONCUR_FORCE_INLINE cell* find(std::size_t& index) noexcept {
     index = head_.load(std::memory_order_relaxed);  // relaxed: our own
     cell& first = cell_at(index);
-    if (CONCUR_LIKELY(first.mark.load(value_order) == index + 1))
+    if (CONCUR_LIKELY(first.mark.load(value_order()) == index + 1))
       return &first;  // acquire: pairs with the pusher's mark
     return search(index);
   }
   CONCUR_NOINLINE cell* search(std::size_t& index) noexcept {
-    constexpr auto tail_order = CONCUR_MUTANT_IS(317) ? std::memory_order_relaxed : std::memory_order_acquire;
+    CONCUR_PLANTED auto tail_order = CONCUR_MUTANT_IS(317) ? std::memory_order_relaxed : std::memory_order_acquire;
     // acquire: pairs with claim, so that what ended before any push up to here began is seen below.
     const std::size_t tail = tail_.load(tail_order);
     bool is_first = true;
     if (CONCUR_MUTANT_IS(326) && index != tail) ++index;
     for (; index != tail; ++index) {
       cell& next = cell_at(index);
-      const std::size_t mark = next.mark.load(value_order);  // acquire: as in find
+      const std::size_t mark = next.mark.load(value_order());  // acquire: as in find
       if (mark == index + 1) return &next;
       is_first = is_first && mark == index;
-      if (is_first) head_.store(index + 1, vacate_order);  // release: as in leave
+      if (is_first) head_.store(index + 1, vacate_order());  // release: as in leave
     }
     return nullptr;
   }
@@ -2213,7 +2231,7 @@ class mpsc_queue {
     taken.drop();
     // relaxed, all: our own, and the mark is for us alone to read; a pusher writes it when it owns the cell.
     if (CONCUR_LIKELY(index == head_.load(std::memory_order_relaxed)))
-      head_.store(index + 1, vacate_order);  // release: gives the cell, in which nobody reads any more, to a pusher
+      head_.store(index + 1, vacate_order());  // release: gives the cell, in which nobody reads any more, to a pusher
     else
       taken.mark.store(index, std::memory_order_relaxed);
   }
@@ -2304,7 +2322,7 @@ class mpmc_queue {
       if (CONCUR_UNLIKELY(free == nullptr)) return false;
       if constexpr (std::is_nothrow_constructible_v<T, Args...>) {
         free->fill(std::forward<Args>(args)...);
-        free->stamp.store(index + 1, publish_order);  // release: gives the value to the popper that takes this index
+        free->stamp.store(index + 1, publish_order());  // release: gives the value to the popper that takes this index
       } else {
         stamped_at_last filled{*free, index + 1 + hole_};
         free->fill(std::forward<Args>(args)...);
@@ -2358,8 +2376,12 @@ class mpmc_queue {
   }
 
  private:
-  static constexpr auto publish_order = CONCUR_MUTANT_IS(323) ? std::memory_order_relaxed : std::memory_order_release;
-  static constexpr auto vacate_order = CONCUR_MUTANT_IS(325) ? std::memory_order_relaxed : std::memory_order_release;
+  static std::memory_order publish_order() noexcept {
+    return CONCUR_MUTANT_IS(323) ? std::memory_order_relaxed : std::memory_order_release;
+  }
+  static std::memory_order vacate_order() noexcept {
+    return CONCUR_MUTANT_IS(325) ? std::memory_order_relaxed : std::memory_order_release;
+  }
 
   struct cell : detail::value_cell<T> {
     detail::atomic<std::size_t> stamp{0};
@@ -2369,14 +2391,14 @@ class mpmc_queue {
     cell& owned;
     std::size_t stamp;
     // release: gives the value, or the hole, to the popper that takes this index
-    ~stamped_at_last() { owned.stamp.store(stamp, publish_order); }
+    ~stamped_at_last() { owned.stamp.store(stamp, publish_order()); }
   };
   struct dropped_at_last {
     cell& owned;
     std::size_t stamp;
     ~dropped_at_last() {
       owned.drop();
-      owned.stamp.store(stamp, vacate_order);  // release: gives the cell, in which nobody reads any more, to a pusher
+      owned.stamp.store(stamp, vacate_order());  // release: gives the cell, in which nobody reads any more, to a pusher
     }
   };
 
@@ -2397,7 +2419,7 @@ class mpmc_queue {
 
   // A cell that is now ours to fill, and its index; null: full (M3).
   CONCUR_FORCE_INLINE cell* claim_free(std::size_t& index) noexcept {
-    constexpr auto room_order = CONCUR_MUTANT_IS(322) ? std::memory_order_relaxed : std::memory_order_acquire;
+    CONCUR_PLANTED auto room_order = CONCUR_MUTANT_IS(322) ? std::memory_order_relaxed : std::memory_order_acquire;
     index = tail_.load(std::memory_order_relaxed);  // relaxed: an old index fails at its cell or at the exchange (M3)
     for (;;) {
       cell& turn = cell_at(index);
@@ -2415,7 +2437,7 @@ class mpmc_queue {
 
   // A cell whose value is now ours to take, and its index; null: empty (M3).
   CONCUR_FORCE_INLINE cell* claim_filled(std::size_t& index) noexcept {
-    constexpr auto value_order = CONCUR_MUTANT_IS(324) ? std::memory_order_relaxed : std::memory_order_acquire;
+    CONCUR_PLANTED auto value_order = CONCUR_MUTANT_IS(324) ? std::memory_order_relaxed : std::memory_order_acquire;
     index = head_.load(std::memory_order_relaxed);  // relaxed: an old index fails at its cell or at the exchange (M3)
     for (;;) {
       cell& turn = cell_at(index);
@@ -2425,7 +2447,7 @@ class mpmc_queue {
         // relaxed, both: as in claim_free.
         if (CONCUR_UNLIKELY(!head_.compare_exchange_weak(index, after(index), std::memory_order_relaxed))) continue;
         if (!is_hole) return &turn;
-        turn.stamp.store(index + lap_, vacate_order);  // release: as for a value
+        turn.stamp.store(index + lap_, vacate_order());  // release: as for a value
       } else if (is_older(stamp, index + 1)) {
         return nullptr;
       }
@@ -2634,7 +2656,7 @@ CONCUR_INLINE hazard_domain::~hazard_domain() {
 }
 
 CONCUR_INLINE hazard_domain::slot* hazard_domain::take_slot() {
-  constexpr auto order = CONCUR_MUTANT_IS(339) ? std::memory_order_relaxed : std::memory_order_acquire;
+  CONCUR_PLANTED auto order = CONCUR_MUTANT_IS(339) ? std::memory_order_relaxed : std::memory_order_acquire;
   for (slot* one = slots_.load(order); one != nullptr; one = one->next) {  // acquire: pairs with the push below
     detail::note_read(&one->next, "a hazard slot");
     // relaxed: only a look. acquire: pairs with giving it back, and see there.
@@ -2645,7 +2667,7 @@ CONCUR_INLINE hazard_domain::slot* hazard_domain::take_slot() {
   detail::note_birth(&made->next);
   slot_count_.fetch_add(1, std::memory_order_relaxed);  // relaxed: only how many objects may wait depends on it
   slot* head = slots_.load(std::memory_order_relaxed);  // relaxed: not followed
-  constexpr auto push_order = CONCUR_MUTANT_IS(338) ? std::memory_order_relaxed : std::memory_order_release;
+  CONCUR_PLANTED auto push_order = CONCUR_MUTANT_IS(338) ? std::memory_order_relaxed : std::memory_order_release;
   do {
     made->next = head;
     detail::note_write(&made->next, "a hazard slot");
@@ -2668,7 +2690,7 @@ CONCUR_INLINE void hazard_domain::add(hazard_object* object) noexcept {
 
 CONCUR_INLINE void hazard_domain::push(hazard_object* first, hazard_object* last) noexcept {
   hazard_object* head = retired_.load(std::memory_order_relaxed);  // relaxed: not followed
-  constexpr auto order = CONCUR_MUTANT_IS(334) ? std::memory_order_relaxed : std::memory_order_release;
+  CONCUR_PLANTED auto order = CONCUR_MUTANT_IS(334) ? std::memory_order_relaxed : std::memory_order_release;
   do {
     last->next_retired_ = head;
     // release: publishes the links, and all that was done to the objects. relaxed on failure: the head is not followed.
@@ -2678,9 +2700,9 @@ CONCUR_INLINE void hazard_domain::push(hazard_object* first, hazard_object* last
 CONCUR_INLINE void hazard_domain::reclaim() noexcept {
   scans_.fetch_add(1, std::memory_order_relaxed);  // relaxed: orders nothing
   // acquire: pairs with push. The fence below would do, but ThreadSanitizer does not see fences.
-  constexpr auto take_order = CONCUR_MUTANT_IS(335) ? std::memory_order_relaxed : std::memory_order_acquire;
+  CONCUR_PLANTED auto take_order = CONCUR_MUTANT_IS(335) ? std::memory_order_relaxed : std::memory_order_acquire;
   hazard_object* list = retired_.exchange(nullptr, take_order);
-  constexpr auto fence_order = CONCUR_MUTANT_IS(336) ? std::memory_order_acq_rel : std::memory_order_seq_cst;
+  CONCUR_PLANTED auto fence_order = CONCUR_MUTANT_IS(336) ? std::memory_order_acq_rel : std::memory_order_seq_cst;
   // seq_cst: Z1, the remover's side. What is in the list was unlinked before it was pushed, by whatever thread.
   detail::thread_fence(fence_order);
   buckets taken;
@@ -2693,7 +2715,7 @@ CONCUR_INLINE void hazard_domain::reclaim() noexcept {
   hazard_object* last_kept = nullptr;
   // acquire: pairs with the push in take_slot. A slot that is not in the list yet has its fence behind ours (Z1).
   for (slot* one = slots_.load(std::memory_order_acquire); one != nullptr; one = one->next) {
-    constexpr auto order = CONCUR_MUTANT_IS(337) ? std::memory_order_relaxed : std::memory_order_acquire;
+    CONCUR_PLANTED auto order = CONCUR_MUTANT_IS(337) ? std::memory_order_relaxed : std::memory_order_acquire;
     const hazard_object* const wanted = one->named.load(order);  // acquire: pairs with announce and reset
     hazard_object* const found = wanted == nullptr ? nullptr : taken.remove(wanted);
     if (found == nullptr) continue;
@@ -2755,7 +2777,7 @@ class hazard_pointer {
   bool try_protect(T*& seen, const Atomic<T*>& source) noexcept {
     T* const announced = seen;
     announce(announced);
-    constexpr auto order = CONCUR_MUTANT_IS(332) ? std::memory_order_relaxed : std::memory_order_acquire;
+    CONCUR_PLANTED auto order = CONCUR_MUTANT_IS(332) ? std::memory_order_relaxed : std::memory_order_acquire;
     // acquire: pairs with whoever published the object. Where `seen` was read before, the fence has done so already; but the
     // same address may have been freed, used again and published again since.
     seen = source.load(order);
@@ -2766,14 +2788,14 @@ class hazard_pointer {
   template <class T>
   void announce(const T* object) noexcept {
     // release: the use of what was protected before ends before a scan finds it gone.
-    constexpr auto order = CONCUR_MUTANT_IS(330) ? std::memory_order_relaxed : std::memory_order_release;
+    CONCUR_PLANTED auto order = CONCUR_MUTANT_IS(330) ? std::memory_order_relaxed : std::memory_order_release;
     slot_->named.store(object, order);
-    constexpr auto fence_order = CONCUR_MUTANT_IS(331) ? std::memory_order_acq_rel : std::memory_order_seq_cst;
+    CONCUR_PLANTED auto fence_order = CONCUR_MUTANT_IS(331) ? std::memory_order_acq_rel : std::memory_order_seq_cst;
     // seq_cst: Z1, the reader's side. Anything weaker lets the look at the source pass the store.
     detail::thread_fence(fence_order);
   }
   void reset() noexcept {
-    constexpr auto order = CONCUR_MUTANT_IS(333) ? std::memory_order_relaxed : std::memory_order_release;
+    CONCUR_PLANTED auto order = CONCUR_MUTANT_IS(333) ? std::memory_order_relaxed : std::memory_order_release;
     slot_->named.store(nullptr, order);  // release: as in announce
   }
 
@@ -2949,9 +2971,9 @@ class treiber_stack {
 
   // The first node, or all, linked; 0: there is none.
   index take(head& list, bool all) noexcept {
-    constexpr auto load_order = CONCUR_MUTANT_IS(341) ? std::memory_order_relaxed : std::memory_order_acquire;
-    constexpr auto failure_order = CONCUR_MUTANT_IS(342) ? std::memory_order_relaxed : std::memory_order_acquire;
-    constexpr std::uintptr_t step = CONCUR_MUTANT_IS(343) ? 0 : 1;
+    CONCUR_PLANTED auto load_order = CONCUR_MUTANT_IS(341) ? std::memory_order_relaxed : std::memory_order_acquire;
+    CONCUR_PLANTED auto failure_order = CONCUR_MUTANT_IS(342) ? std::memory_order_relaxed : std::memory_order_acquire;
+    CONCUR_PLANTED std::uintptr_t step = CONCUR_MUTANT_IS(343) ? 0 : 1;
     std::uintptr_t word =
         list.load(load_order);  // acquire: pairs with put, for `next` of the node and for what it holds
     for (;;) {
@@ -2971,7 +2993,7 @@ class treiber_stack {
       if (next_of(at(one)) == 0) last = one;
     }
     std::uintptr_t word = list.load(std::memory_order_relaxed);  // relaxed: its node is not read
-    constexpr auto order = CONCUR_MUTANT_IS(340) ? std::memory_order_relaxed : std::memory_order_release;
+    CONCUR_PLANTED auto order = CONCUR_MUTANT_IS(340) ? std::memory_order_relaxed : std::memory_order_release;
     for (;;) {
       link(at(last), index_in(word));
       const std::uintptr_t wanted = ((word >> index_bits_) << index_bits_) | first;
@@ -3074,7 +3096,7 @@ class work_stealing_deque {
     const std::size_t top = top_.load(std::memory_order_acquire);
     if (bottom - top > mask_) return false;
     slot(bottom).store(to_bits(element), std::memory_order_relaxed);  // relaxed: published by the next store
-    constexpr auto order = CONCUR_MUTANT_IS(344) ? std::memory_order_relaxed : std::memory_order_release;
+    CONCUR_PLANTED auto order = CONCUR_MUTANT_IS(344) ? std::memory_order_relaxed : std::memory_order_release;
     bottom_.store(bottom + 1, order);  // release: publishes the slot, and what the element stands for
     return true;
   }
@@ -3082,9 +3104,9 @@ class work_stealing_deque {
   // The element that was pushed last; nothing when the deque is empty.
   std::optional<T> try_pop() noexcept {
     const std::size_t bottom = bottom_.load(std::memory_order_relaxed) - 1;  // relaxed: our own
-    constexpr auto order = CONCUR_MUTANT_IS(345) ? std::memory_order_relaxed : std::memory_order_release;
+    CONCUR_PLANTED auto order = CONCUR_MUTANT_IS(345) ? std::memory_order_relaxed : std::memory_order_release;
     bottom_.store(bottom, order);  // release: who sees this store instead of a push's needs what the push published
-    constexpr auto fence_order = CONCUR_MUTANT_IS(346) ? std::memory_order_acq_rel : std::memory_order_seq_cst;
+    CONCUR_PLANTED auto fence_order = CONCUR_MUTANT_IS(346) ? std::memory_order_acq_rel : std::memory_order_seq_cst;
     detail::thread_fence(fence_order);                       // seq_cst: V1, the owner's side
     std::size_t top = top_.load(std::memory_order_relaxed);  // relaxed: behind the fence, and what we take we wrote
     const std::ptrdiff_t left = distance(top, bottom);
@@ -3108,9 +3130,9 @@ class work_stealing_deque {
     // acquire: pairs with the exchange below, of others, and with the owner's. By C++20 the fence alone would do; up to
     // C++17 this is what keeps `bottom` from being older than the `top` that is seen.
     std::size_t top = top_.load(std::memory_order_acquire);
-    constexpr auto fence_order = CONCUR_MUTANT_IS(347) ? std::memory_order_acq_rel : std::memory_order_seq_cst;
+    CONCUR_PLANTED auto fence_order = CONCUR_MUTANT_IS(347) ? std::memory_order_acq_rel : std::memory_order_seq_cst;
     detail::thread_fence(fence_order);  // seq_cst: V1, the thief's side
-    constexpr auto order = CONCUR_MUTANT_IS(348) ? std::memory_order_relaxed : std::memory_order_acquire;
+    CONCUR_PLANTED auto order = CONCUR_MUTANT_IS(348) ? std::memory_order_relaxed : std::memory_order_acquire;
     const std::size_t bottom = bottom_.load(order);  // acquire: pairs with the owner's stores, for slot and element
     if (distance(top, bottom) <= 0) return {};
     const std::uintptr_t bits =
@@ -5994,7 +6016,7 @@ enum class readiness : unsigned { readable = 1, writable = 2, failed = 4, ended 
 inline constexpr unsigned bit(readiness which) noexcept { return static_cast<unsigned>(which); }
 
 // What ERR and HUP turn into (E4).
-inline constexpr unsigned everything_ready =
+inline CONCUR_PLANTED unsigned everything_ready =
     bit(readiness::readable) | bit(readiness::writable) | bit(readiness::failed) |
     (CONCUR_MUTANT_IS(56) ? 0 : bit(readiness::ended));
 
@@ -7813,7 +7835,7 @@ class run_queue {
   }
   CONCUR_FORCE_INLINE fiber* pop_inside() noexcept {
     fiber* f = recent_.load(std::memory_order_relaxed);  // relaxed: inside (Q1)
-    if (f != nullptr && recent_in_a_row_ < recent_in_a_row_limit) {
+    if (f != nullptr && recent_in_a_row_ < recent_in_a_row_limit()) {
       ++recent_in_a_row_;
       recent_.store(nullptr, std::memory_order_relaxed);  // relaxed: inside
       return f;
@@ -7843,7 +7865,7 @@ class run_queue {
     return n;
   }
 
-  static constexpr unsigned recent_in_a_row_limit = CONCUR_MUTANT_IS(14) ? ~0u : 3;
+  static unsigned recent_in_a_row_limit() noexcept { return CONCUR_MUTANT_IS(14) ? ~0u : 3; }
   atomic<std::uint32_t> owner_inside_{0};  // 0, 1; written by the owner
   atomic<std::uint32_t> thief_inside_{0};  // 0, 1; written by the thief that won it
   atomic<std::uint32_t> head_;
@@ -10273,7 +10295,7 @@ CONCUR_INLINE fiber* run_queue::pop_driven(driver& d) noexcept {
     f = pop_inside();
     if (f != nullptr) d.choose_fiber(&f->id, 1);
   } else {
-    const bool is_newest_first = newest != nullptr && recent_in_a_row_ < recent_in_a_row_limit;
+    const bool is_newest_first = newest != nullptr && recent_in_a_row_ < recent_in_a_row_limit();
     std::uint32_t n = 0;
     if (is_newest_first) ids[n++] = newest->id;
     for (std::uint32_t i = 0; i < count; ++i) ids[n++] = ring_[(head + i) % capacity]->id;
@@ -11356,7 +11378,7 @@ class mutex_core {
   CONCUR_FORCE_INLINE void unlock(const char* name) {
     if (CONCUR_UNLIKELY(!is_held_by(identity_of(this_worker()))) && !CONCUR_MUTANT_IS(68)) fail_stranger(name);
     set_owner(nullptr);
-    constexpr auto order = CONCUR_MUTANT_IS(112) ? std::memory_order_relaxed : std::memory_order_release;
+    CONCUR_PLANTED auto order = CONCUR_MUTANT_IS(112) ? std::memory_order_relaxed : std::memory_order_release;
     std::uint32_t expected = held;
     // release: publishes what was done under the mutex. relaxed on failure: somebody waits, and the slow path takes a
     // lock.
@@ -11881,7 +11903,7 @@ CONCUR_INLINE void shared_mutex::unlock() {
         "unlock_shared");
   }
   set_owner(nullptr);
-  constexpr auto order = CONCUR_MUTANT_IS(173) ? std::memory_order_relaxed : std::memory_order_release;
+  CONCUR_PLANTED auto order = CONCUR_MUTANT_IS(173) ? std::memory_order_relaxed : std::memory_order_release;
   std::uint32_t expected = writer;
   // release: publishes what the writer did. relaxed on failure: somebody waits.
   if (CONCUR_LIKELY(word_.compare_exchange_strong(expected, 0, order, std::memory_order_relaxed))) return;
@@ -11897,7 +11919,7 @@ CONCUR_INLINE void shared_mutex::unlock_shared() {
           "with unlock");
     }
     if (word < 2 * reader && (word & waiting) != 0) return unlock_slow(reader);
-    constexpr auto order = CONCUR_MUTANT_IS(114) ? std::memory_order_relaxed : std::memory_order_release;
+    CONCUR_PLANTED auto order = CONCUR_MUTANT_IS(114) ? std::memory_order_relaxed : std::memory_order_release;
     // release: the reads were before what a later writer does. relaxed on failure: the loop looks again.
     if (word_.compare_exchange_weak(word, word - reader, order, std::memory_order_relaxed)) return;
   }
@@ -12230,7 +12252,7 @@ class semaphore_core {
       const bool is_simple = CONCUR_LIKELY(permits >= 0 && n > 0 && n <= limit - permits);
       return is_simple ? std::optional<std::ptrdiff_t>(permits + n) : std::nullopt;
     };
-    constexpr auto order = CONCUR_MUTANT_IS(113) ? std::memory_order_relaxed : std::memory_order_release;
+    CONCUR_PLANTED auto order = CONCUR_MUTANT_IS(113) ? std::memory_order_relaxed : std::memory_order_release;
     if (cas_update(word_, with_these, order)) return;  // release: publishes what the permits guarded
     release_slow(n, limit);
   }

@@ -62,7 +62,7 @@ CONCUR_INLINE void wait_step(unsigned& round, std::uint32_t pauses) noexcept;
 CONCUR_INLINE void spin_wait(unsigned& round) noexcept;
 
 // The pauses of a step with jitter: between half of 1 << round and all of it.
-constexpr std::uint32_t jittered_pauses(unsigned round, std::uint32_t random) noexcept {
+inline std::uint32_t jittered_pauses(unsigned round, std::uint32_t random) noexcept {
   const std::uint32_t most = std::uint32_t{1} << (round < spinning_rounds ? round : spinning_rounds);
   return CONCUR_MUTANT_IS(366) ? most : most - random % (most / 2 + 1);
 }

@@ -189,7 +189,7 @@ CONCUR_INLINE hazard_domain::~hazard_domain() {
 }
 
 CONCUR_INLINE hazard_domain::slot* hazard_domain::take_slot() {
-  constexpr auto order = CONCUR_MUTANT_IS(339) ? std::memory_order_relaxed : std::memory_order_acquire;
+  CONCUR_PLANTED auto order = CONCUR_MUTANT_IS(339) ? std::memory_order_relaxed : std::memory_order_acquire;
   for (slot* one = slots_.load(order); one != nullptr; one = one->next) {  // acquire: pairs with the push below
     detail::note_read(&one->next, "a hazard slot");
     // relaxed: only a look. acquire: pairs with giving it back, and see there.
@@ -200,7 +200,7 @@ CONCUR_INLINE hazard_domain::slot* hazard_domain::take_slot() {
   detail::note_birth(&made->next);
   slot_count_.fetch_add(1, std::memory_order_relaxed);  // relaxed: only how many objects may wait depends on it
   slot* head = slots_.load(std::memory_order_relaxed);  // relaxed: not followed
-  constexpr auto push_order = CONCUR_MUTANT_IS(338) ? std::memory_order_relaxed : std::memory_order_release;
+  CONCUR_PLANTED auto push_order = CONCUR_MUTANT_IS(338) ? std::memory_order_relaxed : std::memory_order_release;
   do {
     made->next = head;
     detail::note_write(&made->next, "a hazard slot");
@@ -223,7 +223,7 @@ CONCUR_INLINE void hazard_domain::add(hazard_object* object) noexcept {
 
 CONCUR_INLINE void hazard_domain::push(hazard_object* first, hazard_object* last) noexcept {
   hazard_object* head = retired_.load(std::memory_order_relaxed);  // relaxed: not followed
-  constexpr auto order = CONCUR_MUTANT_IS(334) ? std::memory_order_relaxed : std::memory_order_release;
+  CONCUR_PLANTED auto order = CONCUR_MUTANT_IS(334) ? std::memory_order_relaxed : std::memory_order_release;
   do {
     last->next_retired_ = head;
     // release: publishes the links, and all that was done to the objects. relaxed on failure: the head is not followed.
@@ -233,9 +233,9 @@ CONCUR_INLINE void hazard_domain::push(hazard_object* first, hazard_object* last
 CONCUR_INLINE void hazard_domain::reclaim() noexcept {
   scans_.fetch_add(1, std::memory_order_relaxed);  // relaxed: orders nothing
   // acquire: pairs with push. The fence below would do, but ThreadSanitizer does not see fences.
-  constexpr auto take_order = CONCUR_MUTANT_IS(335) ? std::memory_order_relaxed : std::memory_order_acquire;
+  CONCUR_PLANTED auto take_order = CONCUR_MUTANT_IS(335) ? std::memory_order_relaxed : std::memory_order_acquire;
   hazard_object* list = retired_.exchange(nullptr, take_order);
-  constexpr auto fence_order = CONCUR_MUTANT_IS(336) ? std::memory_order_acq_rel : std::memory_order_seq_cst;
+  CONCUR_PLANTED auto fence_order = CONCUR_MUTANT_IS(336) ? std::memory_order_acq_rel : std::memory_order_seq_cst;
   // seq_cst: Z1, the remover's side. What is in the list was unlinked before it was pushed, by whatever thread.
   detail::thread_fence(fence_order);
   buckets taken;
@@ -248,7 +248,7 @@ CONCUR_INLINE void hazard_domain::reclaim() noexcept {
   hazard_object* last_kept = nullptr;
   // acquire: pairs with the push in take_slot. A slot that is not in the list yet has its fence behind ours (Z1).
   for (slot* one = slots_.load(std::memory_order_acquire); one != nullptr; one = one->next) {
-    constexpr auto order = CONCUR_MUTANT_IS(337) ? std::memory_order_relaxed : std::memory_order_acquire;
+    CONCUR_PLANTED auto order = CONCUR_MUTANT_IS(337) ? std::memory_order_relaxed : std::memory_order_acquire;
     const hazard_object* const wanted = one->named.load(order);  // acquire: pairs with announce and reset
     hazard_object* const found = wanted == nullptr ? nullptr : taken.remove(wanted);
     if (found == nullptr) continue;

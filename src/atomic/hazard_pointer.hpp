@@ -50,7 +50,7 @@ class hazard_pointer {
   bool try_protect(T*& seen, const Atomic<T*>& source) noexcept {
     T* const announced = seen;
     announce(announced);
-    constexpr auto order = CONCUR_MUTANT_IS(332) ? std::memory_order_relaxed : std::memory_order_acquire;
+    CONCUR_PLANTED auto order = CONCUR_MUTANT_IS(332) ? std::memory_order_relaxed : std::memory_order_acquire;
     // acquire: pairs with whoever published the object. Where `seen` was read before, the fence has done so already; but the
     // same address may have been freed, used again and published again since.
     seen = source.load(order);
@@ -61,14 +61,14 @@ class hazard_pointer {
   template <class T>
   void announce(const T* object) noexcept {
     // release: the use of what was protected before ends before a scan finds it gone.
-    constexpr auto order = CONCUR_MUTANT_IS(330) ? std::memory_order_relaxed : std::memory_order_release;
+    CONCUR_PLANTED auto order = CONCUR_MUTANT_IS(330) ? std::memory_order_relaxed : std::memory_order_release;
     slot_->named.store(object, order);
-    constexpr auto fence_order = CONCUR_MUTANT_IS(331) ? std::memory_order_acq_rel : std::memory_order_seq_cst;
+    CONCUR_PLANTED auto fence_order = CONCUR_MUTANT_IS(331) ? std::memory_order_acq_rel : std::memory_order_seq_cst;
     // seq_cst: Z1, the reader's side. Anything weaker lets the look at the source pass the store.
     detail::thread_fence(fence_order);
   }
   void reset() noexcept {
-    constexpr auto order = CONCUR_MUTANT_IS(333) ? std::memory_order_relaxed : std::memory_order_release;
+    CONCUR_PLANTED auto order = CONCUR_MUTANT_IS(333) ? std::memory_order_relaxed : std::memory_order_release;
     slot_->named.store(nullptr, order);  // release: as in announce
   }
 

@@ -81,7 +81,7 @@ class mpmc_queue {
       if (CONCUR_UNLIKELY(free == nullptr)) return false;
       if constexpr (std::is_nothrow_constructible_v<T, Args...>) {
         free->fill(std::forward<Args>(args)...);
-        free->stamp.store(index + 1, publish_order);  // release: gives the value to the popper that takes this index
+        free->stamp.store(index + 1, publish_order());  // release: gives the value to the popper that takes this index
       } else {
         stamped_at_last filled{*free, index + 1 + hole_};
         free->fill(std::forward<Args>(args)...);
@@ -135,8 +135,12 @@ class mpmc_queue {
   }
 
  private:
-  static constexpr auto publish_order = CONCUR_MUTANT_IS(323) ? std::memory_order_relaxed : std::memory_order_release;
-  static constexpr auto vacate_order = CONCUR_MUTANT_IS(325) ? std::memory_order_relaxed : std::memory_order_release;
+  static std::memory_order publish_order() noexcept {
+    return CONCUR_MUTANT_IS(323) ? std::memory_order_relaxed : std::memory_order_release;
+  }
+  static std::memory_order vacate_order() noexcept {
+    return CONCUR_MUTANT_IS(325) ? std::memory_order_relaxed : std::memory_order_release;
+  }
 
   struct cell : detail::value_cell<T> {
     detail::atomic<std::size_t> stamp{0};
@@ -146,14 +150,14 @@ class mpmc_queue {
     cell& owned;
     std::size_t stamp;
     // release: gives the value, or the hole, to the popper that takes this index
-    ~stamped_at_last() { owned.stamp.store(stamp, publish_order); }
+    ~stamped_at_last() { owned.stamp.store(stamp, publish_order()); }
   };
   struct dropped_at_last {
     cell& owned;
     std::size_t stamp;
     ~dropped_at_last() {
       owned.drop();
-      owned.stamp.store(stamp, vacate_order);  // release: gives the cell, in which nobody reads any more, to a pusher
+      owned.stamp.store(stamp, vacate_order());  // release: gives the cell, in which nobody reads any more, to a pusher
     }
   };
 
@@ -174,7 +178,7 @@ class mpmc_queue {
 
   // A cell that is now ours to fill, and its index; null: full (M3).
   CONCUR_FORCE_INLINE cell* claim_free(std::size_t& index) noexcept {
-    constexpr auto room_order = CONCUR_MUTANT_IS(322) ? std::memory_order_relaxed : std::memory_order_acquire;
+    CONCUR_PLANTED auto room_order = CONCUR_MUTANT_IS(322) ? std::memory_order_relaxed : std::memory_order_acquire;
     index = tail_.load(std::memory_order_relaxed);  // relaxed: an old index fails at its cell or at the exchange (M3)
     for (;;) {
       cell& turn = cell_at(index);
@@ -192,7 +196,7 @@ class mpmc_queue {
 
   // A cell whose value is now ours to take, and its index; null: empty (M3).
   CONCUR_FORCE_INLINE cell* claim_filled(std::size_t& index) noexcept {
-    constexpr auto value_order = CONCUR_MUTANT_IS(324) ? std::memory_order_relaxed : std::memory_order_acquire;
+    CONCUR_PLANTED auto value_order = CONCUR_MUTANT_IS(324) ? std::memory_order_relaxed : std::memory_order_acquire;
     index = head_.load(std::memory_order_relaxed);  // relaxed: an old index fails at its cell or at the exchange (M3)
     for (;;) {
       cell& turn = cell_at(index);
@@ -202,7 +206,7 @@ class mpmc_queue {
         // relaxed, both: as in claim_free.
         if (CONCUR_UNLIKELY(!head_.compare_exchange_weak(index, after(index), std::memory_order_relaxed))) continue;
         if (!is_hole) return &turn;
-        turn.stamp.store(index + lap_, vacate_order);  // release: as for a value
+        turn.stamp.store(index + lap_, vacate_order());  // release: as for a value
       } else if (is_older(stamp, index + 1)) {
         return nullptr;
       }

@@ -86,7 +86,7 @@ class mpsc_queue {
       cell& owned = cell_at(index);
       if constexpr (std::is_nothrow_constructible_v<T, Args...>) {
         owned.fill(std::forward<Args>(args)...);
-        owned.mark.store(index + 1, publish_order);  // release: gives the value to the consumer
+        owned.mark.store(index + 1, publish_order());  // release: gives the value to the consumer
       } else {
         marked_at_last filled{owned, index};
         owned.fill(std::forward<Args>(args)...);
@@ -144,9 +144,15 @@ class mpsc_queue {
   }
 
  private:
-  static constexpr auto publish_order = CONCUR_MUTANT_IS(314) ? std::memory_order_relaxed : std::memory_order_release;
-  static constexpr auto value_order = CONCUR_MUTANT_IS(315) ? std::memory_order_relaxed : std::memory_order_acquire;
-  static constexpr auto vacate_order = CONCUR_MUTANT_IS(318) ? std::memory_order_relaxed : std::memory_order_release;
+  static std::memory_order publish_order() noexcept {
+    return CONCUR_MUTANT_IS(314) ? std::memory_order_relaxed : std::memory_order_release;
+  }
+  static std::memory_order value_order() noexcept {
+    return CONCUR_MUTANT_IS(315) ? std::memory_order_relaxed : std::memory_order_acquire;
+  }
+  static std::memory_order vacate_order() noexcept {
+    return CONCUR_MUTANT_IS(318) ? std::memory_order_relaxed : std::memory_order_release;
+  }
 
   struct cell : detail::value_cell<T> {
     detail::atomic<std::size_t> mark{0};
@@ -155,15 +161,15 @@ class mpsc_queue {
   struct marked_at_last {
     cell& owned;
     std::size_t mark;
-    ~marked_at_last() { owned.mark.store(mark, publish_order); }  // release: gives the value to the consumer
+    ~marked_at_last() { owned.mark.store(mark, publish_order()); }  // release: gives the value to the consumer
   };
 
   CONCUR_FORCE_INLINE cell& cell_at(std::size_t index) noexcept { return cells_[index & mask_]; }
 
   // An index and its cell are now ours (P1). False: full.
   CONCUR_FORCE_INLINE bool claim(std::size_t& index) noexcept {
-    constexpr auto tail_order = CONCUR_MUTANT_IS(316) ? std::memory_order_relaxed : std::memory_order_release;
-    constexpr auto room_order = CONCUR_MUTANT_IS(321) ? std::memory_order_relaxed : std::memory_order_acquire;
+    CONCUR_PLANTED auto tail_order = CONCUR_MUTANT_IS(316) ? std::memory_order_relaxed : std::memory_order_release;
+    CONCUR_PLANTED auto room_order = CONCUR_MUTANT_IS(321) ? std::memory_order_relaxed : std::memory_order_acquire;
     index = tail_.load(std::memory_order_relaxed);  // relaxed: an old index fails at the exchange
     for (;;) {
       // acquire: pairs with the store in has_room; so the consumer's work on the cell is over for us too.
@@ -176,8 +182,8 @@ class mpsc_queue {
   }
   // Asks head_ whether the index can be had, and passes the answer on to other pushers. Brings the index up to date.
   bool has_room(std::size_t& index) noexcept {
-    constexpr auto room_order = CONCUR_MUTANT_IS(319) ? std::memory_order_relaxed : std::memory_order_acquire;
-    constexpr auto head_order = CONCUR_MUTANT_IS(320) ? std::memory_order_relaxed : std::memory_order_release;
+    CONCUR_PLANTED auto room_order = CONCUR_MUTANT_IS(319) ? std::memory_order_relaxed : std::memory_order_acquire;
+    CONCUR_PLANTED auto head_order = CONCUR_MUTANT_IS(320) ? std::memory_order_relaxed : std::memory_order_release;
     for (;;) {
       const std::size_t head = head_.load(room_order);  // acquire: pairs with leave; the cells before it are empty
       if (index - head < capacity_) {
@@ -200,22 +206,22 @@ class mpsc_queue {
   CONCUR_FORCE_INLINE cell* find(std::size_t& index) noexcept {
     index = head_.load(std::memory_order_relaxed);  // relaxed: our own
     cell& first = cell_at(index);
-    if (CONCUR_LIKELY(first.mark.load(value_order) == index + 1))
+    if (CONCUR_LIKELY(first.mark.load(value_order()) == index + 1))
       return &first;  // acquire: pairs with the pusher's mark
     return search(index);
   }
   CONCUR_NOINLINE cell* search(std::size_t& index) noexcept {
-    constexpr auto tail_order = CONCUR_MUTANT_IS(317) ? std::memory_order_relaxed : std::memory_order_acquire;
+    CONCUR_PLANTED auto tail_order = CONCUR_MUTANT_IS(317) ? std::memory_order_relaxed : std::memory_order_acquire;
     // acquire: pairs with claim, so that what ended before any push up to here began is seen below.
     const std::size_t tail = tail_.load(tail_order);
     bool is_first = true;
     if (CONCUR_MUTANT_IS(326) && index != tail) ++index;
     for (; index != tail; ++index) {
       cell& next = cell_at(index);
-      const std::size_t mark = next.mark.load(value_order);  // acquire: as in find
+      const std::size_t mark = next.mark.load(value_order());  // acquire: as in find
       if (mark == index + 1) return &next;
       is_first = is_first && mark == index;
-      if (is_first) head_.store(index + 1, vacate_order);  // release: as in leave
+      if (is_first) head_.store(index + 1, vacate_order());  // release: as in leave
     }
     return nullptr;
   }
@@ -224,7 +230,7 @@ class mpsc_queue {
     taken.drop();
     // relaxed, all: our own, and the mark is for us alone to read; a pusher writes it when it owns the cell.
     if (CONCUR_LIKELY(index == head_.load(std::memory_order_relaxed)))
-      head_.store(index + 1, vacate_order);  // release: gives the cell, in which nobody reads any more, to a pusher
+      head_.store(index + 1, vacate_order());  // release: gives the cell, in which nobody reads any more, to a pusher
     else
       taken.mark.store(index, std::memory_order_relaxed);
   }

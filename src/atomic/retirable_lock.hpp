@@ -28,8 +28,8 @@ class retirable_lock : public spin_lock {
 
   // Locks, and returns 0; or returns the number with which the lock was retired (K3).
   std::uint32_t lock_unless_retired() noexcept {
-    constexpr auto order = CONCUR_MUTANT_IS(362) ? std::memory_order_relaxed : std::memory_order_acquire;
-    constexpr auto order_of_end = CONCUR_MUTANT_IS(368) ? std::memory_order_relaxed : std::memory_order_acquire;
+    CONCUR_PLANTED auto order = CONCUR_MUTANT_IS(362) ? std::memory_order_relaxed : std::memory_order_acquire;
+    CONCUR_PLANTED auto order_of_end = CONCUR_MUTANT_IS(368) ? std::memory_order_relaxed : std::memory_order_acquire;
     for (unsigned round = 0;;) {
       std::uint32_t seen = 0;
       // acquire: pairs with unlock, and with replace_retired. On failure: pairs with retire.
@@ -39,19 +39,19 @@ class retirable_lock : public spin_lock {
     }
   }
   void retire(std::uint32_t number) noexcept {
-    constexpr auto order = CONCUR_MUTANT_IS(172) ? std::memory_order_relaxed : std::memory_order_release;
+    CONCUR_PLANTED auto order = CONCUR_MUTANT_IS(172) ? std::memory_order_relaxed : std::memory_order_release;
     word_.store(number, order);  // release: publishes what was done under the lock to who reads the number
   }
   // Lets a lock that is retired with `from` say `to` instead, 0 to be free again; false if it is not retired with that (K4).
   bool replace_retired(std::uint32_t from, std::uint32_t to) noexcept {
-    constexpr auto order = CONCUR_MUTANT_IS(398)   ? std::memory_order_release
+    CONCUR_PLANTED auto order = CONCUR_MUTANT_IS(398)   ? std::memory_order_release
                            : CONCUR_MUTANT_IS(399) ? std::memory_order_acquire
                                                    : std::memory_order_acq_rel;
     // acq_rel: sees what the retirement published, and publishes what its caller did. relaxed on failure: nothing is read.
     return word_.compare_exchange_strong(from, to, order, std::memory_order_relaxed);
   }
   std::uint32_t peek() const noexcept {
-    constexpr auto order = CONCUR_MUTANT_IS(369) ? std::memory_order_relaxed : std::memory_order_acquire;
+    CONCUR_PLANTED auto order = CONCUR_MUTANT_IS(369) ? std::memory_order_relaxed : std::memory_order_acquire;
     return word_.load(order);  // acquire: pairs with retire
   }
 };

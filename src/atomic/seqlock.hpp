@@ -69,8 +69,8 @@ class seqlock {
 
   // The same, but does not wait: empty if a write was under way.
   std::optional<T> try_read() const noexcept {
-    constexpr auto first_order = CONCUR_MUTANT_IS(303) ? std::memory_order_relaxed : std::memory_order_acquire;
-    constexpr auto fence_order = CONCUR_MUTANT_IS(304) ? std::memory_order_relaxed : std::memory_order_acquire;
+    CONCUR_PLANTED auto first_order = CONCUR_MUTANT_IS(303) ? std::memory_order_relaxed : std::memory_order_acquire;
+    CONCUR_PLANTED auto fence_order = CONCUR_MUTANT_IS(304) ? std::memory_order_relaxed : std::memory_order_acquire;
     const word first = sequence_.load(first_order);  // acquire: pairs with W3
     if ((first & 1) != 0 && !CONCUR_MUTANT_IS(364)) return std::nullopt;
     image copy;
@@ -131,8 +131,8 @@ class seqlock {
   }
   // Under the lock.
   void publish(const T& value) noexcept {
-    constexpr auto fence_order = CONCUR_MUTANT_IS(305) ? std::memory_order_relaxed : std::memory_order_release;
-    constexpr auto last_order = CONCUR_MUTANT_IS(306) ? std::memory_order_relaxed : std::memory_order_release;
+    CONCUR_PLANTED auto fence_order = CONCUR_MUTANT_IS(305) ? std::memory_order_relaxed : std::memory_order_release;
+    CONCUR_PLANTED auto last_order = CONCUR_MUTANT_IS(306) ? std::memory_order_relaxed : std::memory_order_release;
     const word before = sequence_.load(std::memory_order_relaxed);  // relaxed: under the lock (Q1)
     sequence_.store(before + 1, std::memory_order_relaxed);         // relaxed: W1, WF orders it
     detail::thread_fence(fence_order);                              // release: WF, pairs with RF

@@ -41,13 +41,13 @@ class spin_lock {
   // Does not wait; false when somebody holds it.
   CONCUR_FORCE_INLINE bool try_lock() noexcept {
     std::uint32_t expected = 0;
-    constexpr auto order = CONCUR_MUTANT_IS(361) ? std::memory_order_relaxed : std::memory_order_acquire;
+    CONCUR_PLANTED auto order = CONCUR_MUTANT_IS(361) ? std::memory_order_relaxed : std::memory_order_acquire;
     // acquire: pairs with unlock, so that what the last holder did is seen. relaxed on failure: nothing is read yet.
     return CONCUR_LIKELY(word_.compare_exchange_strong(expected, 1, order, std::memory_order_relaxed));
   }
 
   CONCUR_FORCE_INLINE void unlock() noexcept {
-    constexpr auto order = CONCUR_MUTANT_IS(171) ? std::memory_order_relaxed : std::memory_order_release;
+    CONCUR_PLANTED auto order = CONCUR_MUTANT_IS(171) ? std::memory_order_relaxed : std::memory_order_release;
     word_.store(0, order);  // release: publishes what was done under the lock to the next holder
   }
 

@@ -68,7 +68,7 @@ class spsc_queue {
     const std::size_t tail = tail_.load(std::memory_order_relaxed);  // relaxed: our own
     if (CONCUR_UNLIKELY(room_behind(tail, 1) == 0)) return false;
     cells_[tail & mask_].fill(std::forward<Args>(args)...);
-    tail_.store(tail + 1, publish_order);  // release: gives the consumer the cell and the value in it (S1)
+    tail_.store(tail + 1, publish_order());  // release: gives the consumer the cell and the value in it (S1)
     return true;
   }
 
@@ -78,7 +78,7 @@ class spsc_queue {
   std::size_t try_push_some(Iterator first, std::size_t count) {
     const std::size_t tail = tail_.load(std::memory_order_relaxed);  // relaxed: our own
     const std::size_t room = room_behind(tail, count);
-    stored_at_last pushed{tail_, tail, publish_order};
+    stored_at_last pushed{tail_, tail, publish_order()};
     for (const std::size_t end = tail + (count < room ? count : room); pushed.index != end; ++pushed.index, ++first)
       cells_[pushed.index & mask_].fill(std::move(*first));
     return pushed.index - tail;
@@ -94,7 +94,7 @@ class spsc_queue {
     detail::value_cell<T>& oldest = cells_[head & mask_];
     taken.emplace(std::move(oldest.value()));
     oldest.drop();
-    head_.store(head + 1, vacate_order);  // release: gives the producer the cell, of which nobody reads any more (S1)
+    head_.store(head + 1, vacate_order());  // release: gives the producer the cell, of which nobody reads any more (S1)
     return taken;
   }
   // False: it is empty, and `value` is untouched.
@@ -106,7 +106,7 @@ class spsc_queue {
   std::size_t try_pop_some(Iterator to, std::size_t count) {
     const std::size_t head = head_.load(std::memory_order_relaxed);  // relaxed: our own
     const std::size_t there = values_from(head, count);
-    stored_at_last popped{head_, head, vacate_order};
+    stored_at_last popped{head_, head, vacate_order()};
     for (const std::size_t end = head + (count < there ? count : there); popped.index != end; ++popped.index, ++to) {
       detail::value_cell<T>& oldest = cells_[popped.index & mask_];
       *to = std::move(oldest.value());
@@ -136,8 +136,12 @@ class spsc_queue {
         known_tail_(first_index) {}
 
  private:
-  static constexpr auto publish_order = CONCUR_MUTANT_IS(311) ? std::memory_order_relaxed : std::memory_order_release;
-  static constexpr auto vacate_order = CONCUR_MUTANT_IS(313) ? std::memory_order_relaxed : std::memory_order_release;
+  static std::memory_order publish_order() noexcept {
+    return CONCUR_MUTANT_IS(311) ? std::memory_order_relaxed : std::memory_order_release;
+  }
+  static std::memory_order vacate_order() noexcept {
+    return CONCUR_MUTANT_IS(313) ? std::memory_order_relaxed : std::memory_order_release;
+  }
 
   // Of a batch, what was done is said once, also when an exception ends it.
   struct stored_at_last {
@@ -150,7 +154,7 @@ class spsc_queue {
   // How many more values fit, as far as it is known; asks the consumer's index only if it is known for less than `wanted`.
   CONCUR_FORCE_INLINE std::size_t room_behind(std::size_t tail, std::size_t wanted) noexcept {
     if (CONCUR_UNLIKELY(capacity_ - (tail - known_head_) < wanted)) {
-      constexpr auto order = CONCUR_MUTANT_IS(310) ? std::memory_order_relaxed : std::memory_order_acquire;
+      CONCUR_PLANTED auto order = CONCUR_MUTANT_IS(310) ? std::memory_order_relaxed : std::memory_order_acquire;
       known_head_ =
           head_.load(order);  // acquire: pairs with the store in try_pop; the cells are ours when they are empty
     }
@@ -158,7 +162,7 @@ class spsc_queue {
   }
   CONCUR_FORCE_INLINE std::size_t values_from(std::size_t head, std::size_t wanted) noexcept {
     if (CONCUR_UNLIKELY(known_tail_ - head < wanted)) {
-      constexpr auto order = CONCUR_MUTANT_IS(312) ? std::memory_order_relaxed : std::memory_order_acquire;
+      CONCUR_PLANTED auto order = CONCUR_MUTANT_IS(312) ? std::memory_order_relaxed : std::memory_order_acquire;
       known_tail_ = tail_.load(order);  // acquire: pairs with the store in try_emplace; the values are there to be read
     }
     return known_tail_ - head;

@@ -48,7 +48,7 @@ class ticket_lock {
 
   // Does not wait; false when somebody holds it or has drawn a ticket.
   bool try_lock() noexcept {
-    constexpr auto order = CONCUR_MUTANT_IS(302) ? std::memory_order_relaxed : std::memory_order_acquire;
+    CONCUR_PLANTED auto order = CONCUR_MUTANT_IS(302) ? std::memory_order_relaxed : std::memory_order_acquire;
     std::uint32_t expected = serving_.load(order);  // acquire: pairs with unlock
     // relaxed: as in lock; on failure nothing is read.
     return next_.compare_exchange_strong(expected, expected + 1, std::memory_order_relaxed, std::memory_order_relaxed);
@@ -56,13 +56,13 @@ class ticket_lock {
 
   void unlock() noexcept {
     const std::uint32_t mine = serving_.load(std::memory_order_relaxed);  // relaxed: the holder's own (L1)
-    constexpr auto order = CONCUR_MUTANT_IS(300) ? std::memory_order_relaxed : std::memory_order_release;
+    CONCUR_PLANTED auto order = CONCUR_MUTANT_IS(300) ? std::memory_order_relaxed : std::memory_order_release;
     serving_.store(mine + 1, order);  // release: publishes what was done under the lock to the next in line
   }
 
  private:
   std::uint32_t places_before(std::uint32_t ticket) const noexcept {
-    constexpr auto order = CONCUR_MUTANT_IS(301) ? std::memory_order_relaxed : std::memory_order_acquire;
+    CONCUR_PLANTED auto order = CONCUR_MUTANT_IS(301) ? std::memory_order_relaxed : std::memory_order_acquire;
     const std::uint32_t serving = serving_.load(order);  // acquire: pairs with unlock
     if (CONCUR_MUTANT_IS(363)) return ticket > serving ? ticket - serving : 0;
     return ticket - serving;  // L2

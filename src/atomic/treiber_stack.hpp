@@ -175,9 +175,9 @@ class treiber_stack {
 
   // The first node, or all, linked; 0: there is none.
   index take(head& list, bool all) noexcept {
-    constexpr auto load_order = CONCUR_MUTANT_IS(341) ? std::memory_order_relaxed : std::memory_order_acquire;
-    constexpr auto failure_order = CONCUR_MUTANT_IS(342) ? std::memory_order_relaxed : std::memory_order_acquire;
-    constexpr std::uintptr_t step = CONCUR_MUTANT_IS(343) ? 0 : 1;
+    CONCUR_PLANTED auto load_order = CONCUR_MUTANT_IS(341) ? std::memory_order_relaxed : std::memory_order_acquire;
+    CONCUR_PLANTED auto failure_order = CONCUR_MUTANT_IS(342) ? std::memory_order_relaxed : std::memory_order_acquire;
+    CONCUR_PLANTED std::uintptr_t step = CONCUR_MUTANT_IS(343) ? 0 : 1;
     std::uintptr_t word =
         list.load(load_order);  // acquire: pairs with put, for `next` of the node and for what it holds
     for (;;) {
@@ -197,7 +197,7 @@ class treiber_stack {
       if (next_of(at(one)) == 0) last = one;
     }
     std::uintptr_t word = list.load(std::memory_order_relaxed);  // relaxed: its node is not read
-    constexpr auto order = CONCUR_MUTANT_IS(340) ? std::memory_order_relaxed : std::memory_order_release;
+    CONCUR_PLANTED auto order = CONCUR_MUTANT_IS(340) ? std::memory_order_relaxed : std::memory_order_release;
     for (;;) {
       link(at(last), index_in(word));
       const std::uintptr_t wanted = ((word >> index_bits_) << index_bits_) | first;

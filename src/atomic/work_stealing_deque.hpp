@@ -94,7 +94,7 @@ class work_stealing_deque {
     const std::size_t top = top_.load(std::memory_order_acquire);
     if (bottom - top > mask_) return false;
     slot(bottom).store(to_bits(element), std::memory_order_relaxed);  // relaxed: published by the next store
-    constexpr auto order = CONCUR_MUTANT_IS(344) ? std::memory_order_relaxed : std::memory_order_release;
+    CONCUR_PLANTED auto order = CONCUR_MUTANT_IS(344) ? std::memory_order_relaxed : std::memory_order_release;
     bottom_.store(bottom + 1, order);  // release: publishes the slot, and what the element stands for
     return true;
   }
@@ -102,9 +102,9 @@ class work_stealing_deque {
   // The element that was pushed last; nothing when the deque is empty.
   std::optional<T> try_pop() noexcept {
     const std::size_t bottom = bottom_.load(std::memory_order_relaxed) - 1;  // relaxed: our own
-    constexpr auto order = CONCUR_MUTANT_IS(345) ? std::memory_order_relaxed : std::memory_order_release;
+    CONCUR_PLANTED auto order = CONCUR_MUTANT_IS(345) ? std::memory_order_relaxed : std::memory_order_release;
     bottom_.store(bottom, order);  // release: who sees this store instead of a push's needs what the push published
-    constexpr auto fence_order = CONCUR_MUTANT_IS(346) ? std::memory_order_acq_rel : std::memory_order_seq_cst;
+    CONCUR_PLANTED auto fence_order = CONCUR_MUTANT_IS(346) ? std::memory_order_acq_rel : std::memory_order_seq_cst;
     detail::thread_fence(fence_order);                       // seq_cst: V1, the owner's side
     std::size_t top = top_.load(std::memory_order_relaxed);  // relaxed: behind the fence, and what we take we wrote
     const std::ptrdiff_t left = distance(top, bottom);
@@ -128,9 +128,9 @@ class work_stealing_deque {
     // acquire: pairs with the exchange below, of others, and with the owner's. By C++20 the fence alone would do; up to
     // C++17 this is what keeps `bottom` from being older than the `top` that is seen.
     std::size_t top = top_.load(std::memory_order_acquire);
-    constexpr auto fence_order = CONCUR_MUTANT_IS(347) ? std::memory_order_acq_rel : std::memory_order_seq_cst;
+    CONCUR_PLANTED auto fence_order = CONCUR_MUTANT_IS(347) ? std::memory_order_acq_rel : std::memory_order_seq_cst;
     detail::thread_fence(fence_order);  // seq_cst: V1, the thief's side
-    constexpr auto order = CONCUR_MUTANT_IS(348) ? std::memory_order_relaxed : std::memory_order_acquire;
+    CONCUR_PLANTED auto order = CONCUR_MUTANT_IS(348) ? std::memory_order_relaxed : std::memory_order_acquire;
     const std::size_t bottom = bottom_.load(order);  // acquire: pairs with the owner's stores, for slot and element
     if (distance(top, bottom) <= 0) return {};
     const std::uintptr_t bits =

@@ -99,10 +99,18 @@
 
 // A planted bug for the tests to find: CONCUR_MUTANT_IS(n) is true only in a build made with -DCONCUR_MUTANT=n. A
 // test that stays green with its bug planted proves nothing; tests/mutants.txt says which test finds which.
+// With CONCUR_MUTANT_CHOSEN a test program chooses it as it starts, so that one build serves for all. CONCUR_PLANTED stands
+// for constexpr where a bug is planted in a constant.
 #if defined(CONCUR_MUTANT)
 #  define CONCUR_MUTANT_IS(number) (CONCUR_MUTANT == (number))
+#  define CONCUR_PLANTED constexpr
+#elif defined(CONCUR_MUTANT_CHOSEN)
+inline int concur_chosen_mutant = 0;
+#  define CONCUR_MUTANT_IS(number) (concur_chosen_mutant == (number))
+#  define CONCUR_PLANTED const
 #else
 #  define CONCUR_MUTANT_IS(number) false
+#  define CONCUR_PLANTED constexpr
 #endif
 
 // --- poller: which of the three watches the descriptors ---

@@ -40,7 +40,7 @@ enum class readiness : unsigned { readable = 1, writable = 2, failed = 4, ended 
 inline constexpr unsigned bit(readiness which) noexcept { return static_cast<unsigned>(which); }
 
 // What ERR and HUP turn into (E4).
-inline constexpr unsigned everything_ready =
+inline CONCUR_PLANTED unsigned everything_ready =
     bit(readiness::readable) | bit(readiness::writable) | bit(readiness::failed) |
     (CONCUR_MUTANT_IS(56) ? 0 : bit(readiness::ended));
 

@@ -50,7 +50,7 @@ CONCUR_INLINE fiber* run_queue::pop_driven(driver& d) noexcept {
     f = pop_inside();
     if (f != nullptr) d.choose_fiber(&f->id, 1);
   } else {
-    const bool is_newest_first = newest != nullptr && recent_in_a_row_ < recent_in_a_row_limit;
+    const bool is_newest_first = newest != nullptr && recent_in_a_row_ < recent_in_a_row_limit();
     std::uint32_t n = 0;
     if (is_newest_first) ids[n++] = newest->id;
     for (std::uint32_t i = 0; i < count; ++i) ids[n++] = ring_[(head + i) % capacity]->id;

@@ -146,7 +146,7 @@ class run_queue {
   }
   CONCUR_FORCE_INLINE fiber* pop_inside() noexcept {
     fiber* f = recent_.load(std::memory_order_relaxed);  // relaxed: inside (Q1)
-    if (f != nullptr && recent_in_a_row_ < recent_in_a_row_limit) {
+    if (f != nullptr && recent_in_a_row_ < recent_in_a_row_limit()) {
       ++recent_in_a_row_;
       recent_.store(nullptr, std::memory_order_relaxed);  // relaxed: inside
       return f;
@@ -176,7 +176,7 @@ class run_queue {
     return n;
   }
 
-  static constexpr unsigned recent_in_a_row_limit = CONCUR_MUTANT_IS(14) ? ~0u : 3;
+  static unsigned recent_in_a_row_limit() noexcept { return CONCUR_MUTANT_IS(14) ? ~0u : 3; }
   atomic<std::uint32_t> owner_inside_{0};  // 0, 1; written by the owner
   atomic<std::uint32_t> thief_inside_{0};  // 0, 1; written by the thief that won it
   atomic<std::uint32_t> head_;

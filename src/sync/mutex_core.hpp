@@ -88,7 +88,7 @@ class mutex_core {
   CONCUR_FORCE_INLINE void unlock(const char* name) {
     if (CONCUR_UNLIKELY(!is_held_by(identity_of(this_worker()))) && !CONCUR_MUTANT_IS(68)) fail_stranger(name);
     set_owner(nullptr);
-    constexpr auto order = CONCUR_MUTANT_IS(112) ? std::memory_order_relaxed : std::memory_order_release;
+    CONCUR_PLANTED auto order = CONCUR_MUTANT_IS(112) ? std::memory_order_relaxed : std::memory_order_release;
     std::uint32_t expected = held;
     // release: publishes what was done under the mutex. relaxed on failure: somebody waits, and the slow path takes a
     // lock.

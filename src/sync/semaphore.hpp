@@ -56,7 +56,7 @@ class semaphore_core {
       const bool is_simple = CONCUR_LIKELY(permits >= 0 && n > 0 && n <= limit - permits);
       return is_simple ? std::optional<std::ptrdiff_t>(permits + n) : std::nullopt;
     };
-    constexpr auto order = CONCUR_MUTANT_IS(113) ? std::memory_order_relaxed : std::memory_order_release;
+    CONCUR_PLANTED auto order = CONCUR_MUTANT_IS(113) ? std::memory_order_relaxed : std::memory_order_release;
     if (cas_update(word_, with_these, order)) return;  // release: publishes what the permits guarded
     release_slow(n, limit);
   }

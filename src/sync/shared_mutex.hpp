@@ -246,7 +246,7 @@ CONCUR_INLINE void shared_mutex::unlock() {
         "unlock_shared");
   }
   set_owner(nullptr);
-  constexpr auto order = CONCUR_MUTANT_IS(173) ? std::memory_order_relaxed : std::memory_order_release;
+  CONCUR_PLANTED auto order = CONCUR_MUTANT_IS(173) ? std::memory_order_relaxed : std::memory_order_release;
   std::uint32_t expected = writer;
   // release: publishes what the writer did. relaxed on failure: somebody waits.
   if (CONCUR_LIKELY(word_.compare_exchange_strong(expected, 0, order, std::memory_order_relaxed))) return;
@@ -262,7 +262,7 @@ CONCUR_INLINE void shared_mutex::unlock_shared() {
           "with unlock");
     }
     if (word < 2 * reader && (word & waiting) != 0) return unlock_slow(reader);
-    constexpr auto order = CONCUR_MUTANT_IS(114) ? std::memory_order_relaxed : std::memory_order_release;
+    CONCUR_PLANTED auto order = CONCUR_MUTANT_IS(114) ? std::memory_order_relaxed : std::memory_order_release;
     // release: the reads were before what a later writer does. relaxed on failure: the loop looks again.
     if (word_.compare_exchange_weak(word, word - reader, order, std::memory_order_relaxed)) return;
   }

@@ -6,9 +6,9 @@
 //
 // A scenario is small: two to four fibers, two or three operations each. It is the schedules that are many.
 //
-// With CONCUR_HUNT=n in the environment hold() does not test: it looks n times, each time with another seed, how many
-// schedules it takes to find a failure, and prints the median for each strategy. tests/explore/mutants.py does that with
-// each planted bug.
+// CONCUR_CHOSEN_MUTANT in the environment plants a bug, and with CONCUR_HUNT=n hold() does not test: it looks n times, each
+// time with another seed, how many schedules it takes to find a failure, and prints the median for each strategy. That is
+// what tests/explore/run.py does with each planted bug.
 #ifndef CONCUR_TESTS_SUPPORT_SCENARIO_HPP
 #define CONCUR_TESTS_SUPPORT_SCENARIO_HPP
 

@@ -11,6 +11,7 @@
 
 #include <chrono>
 #include <cstddef>
+#include <cstdlib>
 #include <ostream>  // doctest prints what it compares
 #include <string>
 #include <thread>
@@ -27,6 +28,14 @@
 #endif
 
 namespace concur_test {
+
+#if defined(CONCUR_MUTANT_CHOSEN)
+// Plants the bug before the first test runs.
+inline const bool is_mutant_chosen = [] {
+  if (const char* number = std::getenv("CONCUR_CHOSEN_MUTANT")) concur_chosen_mutant = std::atoi(number);
+  return concur_chosen_mutant != 0;
+}();
+#endif
 
 // Entries of a folder in /proc/self; 0 where there is none.
 inline std::size_t count_entries([[maybe_unused]] const char* path) {

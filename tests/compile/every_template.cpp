@@ -461,7 +461,7 @@ void use_atomics() {
   bool good = concur::cas_update(pointer, [](no_default* p) { return p; }) == nullptr;
   concur::cache_padded<std::atomic<int>> apart(1);
   concur::cache_padded<std::unique_ptr<int>> owner;
-  concur::cache_padded same = 1 > 2 ? concur::cache_padded(1) : concur::cache_padded(*apart + apart->load());
+  const concur::cache_padded same(*apart + apart->load());
   good = *owner == nullptr && *same == 2 && good;
   concur::backoff wait;
   wait.pause();

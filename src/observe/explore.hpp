@@ -88,7 +88,7 @@ explored_program program_of(Call& call) noexcept {
 CONCUR_INLINE explore_report explore_program(const explored_program& program, const explore_options& wanted);
 CONCUR_INLINE explore_report replay_seed(std::uint64_t seed, const explored_program& program, bool prints);
 CONCUR_INLINE explore_report replay_decisions(const std::string& schedule, const explored_program& program);
-CONCUR_INLINE void report_failure(const explore_report& report);
+[[noreturn]] CONCUR_INLINE void report_failure(const explore_report& report);
 
 }  // namespace detail
 

@@ -71,6 +71,7 @@ class scheduler {
   void make_ready(fiber* f) noexcept;
   CONCUR_FORCE_INLINE void make_ready_here(worker* w, fiber* f) noexcept;
   void queue_behind(worker* w, fiber* f) noexcept;
+  CONCUR_FORCE_INLINE void queue_behind_here(worker* w, fiber* f) noexcept;  // the same, inside of a switch
   // Another worker may be worth its waking when more waits here than what this worker turns to next (idle.hpp, I1).
   CONCUR_FORCE_INLINE void suggest_help(worker* w) noexcept {
     if (w->queue.stealable_count() > 1) idle.suggest(*this);
@@ -152,6 +153,14 @@ class scheduler {
   poll_event held_events_[held_events_max];
   unsigned started_count_ = 0;
 };
+
+CONCUR_FORCE_INLINE void scheduler::queue_behind_here(worker* w, fiber* f) noexcept {
+  if (CONCUR_UNLIKELY(f->home != nullptr)) {
+    send_home(f);
+    return;
+  }
+  if (CONCUR_UNLIKELY(!w->queue.push(f))) spill(w, f);
+}
 
 CONCUR_FORCE_INLINE void scheduler::make_ready_here(worker* w, fiber* f) noexcept {
   f->set_state(fiber_state::ready);
@@ -273,13 +282,7 @@ CONCUR_INLINE void scheduler::make_ready(fiber* f) noexcept {
 }
 
 // Behind everything on w's own queue; when that is full, its oldest move to the shared queue.
-CONCUR_INLINE void scheduler::queue_behind(worker* w, fiber* f) noexcept {
-  if (f->home != nullptr) {
-    send_home(f);
-    return;
-  }
-  if (CONCUR_UNLIKELY(!w->queue.push(f))) spill(w, f);
-}
+CONCUR_INLINE void scheduler::queue_behind(worker* w, fiber* f) noexcept { queue_behind_here(w, f); }
 
 // A function of its own: its array must not stand in the frame of every fiber that parks.
 CONCUR_NOINLINE CONCUR_INLINE void scheduler::spill(worker* w, fiber* f) noexcept {

@@ -76,7 +76,7 @@ CONCUR_FORCE_INLINE void publish_departed(worker* w) noexcept {
   if (w->how == departure::yielded) {
     w->how = departure::none;
     f->set_state(fiber_state::ready);
-    w->sched->queue_behind(w, f);
+    w->sched->queue_behind_here(w, f);
   } else if (w->how == departure::finished) {
     w->how = departure::none;
     publish_finished(w);

@@ -263,8 +263,8 @@ def queues(scale):
     rows = []
     kinds = {1: "spsc_queue", 2: "mpsc_queue", 3: "mpmc_queue"}
     for kind, pushers, poppers, count in (
-            (1, 0, 0, 20000000), (2, 0, 0, 20000000), (3, 0, 0, 20000000), (1, 1, 1, 10000000), (2, 1, 1, 4000000),
-            (2, 2, 1, 4000000), (2, 4, 1, 4000000), (3, 1, 1, 4000000), (3, 2, 2, 4000000), (3, 4, 4, 4000000)):
+            (1, 0, 0, 5000000), (2, 0, 0, 5000000), (3, 0, 0, 5000000), (1, 1, 1, 5000000), (2, 1, 1, 2000000),
+            (2, 2, 1, 2000000), (2, 4, 1, 2000000), (3, 1, 1, 2000000), (3, 2, 2, 2000000), (3, 4, 4, 2000000)):
         words = ["--kind", kind, "--pushers", pushers, "--poppers", poppers, "--capacity", 1024, "--count", scale(count)]
         words = [str(word) for word in words]
         shape = f"{pushers} to {poppers}" if pushers else "one thread pushes and pops"

@@ -1,7 +1,7 @@
-// peers/boost_lockfree/queue.cpp - bench/queue.cpp with Boost.Lockfree: spsc_queue for --kind 1, queue for the others.
+// bench/peers/boost_lockfree/queue.cpp - bench/queue.cpp with Boost.Lockfree: spsc_queue for --kind 1, queue for the others.
 //
-// Both with their capacity given at run time, the queue from a freelist of nodes of a fixed size, so that it is bounded and does not
-// allocate.
+// Both with their capacity given at run time, the queue with nodes from a freelist of fixed size: it is bounded, and does
+// not allocate.
 #include <boost/lockfree/queue.hpp>
 #include <boost/lockfree/spsc_queue.hpp>
 

@@ -1,5 +1,5 @@
-// peers/moodycamel/queue.cpp - bench/queue.cpp with moodycamel's queues: ReaderWriterQueue for --kind 1, ConcurrentQueue for
-// the others.
+// bench/peers/moodycamel/queue.cpp - bench/queue.cpp with moodycamel's queues: ReaderWriterQueue for --kind 1, and
+// ConcurrentQueue for the others.
 //
 // ReaderWriterQueue is asked to stay within the blocks it made for the capacity. ConcurrentQueue has no bound that is one for
 // several threads: each pusher has blocks of its own. It is measured as its users use it, unbounded, and never says "full".

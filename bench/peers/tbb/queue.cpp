@@ -1,4 +1,4 @@
-// peers/tbb/queue.cpp - bench/queue.cpp with TBB's concurrent_bounded_queue, whatever the --kind: it has one for all.
+// bench/peers/tbb/queue.cpp - bench/queue.cpp with TBB's concurrent_bounded_queue, whatever the --kind: it has one for all.
 #include <tbb/concurrent_queue.h>
 
 #include "../../queue_crowd.hpp"

@@ -14,10 +14,10 @@
 //   P1  Who moves tail_ from p owns the cell of p until it writes the mark. It may do so only if p is less than head_ +
 //       capacity: the value that was in the cell before is then gone.
 //   P2  The consumer takes the value at head_ if it is there. If not, it reads tail_, and takes the first value that is
-//       there from head_ up to that tail. No later one: a push that begins after the consumer has passed a cell may be behind
-//       another that came to that cell meanwhile, and ended before the later one began.
-//   P3  So what is popped early is only what overlaps the push of what is popped late: no order is broken that anybody can
-//       tell, within one thread or between several; and "empty" is said only if no push had ended when tail_ was read.
+//       there from head_ up to that tail, head_ once more included. Nothing from behind that tail: while the consumer
+//       searches, a push that it has passed over may end, and another one may begin after that and end too.
+//   P3  So a value overtakes another only where their pushes overlapped, and nobody can tell, within one thread or
+//       between several. "Empty" is said only if all that had been pushed when tail_ was read has been popped.
 //   P4  A value taken before its turn leaves its index as mark. head_ passes such cells when it comes to them; until then
 //       their room is not free, so after an overtaking "full" may be said a few values early. How many there are next to
 //       head_ is counted: with one pusher stopped, each search is a step or two, not one over all that was taken.

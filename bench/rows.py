@@ -262,11 +262,10 @@ UNBOUNDED = "is not bounded: its pushers never wait"
 def queues(scale):
     rows = []
     kinds = {1: "spsc_queue", 2: "mpsc_queue", 3: "mpmc_queue"}
-    for kind, pushers, poppers, count in (
-            (1, 0, 0, 5000000), (2, 0, 0, 5000000), (3, 0, 0, 5000000), (1, 1, 1, 5000000), (2, 1, 1, 2000000),
-            (2, 2, 1, 2000000), (2, 4, 1, 2000000), (3, 1, 1, 2000000), (3, 2, 2, 2000000), (3, 4, 4, 2000000)):
-        words = ["--kind", kind, "--pushers", pushers, "--poppers", poppers, "--capacity", 1024, "--count", scale(count)]
-        words = [str(word) for word in words]
+    for kind, pushers, poppers in ((1, 0, 0), (2, 0, 0), (3, 0, 0), (1, 1, 1), (2, 1, 1), (2, 2, 1), (2, 4, 1), (3, 1, 1),
+                                   (3, 2, 2), (3, 4, 4)):
+        words = ["--kind", str(kind), "--pushers", str(pushers), "--poppers", str(poppers), "--capacity", "1024",
+                 "--count", str(scale(5000000))]
         shape = f"{pushers} to {poppers}" if pushers else "one thread pushes and pops"
         figure = Figure("item", "an item", "ns") if pushers else Figure("alone", "a push and a pop", "ns")
         rows.append(Experiment(

@@ -103,13 +103,14 @@ inline arguments queue_arguments(int argc, char** argv) {
   return arguments(argc, argv, {"--kind", "--pushers", "--poppers", "--capacity", "--count"});
 }
 
-// The count is done in many short passes, and the median of them is what is said: a pass lasts some milliseconds, and so mostly
-// is not broken off by the kernel in favour of somebody else.
-template <class Pass>
-double median_ns(Pass pass) {
+// One thread's count is done in many short passes, of which the median is said: a pass lasts some milliseconds, and so mostly
+// is not broken off by the kernel in favour of somebody else. A crowd is broken off in any case, and is given time to even
+// that out.
+template <class Queue>
+double median_alone_ns(std::size_t capacity, long count) {
   constexpr int passes = 25;
   std::vector<double> all;
-  for (int i = 0; i < passes; ++i) all.push_back(pass(passes));
+  for (int i = 0; i < passes; ++i) all.push_back(alone_ns<Queue>(capacity, count / passes + 1));
   std::nth_element(all.begin(), all.begin() + passes / 2, all.end());
   return all[passes / 2];
 }
@@ -121,11 +122,11 @@ void measure_queue(const arguments& given) {
   const long pushers = given.number("--pushers", 1);
   const long poppers = given.number("--poppers", 1);
   if (pushers == 0) {
-    report("alone", median_ns([&](long passes) { return alone_ns<Queue>(capacity, count / passes + 1); }), "ns");
-  } else {
-    const auto pass = [&](long passes) { return crowd_ns<Queue>(capacity, pushers, poppers, count / passes + 16); };
-    report("item", median_ns(pass), "ns");
+    report("alone", median_alone_ns<Queue>(capacity, count), "ns");
+    return;
   }
+  crowd_ns<Queue>(capacity, pushers, poppers, count / 10);
+  report("item", crowd_ns<Queue>(capacity, pushers, poppers, count), "ns");
 }
 
 }  // namespace bench

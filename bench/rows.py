@@ -265,7 +265,7 @@ def queues(scale):
     for kind, pushers, poppers in ((1, 0, 0), (2, 0, 0), (3, 0, 0), (1, 1, 1), (2, 1, 1), (2, 2, 1), (2, 4, 1), (3, 1, 1),
                                    (3, 2, 2), (3, 4, 4)):
         words = ["--kind", str(kind), "--pushers", str(pushers), "--poppers", str(poppers), "--capacity", "1024",
-                 "--count", str(scale(5000000))]
+                 "--count", str(scale(2000000))]
         shape = f"{pushers} to {poppers}" if pushers else "one thread pushes and pops"
         figure = Figure("item", "an item", "ns") if pushers else Figure("alone", "a push and a pop", "ns")
         rows.append(Experiment(

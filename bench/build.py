@@ -18,8 +18,23 @@ PEERS = {
     "Boost.Fiber": (lambda: os.path.exists("/usr/include/boost/fiber/all.hpp"), "libboost-fiber-dev"),
     "Boost.Context": (lambda: os.path.exists("/usr/include/boost/context/fiber.hpp"), "libboost-context-dev"),
     "tokio": (lambda: shutil.which("cargo"), "cargo"),
+    "Boost.Lockfree": (lambda: os.path.exists("/usr/include/boost/lockfree/queue.hpp"), "libboost-dev"),
+    "moodycamel": (lambda: os.path.exists("/usr/include/concurrentqueue/concurrentqueue.h"), "libconcurrentqueue-dev"),
+    "moodycamel's 1 to 1": (lambda: os.path.exists("/usr/include/readerwriterqueue/readerwriterqueue.h"),
+                            "libreaderwriterqueue-dev"),
+    "TBB": (lambda: os.path.exists("/usr/include/tbb/concurrent_queue.h"), "libtbb-dev"),
     "wrk": (lambda: shutil.which("wrk"), "wrk"),
     "nginx": (lambda: shutil.which("nginx") or os.path.exists("/usr/sbin/nginx"), "nginx-light"),
+}
+
+
+# a folder of peers/ in C++: what must be there, and what it is linked with
+CXX_PEERS = {
+    "boost_fiber": (["Boost.Fiber"], ["-lboost_fiber", "-lboost_context"]),
+    "boost_context": (["Boost.Context"], ["-lboost_context"]),
+    "boost_lockfree": (["Boost.Lockfree"], ["-latomic"]),
+    "moodycamel": (["moodycamel", "moodycamel's 1 to 1"], []),
+    "tbb": (["TBB"], ["-ltbb"]),
 }
 
 
@@ -90,13 +105,13 @@ def program(name, missing):
     elif kind == "floor":
         folder = os.path.join(BENCH, "peers", "floor")
         cxx(output, os.path.join(folder, base + ".cpp"), [*shared, folder], [])
-    elif kind in ("boost_fiber", "boost_context"):
-        peer = "Boost.Fiber" if kind == "boost_fiber" else "Boost.Context"
-        if peer in missing:
-            raise Unavailable(f"{peer} is not installed")
+    elif kind in CXX_PEERS:
+        peers, libraries = CXX_PEERS[kind]
+        for peer in peers:
+            if peer in missing:
+                raise Unavailable(f"{peer} is not installed")
         folder = os.path.join(BENCH, "peers", kind)
-        libraries = ["-lboost_fiber"] if kind == "boost_fiber" else []
-        cxx(output, os.path.join(folder, base + ".cpp"), [*shared, folder], [], [*libraries, "-lboost_context"])
+        cxx(output, os.path.join(folder, base + ".cpp"), [*shared, folder], [], libraries)
     elif kind == "go":
         if "Go" in missing:
             raise Unavailable("Go is not installed")

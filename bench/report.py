@@ -56,7 +56,8 @@ def cell(result, name):
     return text
 
 
-COLUMNS = ("Go", "Boost.Fiber", "tokio", "Boost.Context", "epoll loop", "nginx", "Go net/http", "concur http_server")
+COLUMNS = ("Go", "Boost.Fiber", "tokio", "Boost.Context", "epoll loop", "nginx", "Go net/http", "concur http_server",
+           "Boost.Lockfree", "moodycamel", "TBB")
 
 
 def marked(name, notes):

@@ -255,8 +255,29 @@ def idle(scale):
         runner="idle", settings={"seconds": seconds}, absent={"Boost.Fiber": SOCKETLESS})]
 
 
+UNBOUNDED = "is not bounded: its pushers never wait"
+
+
+# Plain threads. `workers` is how many there are.
+def queues(scale):
+    rows = []
+    kinds = {1: "spsc_queue", 2: "mpsc_queue", 3: "mpmc_queue"}
+    for kind, pushers, poppers in ((1, 0, 0), (2, 0, 0), (3, 0, 0), (1, 1, 1), (2, 1, 1), (2, 2, 1), (2, 4, 1), (3, 1, 1),
+                                   (3, 2, 2), (3, 4, 4)):
+        words = ["--kind", str(kind), "--pushers", str(pushers), "--poppers", str(poppers), "--capacity", "1024",
+                 "--count", str(scale(2000000))]
+        shape = f"{pushers} to {poppers}" if pushers else "one thread pushes and pops"
+        figure = Figure("item", "an item", "ns") if pushers else Figure("alone", "a push and a pop", "ns")
+        rows.append(Experiment(
+            "q", f"{kinds[kind]} of 1024, {shape}", pushers + poppers or 1, [figure],
+            {"concur": ["ours/queue"] + words, "Boost.Lockfree": ["boost_lockfree/queue"] + words,
+             "moodycamel": ["moodycamel/queue"] + words, "TBB": ["tbb/queue"] + words},
+            notes={"moodycamel": UNBOUNDED} if kind != 1 else {}))
+    return rows
+
+
 ROWS = {"a": switches, "b": yields, "c": spawns, "d": channels, "e": rings, "f": skynets, "h": parked, "i": mutexes,
-        "j": sleepers, "k": echoes, "l": http, "m": idle, "n": nurseries}
+        "j": sleepers, "k": echoes, "l": http, "m": idle, "n": nurseries, "q": queues}
 
 
 # Every experiment of the rows asked for. Quick runs do a tenth of the work: enough to see that all of it runs.

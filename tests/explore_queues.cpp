@@ -163,6 +163,7 @@ struct program {
   std::size_t first_index;
   std::vector<std::string> threads;  // of each: + pushes, - pops
   std::string before = "";           // what happens before they start
+  unsigned weak_bound = 2;           // interruptions, with weak memory
 };
 
 // Both ways to pop take turns.
@@ -214,7 +215,7 @@ void explore_all(const std::vector<program>& programs, allowances allowed) {
       concur::explore_options wanted;
       wanted.workers = 0;
       wanted.weak_memory = has_weak_memory;
-      wanted.strategy = concur::exhaustive(has_weak_memory ? 2 : 3);
+      wanted.strategy = concur::exhaustive(has_weak_memory ? one.weak_bound : 3);
       wanted.schedules = 3'000'000;
       wanted.shrink = 0;
       const concur::explore_report report =
@@ -222,7 +223,8 @@ void explore_all(const std::vector<program>& programs, allowances allowed) {
       CAPTURE(report.what);
       CHECK(report.ok);
       CHECK(report.is_complete);
-      MESSAGE(one.name << (has_weak_memory ? ", weak: " : ", strong: ") << report.schedules << " schedules");
+      const std::string memory = has_weak_memory ? ", weak: " : ", strong: ";
+      MESSAGE(one.name << memory << report.schedules << " schedules");
     }
   }
 }
@@ -251,6 +253,7 @@ TEST_CASE("from many threads to one") {
           {"room for two, full", 2, at_wrap, {"+", "+", "--"}, "++"},
           {"room for four", 4, 0, {"++", "+", "--"}},
           {"two pushers one after another", 4, 0, {"+", "++", "-"}},
+          {"overtaken twice", 5, at_wrap - 1, {"+", "+++", "---"}, "", 1},
       },
       {false, true, true});
 }

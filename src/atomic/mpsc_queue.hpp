@@ -14,12 +14,13 @@
 //   P1  Who moves tail_ from p owns the cell of p until it writes the mark. It may do so only if p is less than head_ +
 //       capacity: the value that was in the cell before is then gone.
 //   P2  The consumer takes the value at head_ if it is there. If not, it reads tail_, and takes the first value that is
-//       there from head_ up to that tail. No later one: a push that begins after the consumer has passed a cell may be behind
-//       another that came to that cell meanwhile, and ended before the later one began.
-//   P3  So what is popped early is only what overlaps the push of what is popped late: no order is broken that anybody can
-//       tell, within one thread or between several; and "empty" is said only if no push had ended when tail_ was read.
+//       there from head_ up to that tail, head_ once more included. Nothing from behind that tail: while the consumer
+//       searches, a push that it has passed over may end, and another one may begin after that and end too.
+//   P3  So a value overtakes another only where their pushes overlapped, and nobody can tell, within one thread or
+//       between several. "Empty" is said only if all that had been pushed when tail_ was read has been popped.
 //   P4  A value taken before its turn leaves its index as mark. head_ passes such cells when it comes to them; until then
-//       their room is not free, so after an overtaking "full" may be said a few values early.
+//       their room is not free, so after an overtaking "full" may be said a few values early. How many there are next to
+//       head_ is counted: with one pusher stopped, each search is a step or two, not one over all that was taken.
 //   P5  A push whose value throws leaves the same mark; it takes up room until head_ has passed. What may throw is done
 //       before the index is taken, unless moves throw too. A value whose move out of the queue throws stays the oldest.
 //   P6  Indices run freely and wrap; only differences count. The number of cells is a power of two, at least 2, so that it
@@ -185,7 +186,7 @@ class mpsc_queue {
     CONCUR_PLANTED auto room_order = CONCUR_MUTANT_IS(319) ? std::memory_order_relaxed : std::memory_order_acquire;
     CONCUR_PLANTED auto head_order = CONCUR_MUTANT_IS(320) ? std::memory_order_relaxed : std::memory_order_release;
     for (;;) {
-      const std::size_t head = head_.load(room_order);  // acquire: pairs with leave; the cells before it are empty
+      const std::size_t head = head_.load(room_order);  // acquire: pairs with move_head; the cells before it are empty
       if (index - head < capacity_) {
         known_head_.store(head, head_order);  // release: what we acquired from the consumer, others acquire from us
         return true;
@@ -214,25 +215,30 @@ class mpsc_queue {
     CONCUR_PLANTED auto tail_order = CONCUR_MUTANT_IS(317) ? std::memory_order_relaxed : std::memory_order_acquire;
     // acquire: pairs with claim, so that what ended before any push up to here began is seen below.
     const std::size_t tail = tail_.load(tail_order);
-    bool is_first = true;
-    if (CONCUR_MUTANT_IS(326) && index != tail) ++index;
-    for (; index != tail; ++index) {
+    for (;; move_head(++index)) {
+      if (index == tail) return nullptr;
+      cell& first = cell_at(index);
+      const std::size_t mark = first.mark.load(value_order());  // acquire: as in find
+      if (mark == index + 1 && !CONCUR_MUTANT_IS(326)) return &first;
+      if (mark != index) break;
+    }
+    for (index += 1 + early_count_; index != tail; ++index) {
       cell& next = cell_at(index);
-      const std::size_t mark = next.mark.load(value_order());  // acquire: as in find
-      if (mark == index + 1) return &next;
-      is_first = is_first && mark == index;
-      if (is_first) head_.store(index + 1, vacate_order());  // release: as in leave
+      if (next.mark.load(value_order()) == index + 1) return &next;  // acquire: as in find
     }
     return nullptr;
   }
   // The value was moved out.
   CONCUR_FORCE_INLINE void leave(cell& taken, std::size_t index) noexcept {
     taken.drop();
-    // relaxed, all: our own, and the mark is for us alone to read; a pusher writes it when it owns the cell.
-    if (CONCUR_LIKELY(index == head_.load(std::memory_order_relaxed)))
-      head_.store(index + 1, vacate_order());  // release: gives the cell, in which nobody reads any more, to a pusher
-    else
-      taken.mark.store(index, std::memory_order_relaxed);
+    const std::size_t head = head_.load(std::memory_order_relaxed);  // relaxed: our own
+    if (CONCUR_LIKELY(index == head)) return move_head(index + 1);
+    taken.mark.store(index, std::memory_order_relaxed);  // relaxed: for us alone, until a pusher owns the cell
+    if (index == head + 1 + early_count_) ++early_count_;
+  }
+  CONCUR_FORCE_INLINE void move_head(std::size_t head) noexcept {
+    head_.store(head, vacate_order());  // release: gives the cells before it, in which nobody reads any more, to pushers
+    early_count_ = 0;
   }
 
   // Read by all, written by none.
@@ -243,6 +249,7 @@ class mpsc_queue {
   alignas(detail::cache_line_bytes) detail::atomic<std::size_t> tail_;
   detail::atomic<std::size_t> known_head_;
   alignas(detail::cache_line_bytes) detail::atomic<std::size_t> head_;
+  std::size_t early_count_ = 0;  // so many cells behind head_, at least, were taken before their turn (P4)
 };
 
 CONCUR_NAMESPACE_END

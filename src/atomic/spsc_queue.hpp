@@ -98,7 +98,15 @@ class spsc_queue {
     return taken;
   }
   // False: it is empty, and `value` is untouched.
-  bool try_pop(T& value) { return try_pop_some(&value, 1) == 1; }
+  bool try_pop(T& value) {
+    const std::size_t head = head_.load(std::memory_order_relaxed);  // relaxed: our own
+    if (CONCUR_UNLIKELY(values_from(head, 1) == 0)) return false;
+    detail::value_cell<T>& oldest = cells_[head & mask_];
+    value = std::move(oldest.value());
+    oldest.drop();
+    head_.store(head + 1, vacate_order());  // release: as above
+    return true;
+  }
 
   // Assigns the oldest values to what `to` and its successors point to, `count` at most, and returns how many there were.
   // The producer sees their room all at once. If one throws, those before it are out.

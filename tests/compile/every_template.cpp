@@ -11,6 +11,7 @@
 #include <string>
 #include <string_view>
 #include <system_error>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -137,6 +138,34 @@ void use_pools() {
   sum += *from_container.acquire();
   static_cast<void>(good);
   static_cast<void>(sum);
+}
+
+struct copied_alone {
+  copied_alone() = default;
+  copied_alone(const copied_alone&) noexcept(false) {}
+  copied_alone& operator=(const copied_alone&) noexcept(false) { return *this; }
+  ~copied_alone() {}
+};
+
+template <class Queue>
+void use_queue(Queue&& queue) {
+  using value = typename std::decay_t<Queue>::value_type;
+  value one{};
+  bool good = queue.try_push(std::move(one)) && queue.try_emplace();
+  if constexpr (std::is_copy_constructible<value>::value) good = queue.try_push(one) && good;
+  good = queue.try_pop(one) && queue.try_pop().has_value() && queue.size_approx() <= queue.capacity() && good;
+  static_cast<void>(good);
+}
+
+template <class T>
+void use_queues() {
+  concur::spsc_queue<T> one_to_one(4);
+  T some[2] = {};
+  const std::size_t moved = one_to_one.try_push_some(&some[0], 2) + one_to_one.try_pop_some(&some[0], 2);
+  static_cast<void>(moved);
+  use_queue(one_to_one);
+  use_queue(concur::mpsc_queue<T>(4));
+  use_queue(concur::mpmc_queue<T>(4));
 }
 
 void use_fiber_locals() {
@@ -503,6 +532,10 @@ int main() {
     use_sync();
     use_gates();
     use_pools();
+    use_queues<int>();
+    use_queues<std::string>();
+    use_queues<std::unique_ptr<int>>();
+    use_queues<copied_alone>();
     use_fiber_locals();
     use_this_fiber();
     use_nurseries();

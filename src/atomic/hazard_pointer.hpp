@@ -73,7 +73,7 @@ class hazard_pointer {
   }
 
  private:
-  hazard_domain::slot* slot_;  // null: moved from
+  hazard_domain::slot* slot_;  // null: moved from, and good for nothing but being assigned to
 };
 
 CONCUR_NAMESPACE_END

@@ -13,11 +13,13 @@
 //
 //   V1  The two fences: the owner sees that the thief has taken t, or the thief sees that the owner has taken b. So an
 //       element that the owner takes without a compare-exchange is out of every thief's reach.
-//   V2  Indices have the size of a pointer, only their difference counts, as a signed number, and the ring's size divides
-//       what they can count. On a 32-bit machine a thief that is held up for exactly 2^32 steals is misled.
+//   V2  Indices have the size of a pointer, only their difference counts, and the ring's size divides what they can count.
+//       The difference is a signed number: compared without a sign, as printed, a pop from a new deque, whose `bottom`
+//       goes from 0 to the largest number, finds an element that is not there. On a 32-bit machine a thief that is held
+//       up for exactly 2^32 elements is misled.
 //   V3  The ring never grows. A thief can thus not be left with one that the owner has moved out of, which is the hard
 //       part of the printed algorithm: as printed it publishes a larger ring without a release, so that a thief reads
-//       slots of it that are not written yet (Norris and Demsky, "CDSChecker", OOPSLA 2013, section 6.4.1); and
+//       slots of it that are not written yet (found by Norris and Demsky, "CDSChecker", OOPSLA 2013); and
 //       crossbeam-deque let a thief that had read the old ring win an element that was in the new one (CVE-2021-32810).
 //       A full deque says so, and its owner does the work at once, or puts it where all look.
 //   V4  Slots are atomic: a thief may read one while the owner writes the next round into it, but then its
@@ -28,8 +30,8 @@
 // owner, who then has the element: repeated until it is not lost, it is lock-free.
 // Happens-before: what comes before a push comes before the pop or steal that returns the element. One thread at a time
 // is the owner; it may hand that over, by whatever orders the two.
-// Cost: push two loads and two stores (2 ns on x86-64), pop with a full fence (8 ns), steal a full fence and a
-// compare-exchange.
+// Cost: push two loads and two stores (2 ns on x86-64), pop a full fence (12 ns), and for the last element and for each
+// steal a compare-exchange more.
 //
 // Why the runtime's queue is another one (runtime/run_queue.hpp): fibers are to run in the order in which they became
 // ready, so its owner takes at the other end, where thieves do; a thief takes half of it at once, which a single exchange

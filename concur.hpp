@@ -2522,12 +2522,12 @@ CONCUR_NAMESPACE_END
 // changed the source, retire only when another has pushed: lock-free. A scan takes steps in the number of objects and
 // slots. Making a hazard_pointer walks the slots, and allocates when all are taken; nothing else does.
 //
-// Cost: protect is a store, a full fence and two loads (8 ns on x86-64); retire one compare-exchange and one
-// fetch_add, and its share of a scan, which looks at each slot once and each object twice.
+// Cost: protect is a store, a full fence and two loads (12 ns on x86-64); retire one compare-exchange, one fetch_add, and
+// its share of a scan, which looks at each slot once and each object twice (50 ns in all).
 //
-// Source: Michael, "Hazard Pointers: Safe Memory Reclamation for Lock-Free Objects", IEEE TPDS 15(6), 2004, sections 3.1
-// and 3.2. There the retired list is a thread's; here it is shared, since nothing is a thread's. The names are near those
-// of <hazard_pointer> in C++26.
+// Source: Michael, "Hazard Pointers: Safe Memory Reclamation for Lock-Free Objects", IEEE TPDS 15(6), 2004, section 3.
+// There the retired list is a thread's; here it is shared, since nothing is a thread's. The names are near those of
+// <hazard_pointer> in C++26.
 
 CONCUR_NAMESPACE_BEGIN
 
@@ -2611,6 +2611,14 @@ class hazard_domain {
   };
   class buckets;
 
+  slot* first_slot() const noexcept {
+    CONCUR_PLANTED auto order = CONCUR_MUTANT_IS(339) ? std::memory_order_relaxed : std::memory_order_acquire;
+    return slots_.load(order);  // acquire: pairs with the push in take_slot
+  }
+  static slot* next_slot(const slot* one) noexcept {
+    detail::note_read(&one->next, "a hazard slot");
+    return one->next;
+  }
   slot* take_slot();
   void add(hazard_object* object) noexcept;
   void push(hazard_object* first, hazard_object* last) noexcept;
@@ -2671,9 +2679,7 @@ CONCUR_INLINE hazard_domain::~hazard_domain() {
 }
 
 CONCUR_INLINE hazard_domain::slot* hazard_domain::take_slot() {
-  CONCUR_PLANTED auto order = CONCUR_MUTANT_IS(339) ? std::memory_order_relaxed : std::memory_order_acquire;
-  for (slot* one = slots_.load(order); one != nullptr; one = one->next) {  // acquire: pairs with the push below
-    detail::note_read(&one->next, "a hazard slot");
+  for (slot* one = first_slot(); one != nullptr; one = next_slot(one)) {
     // relaxed: only a look. acquire: pairs with giving it back, and see there.
     if (one->is_taken.load(std::memory_order_relaxed) == 0 && one->is_taken.exchange(1, std::memory_order_acquire) == 0)
       return one;
@@ -2728,8 +2734,8 @@ CONCUR_INLINE void hazard_domain::reclaim() noexcept {
   }
   hazard_object* kept = nullptr;
   hazard_object* last_kept = nullptr;
-  // acquire: pairs with the push in take_slot. A slot that is not in the list yet has its fence behind ours (Z1).
-  for (slot* one = slots_.load(std::memory_order_acquire); one != nullptr; one = one->next) {
+  // A slot that is not in the list yet has its fence behind ours (Z1).
+  for (slot* one = first_slot(); one != nullptr; one = next_slot(one)) {
     CONCUR_PLANTED auto order = CONCUR_MUTANT_IS(337) ? std::memory_order_relaxed : std::memory_order_acquire;
     const hazard_object* const wanted = one->named.load(order);  // acquire: pairs with announce and reset
     hazard_object* const found = wanted == nullptr ? nullptr : taken.remove(wanted);
@@ -2815,7 +2821,7 @@ class hazard_pointer {
   }
 
  private:
-  hazard_domain::slot* slot_;  // null: moved from
+  hazard_domain::slot* slot_;  // null: moved from, and good for nothing but being assigned to
 };
 
 CONCUR_NAMESPACE_END
@@ -2848,10 +2854,10 @@ CONCUR_NAMESPACE_END
 // Bounded. Progress: lock-free, each operation; a compare-exchange that fails means that another has succeeded. A push
 // may find the stack full while a pop that has its value is about to return its node.
 // Happens-before: what comes before a push comes before the pop, or take_all, that returns its value.
-// Cost: two compare-exchanges for each push and each pop (15 ns on x86-64, alone); all contend for two words.
+// Cost: two compare-exchanges for each push and each pop (35 ns on x86-64, alone); all contend for two words.
 //
-// Sources: Treiber, "Systems Programming: Coping with Parallelism", IBM RJ 5118 (1986), section on free lists; the tag is
-// that of the IBM System/370 Principles of Operation, appendix A, "Free-pool manipulation".
+// Sources: Treiber, "Systems Programming: Coping with Parallelism", IBM RJ 5118 (1986); the tag is that of the IBM
+// System/370 Principles of Operation, appendix A, "Free-Pool Manipulation".
 
 CONCUR_NAMESPACE_BEGIN
 
@@ -3041,11 +3047,13 @@ CONCUR_NAMESPACE_END
 //
 //   V1  The two fences: the owner sees that the thief has taken t, or the thief sees that the owner has taken b. So an
 //       element that the owner takes without a compare-exchange is out of every thief's reach.
-//   V2  Indices have the size of a pointer, only their difference counts, as a signed number, and the ring's size divides
-//       what they can count. On a 32-bit machine a thief that is held up for exactly 2^32 steals is misled.
+//   V2  Indices have the size of a pointer, only their difference counts, and the ring's size divides what they can count.
+//       The difference is a signed number: compared without a sign, as printed, a pop from a new deque, whose `bottom`
+//       goes from 0 to the largest number, finds an element that is not there. On a 32-bit machine a thief that is held
+//       up for exactly 2^32 elements is misled.
 //   V3  The ring never grows. A thief can thus not be left with one that the owner has moved out of, which is the hard
 //       part of the printed algorithm: as printed it publishes a larger ring without a release, so that a thief reads
-//       slots of it that are not written yet (Norris and Demsky, "CDSChecker", OOPSLA 2013, section 6.4.1); and
+//       slots of it that are not written yet (found by Norris and Demsky, "CDSChecker", OOPSLA 2013); and
 //       crossbeam-deque let a thief that had read the old ring win an element that was in the new one (CVE-2021-32810).
 //       A full deque says so, and its owner does the work at once, or puts it where all look.
 //   V4  Slots are atomic: a thief may read one while the owner writes the next round into it, but then its
@@ -3056,8 +3064,8 @@ CONCUR_NAMESPACE_END
 // owner, who then has the element: repeated until it is not lost, it is lock-free.
 // Happens-before: what comes before a push comes before the pop or steal that returns the element. One thread at a time
 // is the owner; it may hand that over, by whatever orders the two.
-// Cost: push two loads and two stores (2 ns on x86-64), pop with a full fence (8 ns), steal a full fence and a
-// compare-exchange.
+// Cost: push two loads and two stores (2 ns on x86-64), pop a full fence (12 ns), and for the last element and for each
+// steal a compare-exchange more.
 //
 // Why the runtime's queue is another one (runtime/run_queue.hpp): fibers are to run in the order in which they became
 // ready, so its owner takes at the other end, where thieves do; a thief takes half of it at once, which a single exchange

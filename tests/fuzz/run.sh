@@ -5,9 +5,10 @@
 # usage: run.sh [seconds] [target...]    each target for so long (60); targets: http_parser timers operations
 #        run.sh planted [target...]      plants each bug of planted.txt; each must be found within MINUTE seconds (60)
 #
-# What is found is kept in $BUILD/findings, what was learned in $BUILD/corpus. CXX is clang++, BUILD build, unless they are
-# said; EXTRA are further options for libFuzzer. Where Debian's package node-llhttp is installed the HTTP parser is compared
-# with llhttp as well. Ends with `fuzz: N passed, N failed`.
+# What is found is kept in $BUILD/fuzz/findings, and tried first the next time: it is a failure until it is cured or deleted.
+# What was learned is in $BUILD/fuzz/corpus. CXX is clang++, BUILD build, unless they are said; EXTRA are further options for
+# libFuzzer. Where Debian's package node-llhttp is installed the HTTP parser is compared with llhttp as well. Ends with
+# `fuzz: N passed, N failed`.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -18,7 +19,7 @@ minute=${MINUTE:-60}
 llhttp=${LLHTTP:-/usr/share/llhttp}
 here=tests/fuzz
 sanitizers="-fsanitize=address,undefined -fno-sanitize-recover=undefined"
-mkdir -p "$build/findings" "$build/corpus"
+mkdir -p "$build/findings" "$build/planted.d/examples" "$build/corpus"
 
 echo 'extern "C" int LLVMFuzzerTestOneInput(const unsigned char*, unsigned long) { return 0; }' >"$build/probe.cpp"
 if ! $cxx -fsanitize=fuzzer,address,undefined "$build/probe.cpp" -o "$build/probe" >"$build/probe.log" 2>&1; then
@@ -30,7 +31,7 @@ fi
 
 # llhttp, without coverage: it is asked, not explored.
 reference=()
-if [ -f "$llhttp/llhttp.c" ]; then
+if [ -f "$llhttp/llhttp.c" ] && [ -f "$llhttp/../include/llhttp/llhttp.h" ]; then
   for part in api http llhttp; do
     ${cxx%++} -O1 -g1 -w -fsanitize=address -DLLHTTP_STRICT_MODE=1 -I"$llhttp/../include/llhttp" -c "$llhttp/$part.c" \
       -o "$build/$part.o"
@@ -38,7 +39,7 @@ if [ -f "$llhttp/llhttp.c" ]; then
   done
   reference+=(-DFUZZ_REFERENCE -DLLHTTP_STRICT_MODE=1 -isystem "$llhttp/../include")
 else
-  echo "fuzz: there is no $llhttp/llhttp.c (package node-llhttp): the HTTP parser is not compared with it"
+  echo "fuzz: there is no llhttp in $llhttp (package node-llhttp): the HTTP parser is not compared with it"
 fi
 
 compile() {  # target, program, flags...
@@ -52,9 +53,9 @@ compile() {  # target, program, flags...
 }
 
 # Runs a target from the seeds. Its exit code is that of libFuzzer: 0 when nothing was found.
-fuzz() {  # target, program, seconds, corpus, log
+fuzz() {  # target, program, seconds, corpus, log, where findings go
   local options=(-timeout=10 -rss_limit_mb=3000 "-max_total_time=$3" -print_final_stats=1 "-dict=$here/$1.dict"
-    "-artifact_prefix=$build/findings/$1-")
+    "-artifact_prefix=$6/$1-")
   case $1 in
     http_parser) options+=(-max_len=1000) ;;
     timers) options+=(-max_len=400 -only_ascii=1) ;;
@@ -73,6 +74,14 @@ figures() {
 passed=0
 failed=0
 
+# What former runs have found.
+try_findings() {  # target
+  local found
+  for found in "$build/findings/$1-"*; do
+    [ ! -f "$found" ] || timeout 60 "$build/$1" -timeout=10 "$found" || return 1
+  done
+}
+
 run_targets() {  # seconds, targets...
   local seconds=$1 target
   shift
@@ -81,7 +90,8 @@ run_targets() {  # seconds, targets...
       echo "$target: does not compile"
       head -20 "$build/$target.log"
       failed=$((failed + 1))
-    elif fuzz "$target" "$build/$target" "$seconds" "$build/corpus/$target" "$build/$target.log"; then
+    elif try_findings "$target" >"$build/$target.log" 2>&1 &&
+      fuzz "$target" "$build/$target" "$seconds" "$build/corpus/$target" "$build/$target.log" "$build/findings"; then
       echo "$target: nothing found in $seconds s; $(figures "$build/$target.log")"
       passed=$((passed + 1))
     else
@@ -102,7 +112,6 @@ plant() {  # targets...
     if [[ $how =~ ^[0-9]+$ ]]; then
       flags=("-DCONCUR_MUTANT=$how")
     else
-      mkdir -p "$build/planted.d/examples"
       sed "$how" examples/http_server.cpp >"$build/planted.d/examples/http_server.cpp"
       cmp -s examples/http_server.cpp "$build/planted.d/examples/http_server.cpp" && flags=(-D"nothing was changed") ||
         flags=("-I$build/planted.d")
@@ -115,7 +124,7 @@ plant() {  # targets...
       continue
     fi
     begin=$SECONDS
-    if fuzz "$target" "$program" "$minute" "$build/corpus.planted" "$build/planted.log"; then
+    if fuzz "$target" "$program" "$minute" "$build/corpus.planted" "$build/planted.log" "$build/planted.d"; then
       echo "$target: $what: NOT FOUND in $minute s"
       failed=$((failed + 1))
     else
@@ -123,7 +132,7 @@ plant() {  # targets...
       passed=$((passed + 1))
     fi
   done <$here/planted.txt
-  rm -rf "$build/corpus.planted" "$build/planted.d"
+  rm -rf "$build/corpus.planted" "$build/planted.d" "$program"
 }
 
 all=(http_parser timers operations)

@@ -42,7 +42,7 @@ test_support := $(sort $(wildcard tests/support/*.hpp))
 
 version := $(shell sed -n 's/^.define CONCUR_VERSION_STRING "\(.*\)"/\1/p' src/base/config.hpp)
 
-.PHONY: always help run test test-programs check bench ci amalgamate examples snippets install uninstall clean
+.PHONY: always help run test test-programs check bench fuzz ci amalgamate examples snippets install uninstall clean
 
 help:
 	@echo 'concur $(version)'
@@ -54,6 +54,7 @@ help:
 	@echo '  make examples    build every example and compare what it prints with what it promises'
 	@echo '  make snippets    compile and run the snippets of README.md and docs/, and compare likewise'
 	@echo '  make bench       measure, against Go, Boost.Fiber and tokio where they are installed'
+	@echo '  make fuzz        look for inputs that break the HTTP parser, the timers, programs of fibers; FUZZ="600 timers"'
 	@echo '  make amalgamate  write concur.hpp from src/'
 	@echo '  make install     copy the header and its pkg-config file below PREFIX=$(PREFIX)'
 	@echo '  make clean       remove $(BUILD)/'
@@ -144,6 +145,9 @@ run:
 
 bench:
 	@CXX='$(CXX)' BUILD='$(BUILD)' $(PYTHON) bench/run.py $(BENCH)
+
+fuzz:
+	@CXX='$(CXX)' BUILD='$(BUILD)' bash tests/fuzz/run.sh $(FUZZ)
 
 # --- installing ---
 

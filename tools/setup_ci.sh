@@ -56,3 +56,8 @@ install "${packages[@]}"
 if command -v clang++ >/dev/null && ! echo 'int main() {}' | clang++ -x c++ -fsanitize=thread - -o /dev/null 2>/dev/null; then
   install "libclang-rt-$(clang++ -dumpversion | cut -d. -f1)-dev"
 fi
+
+# The fuzzer compares the HTTP example's parser with this one, where the system has it.
+if [ "${1:-}" != test ] && apt-cache show node-llhttp >"$log" 2>&1; then
+  install node-llhttp
+fi

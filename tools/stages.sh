@@ -99,6 +99,7 @@ landing() {
   lane "asan and ubsan, gcc" g++ "$sanitizers -fsanitize=address,undefined -fno-sanitize-recover=undefined" SEPARATE=1
   lane "tsan, clang, C++20" clang++ "$sanitizers -fsanitize=thread" STD=c++20 SEPARATE=1
   stage "happens-before" tests/happens_before/run.sh
+  stage "fuzz, 20 s each" tests/fuzz/run.sh 20
 }
 
 ci() {
@@ -113,6 +114,8 @@ ci() {
   lane "asan and ubsan, clang" clang++ "$sanitizers -fsanitize=address,undefined -fno-sanitize-recover=undefined"
   lane "tsan, clang" clang++ "$sanitizers -fsanitize=thread"
   stage "happens-before" tests/happens_before/run.sh
+  stage "fuzz, 60 s each" tests/fuzz/run.sh 60
+  stage "fuzz, planted bugs" tests/fuzz/run.sh planted
   for cxx in g++ clang++; do
     lane "migration $cxx -O3" $cxx "-O3" TESTS="$moving"
     lane "migration $cxx -O2 -flto" $cxx "-O2 -flto" TESTS="$moving" LDFLAGS="$([ $cxx = g++ ] || echo -fuse-ld=lld)"

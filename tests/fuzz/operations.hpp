@@ -205,6 +205,10 @@ class operations_run {
     for (unsigned i = 0; i < result_count; ++i) give_result(i);
     permits_ += 1000;
     semaphore_.release(1000);
+    for (nursery_note* each : limited_) {
+      each->limit = fibers_max + 1;
+      each->home->limit(each->limit);
+    }
   }
 
   // --- O3 ---
@@ -216,12 +220,9 @@ class operations_run {
     if (at.what == 'n' || at.what == 'N') return fiber.nursery != nullptr && fiber.nursery->running > 0;
     if (fiber.scope->is_cancelled()) return false;
     switch (at.what) {
-      case 's':
-        return !can_send(fiber, at.which);
-      case 'r':
-        return !can_receive(fiber, at.which);
-      case 'b':
-        return !can_receive(fiber, at.which) && !can_send(fiber, at.number);
+      case 's': return !can_send(fiber, at.which);
+      case 'r': return !can_receive(fiber, at.which);
+      case 'b': return !can_receive(fiber, at.which) && !can_send(fiber, at.number);
       case 'q':
       case 'Q':
         return std::none_of(at.cases.begin(), at.cases.end(), [&](const operation& each) {
@@ -229,21 +230,14 @@ class operations_run {
           if (each.what == 'r') return can_receive(fiber, each.which);
           return each.what == 'z' || is_given_[each.which % result_count];
         });
-      case 'l':
-        return owners_[at.which % mutex_count] != 0 && owners_[at.which % mutex_count] != fiber.number;
-      case 'a':
-        return permits_ == 0;
-      case 'e':
-        return !events_[at.which % event_count].is_set();
-      case 'g':
-        return !is_given_[at.which % result_count];
-      case 'F':
-        return !fiber.results.empty() && !fiber.results.front().first.ready();
+      case 'l': return owners_[at.which % mutex_count] != 0 && owners_[at.which % mutex_count] != fiber.number;
+      case 'a': return permits_ == 0;
+      case 'e': return !events_[at.which % event_count].is_set();
+      case 'g': return !is_given_[at.which % result_count];
+      case 'F': return !fiber.results.empty() && !fiber.results.front().first.ready();
       case 'o':
-      case 'f':
-        return fiber.nursery->limit != 0 && fiber.nursery->home->size() >= fiber.nursery->limit;
-      default:
-        return false;  // all others have an end
+      case 'f': return fiber.nursery->limit != 0 && fiber.nursery->home->size() >= fiber.nursery->limit;
+      default: return false;  // all others have an end
     }
   }
 
@@ -312,104 +306,62 @@ class operations_run {
     switch (at.what) {
       case 's':
       case 't':
-      case 'S':
-        send(me, at);
-        break;
+      case 'S': send(me, at); break;
       case 'r':
       case 'u':
-      case 'R':
-        receive(me, at);
-        break;
-      case 'c':
-        channels_[at.which].try_close();
-        break;
-      case 'b':
-        select_two(me, at);
-        break;
+      case 'R': receive(me, at); break;
+      case 'c': channels_[at.which].try_close(); break;
+      case 'b': select_two(me, at); break;
       case 'q':
-      case 'Q':
-        select_many(me, at);
-        break;
-      case 'y':
-        concur::this_fiber::yield();
-        break;
-      case 'X':
-        concur::this_fiber::checkpoint();
-        break;
-      case 'z':
-        sleep(me, at);
-        break;
+      case 'Q': select_many(me, at); break;
+      case 'y': concur::this_fiber::yield(); break;
+      case 'X': concur::this_fiber::checkpoint(); break;
+      case 'z': sleep(me, at); break;
       case 'l':
-      case 'T':
-        with_mutex(me, at);
-        break;
+      case 'T': with_mutex(me, at); break;
       case 'a':
-      case 'A':
-        acquire(me, at);
-        break;
+      case 'A': acquire(me, at); break;
       case 'v':
         ++permits_;
         semaphore_.release();
         break;
       case 'e':
-      case 'E':
-        wait_for_event(me, at);
-        break;
-      case 'i':
-        events_[at.which % event_count].set();
-        break;
+      case 'E': wait_for_event(me, at); break;
+      case 'i': events_[at.which % event_count].set(); break;
       case 'j':
         if (!is_open_) events_[at.which % event_count].reset();
         break;
-      case 'p':
-        give_result(at.which % result_count);
-        break;
+      case 'p': give_result(at.which % result_count); break;
       case 'g':
-      case 'G':
-        wait_for_result(me, at);
-        break;
-      default:
-        run_scope(me, at);
-        break;
+      case 'G': wait_for_result(me, at); break;
+      default: run_scope(me, at); break;
     }
   }
 
   void run_scope(fiber_note& me, const operation& at) {
     switch (at.what) {
       case 'n':
-      case 'N':
-        open_nursery(me, at);
-        break;
+      case 'N': open_nursery(me, at); break;
       case 'o':
       case 'f':
-      case 'd':
-        start_child(me, at);
-        break;
-      case 'F':
-        take_result(me, at);
-        break;
+      case 'd': start_child(me, at); break;
+      case 'F': take_result(me, at); break;
       case 'x':
         if (me.nursery->home != nullptr) me.nursery->home->cancel();
         break;
-      case '!':
-        throw planned_failure();
-      case 'm':
-        with_limit(me, at);
-        break;
+      case '!': throw planned_failure();
+      case 'm': with_limit(me, at); break;
       case 'h': {
         scope_note scope;
         scope.is_shield = true;
         inside(me, scope, [&] { concur::shield([&] { run_list(me, at.parts[0]); }); });
         break;
       }
-      case 'k':
-        run_and_look(me, at);
-        break;
+      case 'k': run_and_look(me, at); break;
       case '*':
         for (unsigned i = 0; i < at.number; ++i) run_list(me, at.parts[0]);
         break;
-      default:
-        break;
+      default: break;
     }
   }
 
@@ -547,30 +499,28 @@ class operations_run {
     const auto place = [](const sent_note& note) {
       return static_cast<std::size_t>(note.sender) * channel_count + note.channel;
     };
+    std::vector<int> newest_left(least_left.size(), -1);
     std::vector<bool> is_left(sent_.size());
     for (auto& ch : channels_) {
-      int before = -1;
       while (std::optional<parcel> value = ch.try_recv()) {
         const auto id = static_cast<std::size_t>(value->id());
         expect(id < sent_.size() && !is_left[id], "O1: what is left over is nobody's, or is left twice");
         if (!finding_.empty()) return;
         is_left[id] = true;
-        least_left[place(sent_[id])] = (std::min)(least_left[place(sent_[id])], value->id());
-        expect(sent_[id].sender != (before < 0 ? -1 : sent_[static_cast<std::size_t>(before)].sender) ||
-                   before < value->id(),
-               "O2: two values of one sender change places");
-        before = value->id();
+        const std::size_t at = place(sent_[id]);
+        expect(newest_left[at] < value->id(), "O2: two values of one sender change places");
+        newest_left[at] = value->id();
+        least_left[at] = (std::min)(least_left[at], value->id());
       }
     }
     for (std::size_t id = 0; id < sent_.size(); ++id) {
       const sent_note& note = sent_[id];
       const int seen = note.received + (is_left[id] ? 1 : 0);
       expect(seen <= 1, "O1: a value that was received is also left over");
-      expect(seen == (note.is_sent ? 1 : 0),
-             note.is_sent ? "O1: a value is lost" : "O1: a value comes that was not sent");
+      expect(!note.is_sent || seen == 1, "O1: a value is lost");
+      expect(note.is_sent || seen == 0, "O1: a value comes that was not sent");
       if (note.received > 0)
-        expect(static_cast<int>(id) < least_left[place(note)],
-               "O2: an older value is left over, a younger one received");
+        expect(static_cast<int>(id) < least_left[place(note)], "O2: a younger value is received before an older");
     }
   }
 
@@ -699,26 +649,32 @@ class operations_run {
 
   void open_nursery(fiber_note& me, const operation& at) {
     nursery_note home;
-    home.limit = at.number;
+    home.limit = is_open_ ? 0 : at.number;
     scope_note scope;
     nursery_note* const before = me.nursery;
     bool has_thrown_failure = false;
     struct leaving {
+      operations_run& all;
       fiber_note& me;
+      nursery_note& home;
       nursery_note* before;
       const operation* waited_for;
       ~leaving() {
+        all.limited_.erase(std::remove(all.limited_.begin(), all.limited_.end(), &home), all.limited_.end());
         me.nursery = before;
         me.waits_for = waited_for;
       }
-    } const at_end{me, before, me.waits_for};
+    } const at_end{*this, me, home, before, me.waits_for};
     try {
       inside(me, scope, [&] {
         const auto policy = at.what == 'N' ? concur::on_failure::keep_going : concur::on_failure::cancel_siblings;
         concur::with_nursery(policy, [&](concur::nursery& n) {
           scope.home = home.home = &n;
           me.nursery = &home;
-          if (home.limit != 0) n.limit(home.limit);
+          if (home.limit != 0) {
+            n.limit(home.limit);
+            limited_.push_back(&home);
+          }
           run_body(me, at, home);
           me.waits_for = &at;  // its children, from here on
         });
@@ -776,10 +732,10 @@ class operations_run {
           [this, &list, &home, scope, count = child_count(*this, &home)] { run_child(list, home, scope, 0); });
     } else {
       const int result = ++last_result_;
-      me.results.emplace_back(home.home->async([this, &list, &home, scope, result, count = child_count(*this, &home)] {
+      auto child = [this, &list, &home, scope, result, count = child_count(*this, &home)] {
         return run_child(list, home, scope, result);
-      }),
-                              result);
+      };
+      me.results.emplace_back(home.home->async(std::move(child)), result);
     }
   }
 
@@ -820,6 +776,7 @@ class operations_run {
   std::vector<fiber_note*> fibers_;  // that have not ended
   std::vector<sent_note> sent_;
   std::deque<operation> kept_;
+  std::vector<nursery_note*> limited_;
   nursery_note nobody_;
   scope_note everything_;
   int last_number_ = 0;
@@ -831,9 +788,7 @@ class operations_run {
   bool is_cancelled_ = false;
 };
 
-inline std::string try_operations(std::string_view input) {
-  const operations_program program = operations_parser(input).parse();
-  std::string finding;
+inline std::string run_operations(const operations_program& program) {
   concur::explore_options wanted;
   wanted.schedules = 1;
   wanted.seed = program.seed;
@@ -857,6 +812,8 @@ inline std::string try_operations(std::string_view input) {
   }
   return run->judge();
 }
+
+inline std::string try_operations(std::string_view input) { return run_operations(operations_parser(input).parse()); }
 
 }  // namespace fuzz
 

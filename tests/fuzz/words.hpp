@@ -30,8 +30,7 @@ class words {
     std::int64_t sum = 0;
     while (is_digit(peek())) {
       const std::int64_t digit = take() - '0';
-      if (__builtin_mul_overflow(sum, std::int64_t{10}, &sum) || __builtin_add_overflow(sum, digit, &sum))
-        sum = INT64_MAX;
+      sum = sum > (INT64_MAX - digit) / 10 ? INT64_MAX : sum * 10 + digit;
     }
     return sum;
   }

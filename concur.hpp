@@ -8187,7 +8187,7 @@ CONCUR_INLINE void timer_wheel::place(timer_entry& entry, tick_t first) noexcept
   if (when - elapsed_ >= span) when = elapsed_ + span - 1;  // beyond the wheel: looked at again when that slot opens
   const tick_t differs = (when ^ elapsed_) | (slot_count - 1);
   unsigned ring = static_cast<unsigned>(63 - __builtin_clzll(differs)) / slot_bits;
-  if (ring >= ring_count) ring = ring_count - 1;
+  if (ring >= ring_count && !CONCUR_MUTANT_IS(351)) ring = ring_count - 1;
   const unsigned slot = static_cast<unsigned>(when >> (ring * slot_bits)) % slot_count;
   entry.ring = static_cast<unsigned char>(ring);
   entry.slot = static_cast<unsigned char>(slot);
@@ -8206,7 +8206,7 @@ CONCUR_INLINE void timer_wheel::set(timer_entry& entry) noexcept {
   place(entry, elapsed_ + 1);
   // relaxed: a figure, and the lock is held.
   count_.store(count_.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
-  if (entry.deadline_ns < next_ns_.read()) next_ns_.write(entry.deadline_ns);
+  if (entry.deadline_ns < next_ns_.read() && !CONCUR_MUTANT_IS(350)) next_ns_.write(entry.deadline_ns);
 }
 
 CONCUR_INLINE void timer_wheel::call_off(timer_entry& entry) noexcept {
@@ -8249,7 +8249,8 @@ CONCUR_INLINE timer_entry* timer_wheel::open_slot(unsigned ring, unsigned slot, 
     // gone (suspend.hpp, S2).
     const bool is_leaving =
         entry->who != nullptr && entry->who->word.load(std::memory_order_acquire) == entry->ticket - 1;
-    if (entry->deadline_ns > now || (is_leaving && !CONCUR_MUTANT_IS(70))) {
+    const bool is_due = CONCUR_MUTANT_IS(352) ? to_tick(entry->deadline_ns) <= to_tick(now) : entry->deadline_ns <= now;
+    if (!is_due || (is_leaving && !CONCUR_MUTANT_IS(70))) {
       // A look that comes late finds a leaving fiber once, not once for each tick that has passed.
       place(*entry, (is_leaving && !CONCUR_MUTANT_IS(353) ? to_tick(now) : elapsed_) + 1);
       continue;

@@ -270,6 +270,18 @@ TEST_CASE("plain threads are explored without a runtime, and are ordinary thread
   CHECK(failed.what.find("deadlock") == 0);
 }
 
+TEST_CASE("a plain thread that yields lets other threads run") {
+  const nothing_left_over guard;
+  const auto program = [] {
+    bool is_ready = false;
+    concur::explored_thread other([&] { is_ready = true; });
+    while (!is_ready) concur::this_fiber::yield();
+  };
+  concur::explore_options given = with(concur::random, 100);
+  given.workers = 0;
+  CHECK(concur::try_explore(program, given).ok);
+}
+
 TEST_CASE("threads outside of the runtime take part") {
   const nothing_left_over guard;
   const auto program = [] {

@@ -39,8 +39,8 @@ import subprocess
 import sys
 
 HEADERS = (
-    "atomic chrono cstdio exception functional iostream memory mutex optional stdexcept string system_error thread tuple "
-    "utility vector"
+    "atomic chrono cstdio cstdlib exception functional iostream map memory mutex optional stdexcept string system_error thread "
+    "tuple utility vector"
 ).split()
 FENCE = re.compile(r"^(`{3,})[ \t]*([^`]*?)[ \t]*$")
 UNSEEN_FENCE = re.compile(r"^(?:[ \t>]+`{3,}|[ \t]*~{3,})[ \t]*(?:cpp|c\+\+|cc)\b", re.IGNORECASE)
@@ -82,7 +82,7 @@ class Snippet:
             return f"{head}{here}int main() {{}}\n"
         if MAIN.search(self.text):
             return head + here
-        if EXPLORES.search(self.text):
+        if any(EXPLORES.search(one.text) for one in (*self.definitions, self)):
             return f"{head}int main() try {{\n{here}}} catch (const concur::explore_failure&) {{\nreturn 1;\n}}\n"
         if RUN_ITSELF.search(self.text):
             return f"{head}int main() {{\n{here}}}\n"

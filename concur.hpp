@@ -8987,7 +8987,7 @@ CONCUR_INLINE void publish_timer(worker* w) noexcept;
 CONCUR_INLINE void publish_finished(worker* w) noexcept;
 CONCUR_INLINE void publish_selected(worker* w) noexcept;
 CONCUR_INLINE void cancel_departed(fiber* f, std::uint32_t ticket) noexcept;
-CONCUR_INLINE void note_raised(scope& innermost) noexcept;  // cancel.hpp
+CONCUR_INLINE void note_raised(scope& innermost) noexcept;                    // cancel.hpp
 CONCUR_INLINE void tell_departure(const worker& w, const fiber& f) noexcept;  // driven.hpp
 
 CONCUR_FORCE_INLINE void publish_wait(worker* w, fiber* f) noexcept {
@@ -9297,6 +9297,7 @@ CONCUR_NOINLINE CONCUR_INLINE outcome park_selected(worker*& w, lock_chain* lock
 CONCUR_NOINLINE CONCUR_INLINE worker* checkpoint_slow_quietly(worker* w) noexcept {
   if (w->current->should_cancel()) {
     w->budget = worker::operations_per_slice;
+    if (driver* d = driver_or_null()) d->step();  // who swallows it and tries again has to come to an end there
 #  if CONCUR_EXCEPTIONS
     if (std::uncaught_exceptions() > w->current->unwind_base && !CONCUR_MUTANT_IS(209)) return w;
 #  endif
@@ -19183,7 +19184,12 @@ CONCUR_NAMESPACE_END
 CONCUR_NAMESPACE_BEGIN
 namespace detail {
 
-CONCUR_INLINE void yield_thread() noexcept { sched_yield(); }
+CONCUR_INLINE void yield_thread() noexcept {
+  if (driver* d = driver_or_null())
+    d->spin();
+  else
+    sched_yield();
+}
 
 CONCUR_INLINE void fire_own_timers(worker* w, nanoseconds_t now) noexcept { w->timers.fire(now); }
 
@@ -22132,7 +22138,10 @@ CONCUR_INLINE std::int64_t exploration::now() noexcept {
   if (!is_asked()) return now_ns_;
   count_step();
   constexpr std::int64_t leaps_ns[] = {100, 2'000, 60'000, 1'100'000, 11'000'000, 200'000'000};
-  now_ns_ += leaps_ns[given.answer(choice::clock, 6)];
+  const std::int64_t leap_ns = leaps_ns[given.answer(choice::clock, 6)];
+  now_ns_ += leap_ns;
+  if (settings_.is_telling && leap_ns >= 1'000'000)
+    note("the clock leaps by " + std::to_string(leap_ns / 1'000'000) + " ms");
   expire();
   return now_ns_;
 }
@@ -22659,7 +22668,8 @@ class explorer {
   unsigned workers_;
   schedule_settings settings_;
   std::string shrink_kind_;
-  unsigned shrink_runs_ = 0;  // left
+  unsigned shrink_runs_ = 0;        // left
+  std::uint64_t shrink_steps_ = 0;  // taken
 };
 
 CONCUR_INLINE void explorer::body(void* raw) {
@@ -22709,8 +22719,10 @@ CONCUR_INLINE void explorer::run_once() {
 inline std::string kind_of_failure(const std::string& what) { return what.substr(0, what.find_first_of(":\n")); }
 
 CONCUR_INLINE bool explorer::still_fails() {
+  constexpr std::uint64_t steps_max = 1'000'000;  // a livelock is long each time, and seldom has a shorter one
   run_once();
-  --shrink_runs_;
+  shrink_steps_ += world.steps();
+  shrink_runs_ = shrink_steps_ < steps_max ? shrink_runs_ - 1 : 0;
   return world.has_failed() && kind_of_failure(world.what()) == shrink_kind_;
 }
 
@@ -22766,6 +22778,7 @@ CONCUR_INLINE void explorer::leave_out_parts(deviation_list& list) {
 CONCUR_INLINE deviation_list explorer::shrink(deviation_list list, const std::string& what, unsigned runs) {
   shrink_kind_ = kind_of_failure(what);
   shrink_runs_ = runs;
+  shrink_steps_ = 0;
   look_for_calm_ones(list);
   cut_end(list);
   leave_out_parts(list);
@@ -22868,6 +22881,7 @@ CONCUR_INLINE explore_report explore_program(const explored_program& program, co
 inline void print_steps(explorer& it, const char* title) {
   std::fprintf(stderr, "concur: %s\n", title);
   for (const std::string& line : it.world.told()) std::fprintf(stderr, "  %s\n", line.c_str());
+  if (it.world.was_abandoned()) return;  // the last step has said why
   std::fprintf(stderr, "concur: %s\n", it.world.has_failed() ? it.world.what().c_str() : "the schedule did not fail");
 }
 
@@ -22916,9 +22930,10 @@ CONCUR_INLINE void report_failure(const explore_report& report) {
   std::fprintf(stderr,
                "concur: schedule %zu failed: %s\n"
                "  replay(%lluU, f) shows it step by step.\n"
-               "  The shortest one found has %zu decisions that differ from a plain run;\n"
+               "  The shortest one found has %zu decision%s from a plain run;\n"
                "  replay_schedule(\"%s\", f) shows that.\n",
                report.schedules, report.what.c_str(), static_cast<unsigned long long>(report.seed), report.decisions,
+               report.decisions == 1 ? " that differs" : "s that differ",
                report.decisions <= 200 ? report.schedule.c_str() : "...");
   raise(explore_failure(report), report.what.c_str());
 }

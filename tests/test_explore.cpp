@@ -218,6 +218,30 @@ TEST_CASE("a program without end is a livelock, not a hang") {
   CHECK(report.what.find("no end after 5000 steps") == 0);
 }
 
+TEST_CASE("a loop that swallows its cancellation and tries again is a livelock too") {
+  const nothing_left_over guard;
+  concur::explore_options given = with(concur::random, 3);
+  given.steps = 5000;
+  const auto told_by_exception = [] {
+    concur::move_on_after(1ms, [] {
+      for (;;) {
+        try {
+          concur::this_fiber::sleep_for(1h);
+        } catch (...) {
+        }
+      }
+    });
+  };
+  const auto told_by_code = [] {
+    concur::move_on_after(1ms, [] {
+      std::error_code told;
+      for (;;) concur::this_fiber::sleep_for(1h, told);
+    });
+  };
+  CHECK(concur::try_explore(told_by_exception, given).what.find("no end after 5000 steps") == 0);
+  CHECK(concur::try_explore(told_by_code, given).what.find("no end after 5000 steps") == 0);
+}
+
 TEST_CASE("plain threads are explored without a runtime, and are ordinary threads outside") {
   const nothing_left_over guard;
   const auto program = [] {
@@ -244,6 +268,18 @@ TEST_CASE("plain threads are explored without a runtime, and are ordinary thread
       given);
   CHECK(!failed.ok);
   CHECK(failed.what.find("deadlock") == 0);
+}
+
+TEST_CASE("a plain thread that yields lets other threads run") {
+  const nothing_left_over guard;
+  const auto program = [] {
+    bool is_ready = false;
+    concur::explored_thread other([&] { is_ready = true; });
+    while (!is_ready) concur::this_fiber::yield();
+  };
+  concur::explore_options given = with(concur::random, 100);
+  given.workers = 0;
+  CHECK(concur::try_explore(program, given).ok);
 }
 
 TEST_CASE("threads outside of the runtime take part") {

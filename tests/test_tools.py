@@ -498,6 +498,26 @@ class Snippets(ScratchTree):
         self.assertTrue(itself.endswith('int main() {\n#line 7 "page.md"\nconcur::run(f);\n}\n'))
         self.assertTrue(itself.startswith('#include "concur.hpp"\n'))
 
+    def test_a_block_may_use_what_another_defines(self):
+        page = "<!-- defines: one -->\n```cpp\nint one() { return 1; }\n```\n<!-- defines: two -->\n<!-- uses: one -->\n```cpp\n"
+        page += "int two() { return 2 * one(); }\n```\n<!-- uses: two -->\n```cpp\nif (two() != 2) std::exit(1);\n```\n"
+        self.assertEqual(self.sum_of(page), "snippets: 3 passed, 0 failed")
+        self.assertEqual(self.sum_of(page.replace("if (two", "if (1 + two")), "snippets: 2 passed, 1 failed")
+        with self.assertRaisesRegex(run_snippets.PageError, "^page.md:8: nothing before defines `three`"):
+            run_snippets.snippets_of("page.md", page.replace("uses: one", "uses: three"))
+
+    def test_a_block_that_explores_stands_in_no_run_and_may_fail(self):
+        snippet = run_snippets.Snippet("page.md", 7, "concur::explore(f);")
+        begin = 'int main() try {\n#line 7 "page.md"\nconcur::explore(f);\n'
+        self.assertIn(begin + "} catch (const concur::explore_failure&) {\nreturn 1;", snippet.program())
+
+    def test_numbers_may_differ(self):
+        for promise, text in (("seed 7.", "seed 12345."), ('("w2 1=1 3=2", f)', '("w2", f)'), ("w2", "w0mf 3=4"),
+                              ("worker 1: 2", "worker 0: 33")):
+            self.assertRegex(text, "^" + run_snippets.like(promise, True) + "$")
+        for promise, text in (("seed 7", "seed x"), ("seed 7", "seeds 7"), ("w2", "2"), ("a.7", "ab7")):
+            self.assertNotRegex(text, "^" + run_snippets.like(promise, True) + "$")
+
     def test_dots_stand_for_what_differs(self):
         def is_promised(promise, text):
             snippet = run_snippets.Snippet("page.md", 1, "")
@@ -533,6 +553,13 @@ class Snippets(ScratchTree):
         self.assertEqual(self.sum_of(SAYS.replace("std::cout", "std::exit(3); std::cout")), bad)
         self.assertEqual(self.sum_of("<!-- not run: it fails -->\n" + SAYS.replace("std::cout", "std::exit(3); std::cout")), good)
         self.assertEqual(self.sum_of("<!-- not compiled: a sketch -->\n```cpp\n?\n```\n" + SAYS), good)
+        self.assertEqual(self.sum_of("<!-- ends with: 3 -->\n" + SAYS.replace("std::cout", "std::exit(3); std::cout")), good)
+        self.assertEqual(self.sum_of("<!-- ends with: 1 -->\n" + SAYS), bad)
+        self.assertEqual(self.sum_of("<!-- prints to: stderr -->\n" + SAYS.replace("cout", "cerr") + promise), good)
+        self.assertEqual(self.sum_of("<!-- prints to: stderr -->\n" + SAYS + promise), bad)
+        five = promise.replace("...", "7")
+        self.assertEqual(self.sum_of("<!-- numbers: may differ -->\n" + SAYS + five), good)
+        self.assertEqual(self.sum_of(SAYS + five), bad)
         self.assertEqual(self.sum_of("<!-- compiled with: -DONE=1 -->\n```cpp\nif (ONE != 1) std::exit(1);\n```\n"), good)
 
     def test_an_error_is_told_with_the_line_of_the_page(self):

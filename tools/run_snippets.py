@@ -8,6 +8,7 @@ A block that has a `main` is a program as it stands. Any other is put into one, 
 `using namespace std::chrono_literals`:
 
     a block that calls concur::run itself    int main() { ... }
+    a block that calls explore or replay     the same; explore_failure ends it with status 1
     any other                                int main() { concur::run([] { ... }); }
 
 A block without a language that follows at once, with nothing but blank lines between, is what the program prints. In it a
@@ -17,8 +18,13 @@ reader. Comments directly before a block say what is to be done otherwise:
     <!-- not compiled: reason -->            left out
     <!-- not run: reason -->                 compiled only
     <!-- compiled with: -std=c++20 -->       with these flags, behind the others
+    <!-- defines: NAME -->                   functions and types, which stand before main in later blocks that use them
+    <!-- uses: NAME -->                      those of that block
+    <!-- prints to: stderr -->               what is compared
+    <!-- ends with: 1 -->                    the status that is right
+    <!-- numbers: may differ -->             a number in the output stands for any, and so does a schedule ("w2 10=1")
 
-The bodies of concur.hpp are compiled once for all; a snippet with flags of its own has its own, since both must agree. CXX,
+The bodies of concur.hpp are compiled once for all snippets with the same flags, since both must agree. CXX,
 CXXFLAGS (put after the tool's own), BUILD, JOBS as in the Makefile. Ends with `snippets: N passed, N failed`.
 """
 
@@ -33,15 +39,19 @@ import subprocess
 import sys
 
 HEADERS = (
-    "atomic chrono cstdio exception functional iostream memory mutex optional stdexcept string system_error thread tuple "
-    "utility vector"
+    "atomic chrono cstdio cstdlib exception functional iostream map memory mutex optional stdexcept string system_error thread "
+    "tuple utility vector"
 ).split()
 FENCE = re.compile(r"^(`{3,})[ \t]*([^`]*?)[ \t]*$")
 UNSEEN_FENCE = re.compile(r"^(?:[ \t>]+`{3,}|[ \t]*~{3,})[ \t]*(?:cpp|c\+\+|cc)\b", re.IGNORECASE)
 COMMENT = re.compile(r"^<!--.*-->$")
-MARK = re.compile(r"^<!-- (not compiled|not run|compiled with): (\S.*?) *-->$")
+MARK = re.compile(
+    r"^<!-- (not compiled|not run|compiled with|defines|uses|prints to|ends with|numbers): (\S.*?) *-->$"
+)
 MAIN = re.compile(r"^int main\(", re.MULTILINE)
 RUN_ITSELF = re.compile(r"\bconcur::run\(")
+EXPLORES = re.compile(r"\bconcur::(?:try_)?(?:explore|replay|replay_schedule)\(")
+NUMBER = re.compile(r"\bw\d+[mf]*(?: \d+=\d+)*|\d+")
 RUN_SECONDS_MAX = 60
 
 
@@ -53,6 +63,7 @@ class Snippet:
     def __init__(self, page, line, text):
         self.page, self.line, self.text = page, line, text
         self.marks = {}  # what a comment said -> the words behind the colon
+        self.definitions = []  # the snippets that it uses
         self.output = None  # what it is to print; None: nobody says
 
     @property
@@ -61,22 +72,40 @@ class Snippet:
 
     def program(self):
         """The text that is compiled. Errors in it are told with the lines of the page."""
-        here = f'#line {self.line} "{self.page}"\n{self.text}\n'
-        if MAIN.search(self.text):
+        here = self.placed()
+        if MAIN.search(self.text) and not self.definitions:
             return here
         head = "".join(f"#include <{header}>\n" for header in HEADERS)
-        head = f'#include "concur.hpp"\n\n{head}\nusing namespace std::chrono_literals;\n\nint main() {{\n'
+        head = f'#include "concur.hpp"\n\n{head}\nusing namespace std::chrono_literals;\n\n'
+        head += "".join(one.placed() for one in self.definitions)
+        if "defines" in self.marks:
+            return f"{head}{here}int main() {{}}\n"
+        if MAIN.search(self.text):
+            return head + here
+        if any(EXPLORES.search(one.text) for one in (*self.definitions, self)):
+            return f"{head}int main() try {{\n{here}}} catch (const concur::explore_failure&) {{\nreturn 1;\n}}\n"
         if RUN_ITSELF.search(self.text):
-            return f"{head}{here}}}\n"
-        return f"{head}concur::run([] {{\n{here}}});\n}}\n"
+            return f"{head}int main() {{\n{here}}}\n"
+        return f"{head}int main() {{\nconcur::run([] {{\n{here}}});\n}}\n"
+
+    def placed(self):
+        return f'#line {self.line} "{self.page}"\n{self.text}\n'
 
     def prints_as_promised(self, text):
-        promised = "".join("(?:.*\n)*" if line == "..." else like(line) + "\n" for line in self.output)
+        may_differ = "numbers" in self.marks
+        promised = "".join("(?:.*\n)*" if line == "..." else like(line, may_differ) + "\n" for line in self.output)
         return re.fullmatch(promised, text if text.endswith("\n") or not text else text + "\n") is not None
 
 
-def like(line):
-    return ".*".join(re.escape(part) for part in line.split("..."))
+def like(line, may_differ=False):
+    return ".*".join(like_numbers(part) if may_differ else re.escape(part) for part in line.split("..."))
+
+
+def like_numbers(text):
+    """Any number, or any schedule, where there is one."""
+    between = [re.escape(part) for part in NUMBER.split(text)]
+    numbers = [r"w\d+[mf]*(?: \d+=\d+)*" if found.startswith("w") else r"\d+" for found in NUMBER.findall(text)]
+    return between[0] + "".join(number + part for number, part in zip(numbers, between[1:]))
 
 
 def blocks(page, text):
@@ -115,7 +144,7 @@ def marks_before(place, lines):
 
 
 def snippets_of(page, text):
-    found, last = [], None
+    found, last, defined = [], None, {}
     for line, language, lines, between in blocks(page, text):
         if language == "" and last is not None and not any(between):
             last.output = [word for word in lines if not word.startswith("$ ")]
@@ -125,6 +154,13 @@ def snippets_of(page, text):
         if language == "cpp":
             last = Snippet(page, line, "\n".join(lines))
             last.marks = marks_before(last.place, between)
+            if "uses" in last.marks:
+                name = last.marks["uses"]
+                if name not in defined:
+                    raise PageError(f"{last.place}: nothing before defines `{name}`")
+                last.definitions = [*defined[name].definitions, defined[name]]
+            if "defines" in last.marks:
+                defined[last.marks["defines"]] = last
             found.append(last)
     return found
 
@@ -138,7 +174,7 @@ class Trial:
         self.compiler = shlex.split(os.environ.get("CXX") or "g++")
         self.flags = shlex.split("-std=c++17 -O0 -Wall -Wextra -Werror -pthread -I.")
         self.flags += shlex.split(os.environ.get("CXXFLAGS") or "")
-        self.bodies = None  # a future: what compiling them printed
+        self.bodies = {}  # flags of its own -> a future: what compiling them printed
 
     def command(self, *words):
         """What it printed when it failed, else nothing."""
@@ -146,19 +182,22 @@ class Trial:
         done = subprocess.run(line, capture_output=True, text=True, errors="replace", check=False)
         return done.stdout + done.stderr if done.returncode else ""
 
-    def compile_bodies(self):
-        return self.command("-DCONCUR_SEPARATE_COMPILATION", "-c", "tools/concur.cpp", "-o", f"{self.build}/bodies.o")
+    def bodies_path(self, own):
+        return os.path.join(self.build, "bodies" + re.sub(r"\W", "_", own) + ".o")
+
+    def compile_bodies(self, own):
+        flags = ["-DCONCUR_SEPARATE_COMPILATION", *shlex.split(own)]
+        return self.command(*flags, "-c", "tools/concur.cpp", "-o", self.bodies_path(own))
 
     def build_program(self, snippet, target):
         with open(f"{target}.cpp", "w", encoding="utf-8") as file:
             file.write(snippet.program())
-        own = shlex.split(snippet.marks.get("compiled with", ""))
-        if own:
-            return self.command(*own, f"{target}.cpp", "-o", target)
+        own = snippet.marks.get("compiled with", "")
+        flags = shlex.split(own)
         return (
-            self.command("-DCONCUR_SEPARATE_COMPILATION", "-c", f"{target}.cpp", "-o", f"{target}.o")
-            or self.bodies.result()
-            or self.command(f"{target}.o", f"{self.build}/bodies.o", "-o", target)
+            self.command("-DCONCUR_SEPARATE_COMPILATION", *flags, "-c", f"{target}.cpp", "-o", f"{target}.o")
+            or self.bodies[own].result()
+            or self.command(*flags, f"{target}.o", self.bodies_path(own), "-o", target)
         )
 
     def judge(self, snippet):
@@ -171,17 +210,20 @@ class Trial:
             return False, "does not compile\n" + error
         if "not run" in snippet.marks:
             return True, f"compiles; not run: {snippet.marks['not run']}"
+        if "defines" in snippet.marks:
+            return True, f"compiles: {snippet.marks['defines']}"
         try:
             done = subprocess.run([os.path.abspath(target)], stdin=subprocess.DEVNULL, capture_output=True, text=True,
                                   errors="replace", timeout=RUN_SECONDS_MAX, check=False)  # fmt: skip
         except subprocess.TimeoutExpired:
             return False, f"still running after {RUN_SECONDS_MAX} s"
-        if done.returncode:
+        if done.returncode != int(snippet.marks.get("ends with", "0")):
             return False, f"ended with status {done.returncode}\n{done.stdout}{done.stderr}"
         if snippet.output is None:
             return True, "runs"
-        if not snippet.prints_as_promised(done.stdout):
-            difference = difflib.unified_diff(snippet.output, done.stdout.splitlines(), "promised", "printed", lineterm="")
+        printed = done.stderr if snippet.marks.get("prints to") == "stderr" else done.stdout
+        if not snippet.prints_as_promised(printed):
+            difference = difflib.unified_diff(snippet.output, printed.splitlines(), "promised", "printed", lineterm="")
             return False, "prints something else than it promises\n" + "\n".join(difference)
         return True, "prints what it promises"
 
@@ -208,7 +250,8 @@ def main():
 
     trial = Trial()
     with concurrent.futures.ThreadPoolExecutor(int(os.environ.get("JOBS") or os.cpu_count() or 2)) as pool:
-        trial.bodies = pool.submit(trial.compile_bodies)
+        for own in sorted({snippet.marks.get("compiled with", "") for snippet in snippets}):
+            trial.bodies[own] = pool.submit(trial.compile_bodies, own)
         for snippet, (has_passed, text) in zip(snippets, pool.map(trial.judge, snippets)):
             print(f"{snippet.place}: {text}", flush=True)
             passed += has_passed is True

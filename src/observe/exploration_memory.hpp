@@ -16,7 +16,10 @@ CONCUR_INLINE std::int64_t exploration::now() noexcept {
   if (!is_asked()) return now_ns_;
   count_step();
   constexpr std::int64_t leaps_ns[] = {100, 2'000, 60'000, 1'100'000, 11'000'000, 200'000'000};
-  now_ns_ += leaps_ns[given.answer(choice::clock, 6)];
+  const std::int64_t leap_ns = leaps_ns[given.answer(choice::clock, 6)];
+  now_ns_ += leap_ns;
+  if (settings_.is_telling && leap_ns >= 1'000'000)
+    note("the clock leaps by " + std::to_string(leap_ns / 1'000'000) + " ms");
   expire();
   return now_ns_;
 }

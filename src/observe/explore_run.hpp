@@ -102,7 +102,8 @@ class explorer {
   unsigned workers_;
   schedule_settings settings_;
   std::string shrink_kind_;
-  unsigned shrink_runs_ = 0;  // left
+  unsigned shrink_runs_ = 0;        // left
+  std::uint64_t shrink_steps_ = 0;  // taken
 };
 
 CONCUR_INLINE void explorer::body(void* raw) {
@@ -152,8 +153,10 @@ CONCUR_INLINE void explorer::run_once() {
 inline std::string kind_of_failure(const std::string& what) { return what.substr(0, what.find_first_of(":\n")); }
 
 CONCUR_INLINE bool explorer::still_fails() {
+  constexpr std::uint64_t steps_max = 1'000'000;  // a livelock is long each time, and seldom has a shorter one
   run_once();
-  --shrink_runs_;
+  shrink_steps_ += world.steps();
+  shrink_runs_ = shrink_steps_ < steps_max ? shrink_runs_ - 1 : 0;
   return world.has_failed() && kind_of_failure(world.what()) == shrink_kind_;
 }
 
@@ -209,6 +212,7 @@ CONCUR_INLINE void explorer::leave_out_parts(deviation_list& list) {
 CONCUR_INLINE deviation_list explorer::shrink(deviation_list list, const std::string& what, unsigned runs) {
   shrink_kind_ = kind_of_failure(what);
   shrink_runs_ = runs;
+  shrink_steps_ = 0;
   look_for_calm_ones(list);
   cut_end(list);
   leave_out_parts(list);
@@ -311,6 +315,7 @@ CONCUR_INLINE explore_report explore_program(const explored_program& program, co
 inline void print_steps(explorer& it, const char* title) {
   std::fprintf(stderr, "concur: %s\n", title);
   for (const std::string& line : it.world.told()) std::fprintf(stderr, "  %s\n", line.c_str());
+  if (it.world.was_abandoned()) return;  // the last step has said why
   std::fprintf(stderr, "concur: %s\n", it.world.has_failed() ? it.world.what().c_str() : "the schedule did not fail");
 }
 
@@ -359,9 +364,10 @@ CONCUR_INLINE void report_failure(const explore_report& report) {
   std::fprintf(stderr,
                "concur: schedule %zu failed: %s\n"
                "  replay(%lluU, f) shows it step by step.\n"
-               "  The shortest one found has %zu decisions that differ from a plain run;\n"
+               "  The shortest one found has %zu decision%s from a plain run;\n"
                "  replay_schedule(\"%s\", f) shows that.\n",
                report.schedules, report.what.c_str(), static_cast<unsigned long long>(report.seed), report.decisions,
+               report.decisions == 1 ? " that differs" : "s that differ",
                report.decisions <= 200 ? report.schedule.c_str() : "...");
   raise(explore_failure(report), report.what.c_str());
 }

@@ -47,7 +47,7 @@ CONCUR_INLINE void publish_timer(worker* w) noexcept;
 CONCUR_INLINE void publish_finished(worker* w) noexcept;
 CONCUR_INLINE void publish_selected(worker* w) noexcept;
 CONCUR_INLINE void cancel_departed(fiber* f, std::uint32_t ticket) noexcept;
-CONCUR_INLINE void note_raised(scope& innermost) noexcept;  // cancel.hpp
+CONCUR_INLINE void note_raised(scope& innermost) noexcept;                    // cancel.hpp
 CONCUR_INLINE void tell_departure(const worker& w, const fiber& f) noexcept;  // driven.hpp
 
 CONCUR_FORCE_INLINE void publish_wait(worker* w, fiber* f) noexcept {
@@ -357,6 +357,7 @@ CONCUR_NOINLINE CONCUR_INLINE outcome park_selected(worker*& w, lock_chain* lock
 CONCUR_NOINLINE CONCUR_INLINE worker* checkpoint_slow_quietly(worker* w) noexcept {
   if (w->current->should_cancel()) {
     w->budget = worker::operations_per_slice;
+    if (driver* d = driver_or_null()) d->step();  // who swallows it and tries again has to come to an end there
 #  if CONCUR_EXCEPTIONS
     if (std::uncaught_exceptions() > w->current->unwind_base && !CONCUR_MUTANT_IS(209)) return w;
 #  endif

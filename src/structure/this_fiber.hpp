@@ -113,7 +113,12 @@ CONCUR_NAMESPACE_END
 CONCUR_NAMESPACE_BEGIN
 namespace detail {
 
-CONCUR_INLINE void yield_thread() noexcept { sched_yield(); }
+CONCUR_INLINE void yield_thread() noexcept {
+  if (driver* d = driver_or_null())
+    d->spin();
+  else
+    sched_yield();
+}
 
 CONCUR_INLINE void fire_own_timers(worker* w, nanoseconds_t now) noexcept { w->timers.fire(now); }
 

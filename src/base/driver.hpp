@@ -63,6 +63,7 @@ struct driver_calls {
   std::int64_t (*now)(driver&) noexcept;
   void* (*start_thread)(driver&, void (*)(void*), void*, const char*) noexcept;
   void (*join_thread)(driver&, void*) noexcept;
+  const void* (*this_thread)(const driver&) noexcept;
   void (*step)(driver&) noexcept;
   void (*spin)(driver&) noexcept;
   block_end (*block)(driver&, const void*, std::uint32_t, std::int64_t, const void*) noexcept;
@@ -109,6 +110,8 @@ class driver {
   }
   // Returns when that thread's body has returned. Runs others. The handle is then spent.
   void join_thread(void* handle) noexcept { return calls_.join_thread(*this, handle); }
+  // An address that is the calling thread's own while it runs.
+  const void* this_thread() const noexcept { return calls_.this_thread(*this); }
   // A place where the calling thread could as well be interrupted. Runs others.
   void step() noexcept { return calls_.step(*this); }
   // The calling thread waits for a few steps of another one. Runs others.

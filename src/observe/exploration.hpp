@@ -64,6 +64,7 @@ class exploration final : public driver {
   std::int64_t now() noexcept;
   void* start_thread(void (*body)(void*), void* argument, const char* name) noexcept;
   void join_thread(void* handle) noexcept;
+  const void* this_thread() const noexcept { return threads_.address_of_current(); }
   void step() noexcept { before_access(nullptr); }
   void spin() noexcept;
   block_end block(const void* word, std::uint32_t expected, std::int64_t until_ns, const void* outside) noexcept;
@@ -160,6 +161,7 @@ CONCUR_INLINE const driver_calls& exploration::calls() noexcept {
                                        &through<&exploration::now>::call,
                                        &through<&exploration::start_thread>::call,
                                        &through<&exploration::join_thread>::call,
+                                       &through<&exploration::this_thread>::call,
                                        &through<&exploration::step>::call,
                                        &through<&exploration::spin>::call,
                                        &through<&exploration::block>::call,

@@ -62,6 +62,7 @@ class virtual_threads {
   [[noreturn]] void end_and_go_to(unsigned next);
 
   unsigned current() const { return current_; }
+  const void* address_of_current() const { return &threads_[current_]; }
   unsigned count() const { return count_; }
   virtual_thread& operator[](unsigned i) { return threads_[i]; }
 

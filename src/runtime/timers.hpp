@@ -205,6 +205,7 @@ CONCUR_INLINE bool timer_wheel::is_to_fire(timer_entry& entry) noexcept {
     static_cast<alarm&>(entry).is_ringing.store(true, std::memory_order_relaxed);  // relaxed: under the lock
     return true;
   }
+  if (CONCUR_MUTANT_IS(289)) return true;
   if (!claim(*entry.who, entry.ticket)) return false;
   entry.who->result = outcome::timed_out;
   return true;
@@ -253,6 +254,10 @@ CONCUR_INLINE std::size_t timer_wheel::fire(nanoseconds_t now) noexcept {
     timer_entry* const entry = in_order;
     in_order = in_order->prev;  // read before the resume: the entry goes with its party (W2)
     ++count;
+    if (CONCUR_MUTANT_IS(289) && entry->who != nullptr) {
+      end_wait(*entry->who, entry->ticket, outcome::timed_out);
+      continue;
+    }
     if (CONCUR_LIKELY(entry->who != nullptr)) {
       resume(entry->who);
       continue;

@@ -187,8 +187,10 @@ class ended_waits {
   void resume_all() noexcept {
     while (first_ != nullptr) {
       party* who = first_->who;
+      waiter* const here = first_;
       first_ = first_->next;  // read before the resume (W2)
       resume(who);
+      if (CONCUR_MUTANT_IS(285)) first_ = here->next;
     }
   }
 

@@ -19,6 +19,7 @@
 #include "atomic/spin_lock.hpp"
 #include "atomic/word.hpp"
 #include "base/config.hpp"
+#include "base/driver.hpp"
 #include "machine/parker.hpp"
 #include "runtime/fiber.hpp"
 #include "runtime/fiber_pool.hpp"
@@ -117,6 +118,9 @@ worker** this_worker_cell() noexcept;
 // The calling thread's worker; null on a thread that is none.
 inline worker* this_worker() noexcept { return *this_worker_cell(); }
 
+// An address that is the calling thread's own. A driver's threads have the cell in common.
+const void* thread_identity() noexcept;
+
 }  // namespace detail
 CONCUR_NAMESPACE_END
 
@@ -130,6 +134,11 @@ CONCUR_NOINLINE CONCUR_INLINE worker** this_worker_cell() noexcept {
   worker** address = &cell;
   asm volatile("" : "+r"(address) : : "memory");
   return address;
+}
+
+CONCUR_INLINE const void* thread_identity() noexcept {
+  if (driver* d = driver_or_null()) return d->this_thread();
+  return this_worker_cell();
 }
 
 }  // namespace detail

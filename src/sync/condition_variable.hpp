@@ -206,7 +206,7 @@ CONCUR_INLINE condition_variable::entry::~entry() {
   site.lock_.lock();
   if (now != state::notified) site.waiting_.erase(&note);
   site.lock_.unlock();
-  if (now == state::notified) site.notify_one();
+  if (now == state::notified && !CONCUR_MUTANT_IS(283)) site.notify_one();
 }
 
 CONCUR_INLINE detail::outcome condition_variable::entry::park(detail::nanoseconds_t deadline_ns) noexcept {

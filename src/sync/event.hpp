@@ -97,8 +97,12 @@ CONCUR_INLINE void event::set() noexcept {
       return;
     }
   }
+  if (CONCUR_MUTANT_IS(284)) {
+    waiting_.lock.retire(is_set_now);
+    for (unsigned round = 0; round < 12;) detail::spin_wait(round);
+  }
   woken.take_all(waiting_.parties, detail::outcome::granted);
-  waiting_.lock.retire(is_set_now);  // V2
+  if (!CONCUR_MUTANT_IS(284)) waiting_.lock.retire(is_set_now);  // V2
   woken.resume_all();
 }
 

@@ -39,7 +39,7 @@ namespace detail {
 // Who makes the call: the fiber, or the thread, by the address of something that is its own.
 inline const void* identity_of(worker* w) noexcept {
   if (CONCUR_LIKELY(w != nullptr && w->current != nullptr)) return w->current;
-  return this_worker_cell();
+  return thread_identity();
 }
 
 // `name`, in what follows, is the public type's, for messages.
@@ -151,7 +151,8 @@ CONCUR_INLINE outcome mutex_core::lock_slow(nanoseconds_t deadline_ns, const cha
   nanoseconds_t since = 0;
   bool wants_handover = false;
   for (;;) {
-    if (try_take(self)) return outcome::granted;
+    const bool gives_up = CONCUR_MUTANT_IS(282) && since != 0 && deadline_ns <= now_ns();
+    if (!gives_up && try_take(self)) return outcome::granted;
     if (deadline_ns != never && deadline_ns <= now_ns()) return outcome::timed_out;  // M6
     queue_lock_.lock();
     if (!announce_waiting()) {
@@ -197,6 +198,10 @@ CONCUR_INLINE void mutex_core::unlock_slow() noexcept {
     if (next != nullptr) {
       word_.fetch_and(~held, std::memory_order_release);  // release: as in unlock; M5
       return resume(next);
+    }
+    if (CONCUR_MUTANT_IS(281)) {
+      word_.fetch_and(~held, std::memory_order_release);  // release: mutant
+      return;
     }
     std::uint32_t expected = held;
     // release: as in unlock. relaxed on failure: somebody has queued since (M5).

@@ -103,7 +103,7 @@ CONCUR_NAMESPACE_BEGIN
 
 CONCUR_INLINE detail::outcome once_flag::begin(detail::worker* w) {
   detail::caller me(w);
-  const void* self = w != nullptr ? static_cast<const void*>(w->current) : detail::this_worker_cell();
+  const void* self = w != nullptr ? static_cast<const void*>(w->current) : detail::thread_identity();
   if (waiting_.lock.lock_unless_retired() != 0) return detail::outcome::granted;
   if (runner_ == nullptr) {
     runner_ = self;

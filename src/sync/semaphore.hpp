@@ -198,8 +198,9 @@ CONCUR_INLINE void semaphore_core::serve(std::ptrdiff_t permits, ended_waits& wo
     permits -= wanted;  // P4
     woken.add(note, outcome::granted);
   }
+  CONCUR_PLANTED auto order = CONCUR_MUTANT_IS(287) ? std::memory_order_relaxed : std::memory_order_release;
   // release: publishes what the permits guarded to who takes the rest.
-  word_.store(waiting_.parties.is_empty() || CONCUR_MUTANT_IS(107) ? permits : ~permits, std::memory_order_release);
+  word_.store(waiting_.parties.is_empty() || CONCUR_MUTANT_IS(107) ? permits : ~permits, order);
 }
 
 CONCUR_INLINE void semaphore_core::release_slow(std::ptrdiff_t n, std::ptrdiff_t limit) {

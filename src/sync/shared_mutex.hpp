@@ -219,7 +219,8 @@ CONCUR_INLINE void shared_mutex::serve(bool readers_first, detail::ended_waits& 
   const bool has_writers = detail::has_claimable(writers_);
   const bool has_readers = detail::has_claimable(readers_);
   // acquire: pairs with unlock_shared, for who is let in. Readers may still leave, but not the last one of them.
-  const std::uint32_t word = word_.load(std::memory_order_acquire);
+  CONCUR_PLANTED auto order = CONCUR_MUTANT_IS(286) ? std::memory_order_relaxed : std::memory_order_acquire;
+  const std::uint32_t word = word_.load(order);  // acquire: see above
   if ((word & writer) == 0) {
     bool is_taken = false;
     if (word < reader && has_writers && !(readers_first && has_readers && !CONCUR_MUTANT_IS(111))) {
@@ -274,7 +275,8 @@ CONCUR_INLINE void shared_mutex::unlock_slow(std::uint32_t share) noexcept {
   {
     detail::lock_scope<spin_lock> held(queue_lock_);
     // acq_rel: publishes what the holder did, and sees what the readers did that left before, for who is let in.
-    const std::uint32_t rest = word_.fetch_sub(share, std::memory_order_acq_rel) - share;
+    CONCUR_PLANTED auto order = CONCUR_MUTANT_IS(286) ? std::memory_order_release : std::memory_order_acq_rel;
+    const std::uint32_t rest = word_.fetch_sub(share, order) - share;  // acq_rel: see above
     if (rest < reader && (rest & waiting) != 0) serve(share == writer, woken);
   }
   woken.resume_all();

@@ -421,6 +421,7 @@ struct driver_calls {
   std::int64_t (*now)(driver&) noexcept;
   void* (*start_thread)(driver&, void (*)(void*), void*, const char*) noexcept;
   void (*join_thread)(driver&, void*) noexcept;
+  const void* (*this_thread)(const driver&) noexcept;
   void (*step)(driver&) noexcept;
   void (*spin)(driver&) noexcept;
   block_end (*block)(driver&, const void*, std::uint32_t, std::int64_t, const void*) noexcept;
@@ -467,6 +468,8 @@ class driver {
   }
   // Returns when that thread's body has returned. Runs others. The handle is then spent.
   void join_thread(void* handle) noexcept { return calls_.join_thread(*this, handle); }
+  // An address that is the calling thread's own while it runs.
+  const void* this_thread() const noexcept { return calls_.this_thread(*this); }
   // A place where the calling thread could as well be interrupted. Runs others.
   void step() noexcept { return calls_.step(*this); }
   // The calling thread waits for a few steps of another one. Runs others.
@@ -7103,8 +7106,10 @@ class ended_waits {
   void resume_all() noexcept {
     while (first_ != nullptr) {
       party* who = first_->who;
+      waiter* const here = first_;
       first_ = first_->next;  // read before the resume (W2)
       resume(who);
+      if (CONCUR_MUTANT_IS(285)) first_ = here->next;
     }
   }
 
@@ -8270,6 +8275,7 @@ CONCUR_INLINE bool timer_wheel::is_to_fire(timer_entry& entry) noexcept {
     static_cast<alarm&>(entry).is_ringing.store(true, std::memory_order_relaxed);  // relaxed: under the lock
     return true;
   }
+  if (CONCUR_MUTANT_IS(289)) return true;
   if (!claim(*entry.who, entry.ticket)) return false;
   entry.who->result = outcome::timed_out;
   return true;
@@ -8318,6 +8324,10 @@ CONCUR_INLINE std::size_t timer_wheel::fire(nanoseconds_t now) noexcept {
     timer_entry* const entry = in_order;
     in_order = in_order->prev;  // read before the resume: the entry goes with its party (W2)
     ++count;
+    if (CONCUR_MUTANT_IS(289) && entry->who != nullptr) {
+      end_wait(*entry->who, entry->ticket, outcome::timed_out);
+      continue;
+    }
     if (CONCUR_LIKELY(entry->who != nullptr)) {
       resume(entry->who);
       continue;
@@ -8438,6 +8448,9 @@ worker** this_worker_cell() noexcept;
 // The calling thread's worker; null on a thread that is none.
 inline worker* this_worker() noexcept { return *this_worker_cell(); }
 
+// An address that is the calling thread's own. A driver's threads have the cell in common.
+const void* thread_identity() noexcept;
+
 }  // namespace detail
 CONCUR_NAMESPACE_END
 
@@ -8451,6 +8464,11 @@ CONCUR_NOINLINE CONCUR_INLINE worker** this_worker_cell() noexcept {
   worker** address = &cell;
   asm volatile("" : "+r"(address) : : "memory");
   return address;
+}
+
+CONCUR_INLINE const void* thread_identity() noexcept {
+  if (driver* d = driver_or_null()) return d->this_thread();
+  return this_worker_cell();
 }
 
 }  // namespace detail
@@ -11357,7 +11375,7 @@ namespace detail {
 // Who makes the call: the fiber, or the thread, by the address of something that is its own.
 inline const void* identity_of(worker* w) noexcept {
   if (CONCUR_LIKELY(w != nullptr && w->current != nullptr)) return w->current;
-  return this_worker_cell();
+  return thread_identity();
 }
 
 // `name`, in what follows, is the public type's, for messages.
@@ -11469,7 +11487,8 @@ CONCUR_INLINE outcome mutex_core::lock_slow(nanoseconds_t deadline_ns, const cha
   nanoseconds_t since = 0;
   bool wants_handover = false;
   for (;;) {
-    if (try_take(self)) return outcome::granted;
+    const bool gives_up = CONCUR_MUTANT_IS(282) && since != 0 && deadline_ns <= now_ns();
+    if (!gives_up && try_take(self)) return outcome::granted;
     if (deadline_ns != never && deadline_ns <= now_ns()) return outcome::timed_out;  // M6
     queue_lock_.lock();
     if (!announce_waiting()) {
@@ -11515,6 +11534,10 @@ CONCUR_INLINE void mutex_core::unlock_slow() noexcept {
     if (next != nullptr) {
       word_.fetch_and(~held, std::memory_order_release);  // release: as in unlock; M5
       return resume(next);
+    }
+    if (CONCUR_MUTANT_IS(281)) {
+      word_.fetch_and(~held, std::memory_order_release);  // release: mutant
+      return;
     }
     std::uint32_t expected = held;
     // release: as in unlock. relaxed on failure: somebody has queued since (M5).
@@ -11904,7 +11927,8 @@ CONCUR_INLINE void shared_mutex::serve(bool readers_first, detail::ended_waits& 
   const bool has_writers = detail::has_claimable(writers_);
   const bool has_readers = detail::has_claimable(readers_);
   // acquire: pairs with unlock_shared, for who is let in. Readers may still leave, but not the last one of them.
-  const std::uint32_t word = word_.load(std::memory_order_acquire);
+  CONCUR_PLANTED auto order = CONCUR_MUTANT_IS(286) ? std::memory_order_relaxed : std::memory_order_acquire;
+  const std::uint32_t word = word_.load(order);  // acquire: see above
   if ((word & writer) == 0) {
     bool is_taken = false;
     if (word < reader && has_writers && !(readers_first && has_readers && !CONCUR_MUTANT_IS(111))) {
@@ -11959,7 +11983,8 @@ CONCUR_INLINE void shared_mutex::unlock_slow(std::uint32_t share) noexcept {
   {
     detail::lock_scope<spin_lock> held(queue_lock_);
     // acq_rel: publishes what the holder did, and sees what the readers did that left before, for who is let in.
-    const std::uint32_t rest = word_.fetch_sub(share, std::memory_order_acq_rel) - share;
+    CONCUR_PLANTED auto order = CONCUR_MUTANT_IS(286) ? std::memory_order_release : std::memory_order_acq_rel;
+    const std::uint32_t rest = word_.fetch_sub(share, order) - share;  // acq_rel: see above
     if (rest < reader && (rest & waiting) != 0) serve(share == writer, woken);
   }
   woken.resume_all();
@@ -12166,7 +12191,7 @@ CONCUR_INLINE condition_variable::entry::~entry() {
   site.lock_.lock();
   if (now != state::notified) site.waiting_.erase(&note);
   site.lock_.unlock();
-  if (now == state::notified) site.notify_one();
+  if (now == state::notified && !CONCUR_MUTANT_IS(283)) site.notify_one();
 }
 
 CONCUR_INLINE detail::outcome condition_variable::entry::park(detail::nanoseconds_t deadline_ns) noexcept {
@@ -12422,8 +12447,9 @@ CONCUR_INLINE void semaphore_core::serve(std::ptrdiff_t permits, ended_waits& wo
     permits -= wanted;  // P4
     woken.add(note, outcome::granted);
   }
+  CONCUR_PLANTED auto order = CONCUR_MUTANT_IS(287) ? std::memory_order_relaxed : std::memory_order_release;
   // release: publishes what the permits guarded to who takes the rest.
-  word_.store(waiting_.parties.is_empty() || CONCUR_MUTANT_IS(107) ? permits : ~permits, std::memory_order_release);
+  word_.store(waiting_.parties.is_empty() || CONCUR_MUTANT_IS(107) ? permits : ~permits, order);
 }
 
 CONCUR_INLINE void semaphore_core::release_slow(std::ptrdiff_t n, std::ptrdiff_t limit) {
@@ -12994,8 +13020,12 @@ CONCUR_INLINE void event::set() noexcept {
       return;
     }
   }
+  if (CONCUR_MUTANT_IS(284)) {
+    waiting_.lock.retire(is_set_now);
+    for (unsigned round = 0; round < 12;) detail::spin_wait(round);
+  }
   woken.take_all(waiting_.parties, detail::outcome::granted);
-  waiting_.lock.retire(is_set_now);  // V2
+  if (!CONCUR_MUTANT_IS(284)) waiting_.lock.retire(is_set_now);  // V2
   woken.resume_all();
 }
 
@@ -13106,7 +13136,7 @@ CONCUR_NAMESPACE_BEGIN
 
 CONCUR_INLINE detail::outcome once_flag::begin(detail::worker* w) {
   detail::caller me(w);
-  const void* self = w != nullptr ? static_cast<const void*>(w->current) : detail::this_worker_cell();
+  const void* self = w != nullptr ? static_cast<const void*>(w->current) : detail::thread_identity();
   if (waiting_.lock.lock_unless_retired() != 0) return detail::outcome::granted;
   if (runner_ == nullptr) {
     runner_ = self;
@@ -21601,6 +21631,7 @@ class virtual_threads {
   [[noreturn]] void end_and_go_to(unsigned next);
 
   unsigned current() const { return current_; }
+  const void* address_of_current() const { return &threads_[current_]; }
   unsigned count() const { return count_; }
   virtual_thread& operator[](unsigned i) { return threads_[i]; }
 
@@ -21829,6 +21860,7 @@ class exploration final : public driver {
   std::int64_t now() noexcept;
   void* start_thread(void (*body)(void*), void* argument, const char* name) noexcept;
   void join_thread(void* handle) noexcept;
+  const void* this_thread() const noexcept { return threads_.address_of_current(); }
   void step() noexcept { before_access(nullptr); }
   void spin() noexcept;
   block_end block(const void* word, std::uint32_t expected, std::int64_t until_ns, const void* outside) noexcept;
@@ -21923,6 +21955,7 @@ CONCUR_INLINE const driver_calls& exploration::calls() noexcept {
                                        &through<&exploration::now>::call,
                                        &through<&exploration::start_thread>::call,
                                        &through<&exploration::join_thread>::call,
+                                       &through<&exploration::this_thread>::call,
                                        &through<&exploration::step>::call,
                                        &through<&exploration::spin>::call,
                                        &through<&exploration::block>::call,

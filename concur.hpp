@@ -7247,7 +7247,7 @@ CONCUR_INLINE void token_state::call_listeners() noexcept {
 
 CONCUR_INLINE bool token_state::listen(token_listener& who) noexcept {
   lock_scope<spin_lock> held(lock_);
-  if (is_cancelled()) return false;
+  if (is_cancelled() && !CONCUR_MUTANT_IS(295)) return false;
   listeners_.push_back(&who);
   return true;
 }
@@ -9072,7 +9072,7 @@ CONCUR_NOINLINE inline parked park_fiber_until(worker* w, spin_lock* lock, nanos
   timer.ticket = w->current->next_ticket();
   w->leaving_timer = &timer;  // null again when it is set
   const outcome result = park_fiber_now(w, lock, reason, how);
-  if (timer.wheel != nullptr && result != outcome::timed_out) timer.wheel->call_off(timer);
+  if (timer.wheel != nullptr && result != outcome::timed_out && !CONCUR_MUTANT_IS(291)) timer.wheel->call_off(timer);
   return {w, result};
 }
 
@@ -9149,9 +9149,17 @@ CONCUR_INLINE void publish_timer(worker* w) noexcept {
   w->timers.set(*timer);
 }
 
+// Behind a look that saw a fiber's flag, and before the fiber is told: which of its scopes are cancelled is to be known then,
+// or what is thrown passes by the one that should catch it.
+inline void know_cancelled_scopes() noexcept {
+  // acquire: pairs with the fence in tell_token, which each scope's flag comes before, and the fiber's flag behind.
+  if (!CONCUR_MUTANT_IS(290)) thread_fence(std::memory_order_acquire);
+}
+
 CONCUR_INLINE void cancel_departed(fiber* f, std::uint32_t ticket) noexcept {
   if (!claim(*f, ticket)) return;
   f->result = outcome::cancelled;
+  know_cancelled_scopes();
   note_raised(*f->innermost());
   resume(f);
 }
@@ -9273,6 +9281,7 @@ CONCUR_NOINLINE CONCUR_INLINE outcome park_selected(worker*& w, lock_chain* lock
 CONCUR_NOINLINE CONCUR_INLINE worker* checkpoint_slow_quietly(worker* w) noexcept {
   if (w->current->should_cancel()) {
     w->budget = worker::operations_per_slice;
+    know_cancelled_scopes();
 #  if CONCUR_EXCEPTIONS
     if (std::uncaught_exceptions() > w->current->unwind_base && !CONCUR_MUTANT_IS(209)) return w;
 #  endif
@@ -9569,7 +9578,7 @@ CONCUR_INLINE void enter_scope(scope& s, fiber& f, bool is_shared) noexcept {
   const int uncaught = std::uncaught_exceptions();
   if (CONCUR_UNLIKELY(uncaught > f.unwind_base)) {         // in a destructor that runs for unwinding
     s.is_shielded.store(true, std::memory_order_relaxed);  // relaxed: published by the lock below
-    f.unwind_base = static_cast<unsigned char>(uncaught < 255 ? uncaught : 255);
+    if (!CONCUR_MUTANT_IS(299)) f.unwind_base = static_cast<unsigned char>(uncaught < 255 ? uncaught : 255);
   }
 #  endif
   bool is_cancelled = false;
@@ -9782,7 +9791,9 @@ CONCUR_INLINE bool cancellation::mark_scope(scope& s) noexcept {
 }
 
 CONCUR_INLINE void cancellation::tell_token(scope& s) noexcept {
-  thread_fence(std::memory_order_seq_cst);  // seq_cst: with token_of, which writes the token, then looks
+  // seq_cst: with token_of, which writes the token, then looks; and publishes the flag of s to who sees the fiber's
+  // (know_cancelled_scopes).
+  thread_fence(std::memory_order_seq_cst);
   token_state* const t = s.token.load(std::memory_order_acquire);  // acquire: pairs with token_of
   // relaxed: only who is first.
   if (t == nullptr || (t->is_told.exchange(true, std::memory_order_relaxed) && !CONCUR_MUTANT_IS(231))) return;
@@ -9846,7 +9857,7 @@ inline void spread(fiber& owner, scope& s) noexcept {
     if (!is_alone) heavy_fence();
     owner.scope_lock.lock();
     // relaxed: under the lock. If it was left meanwhile, so was all that was below.
-    if (s.owner.load(std::memory_order_relaxed) == &owner) act.wake(&owner, &s, nullptr);
+    if (s.owner.load(std::memory_order_relaxed) == &owner || CONCUR_MUTANT_IS(292)) act.wake(&owner, &s, nullptr);
     owner.scope_lock.unlock();
   }
   act.finish();
@@ -16651,7 +16662,7 @@ CONCUR_INLINE void cancel_scope::set_deadline(detail::nanoseconds_t deadline_ns)
     detail::lock_scope<spin_lock> held(timer_lock_);
     deadline_ns_ = deadline_ns;
     if (stage_ != stage::entered) return;
-    detail::timer_wheel::call_off_alarm(alarm_);
+    if (!CONCUR_MUTANT_IS(298)) detail::timer_wheel::call_off_alarm(alarm_);
     has_passed = !arm();
   }
   if (has_passed) cancel();

@@ -6977,16 +6977,14 @@ struct party {
 // W1. True for exactly one caller per wait.
 inline bool claim(party& who, std::uint32_t ticket) noexcept {
   std::uint32_t expected = ticket;
-#if defined(CONCUR_MUTANT) && CONCUR_MUTANT == 2
-  // Planted: two may win, because looking and taking are two steps.
-  if (who.word.load(std::memory_order_acquire) != ticket) return false;  // acquire: mutant
-  who.word.store(ticket + 1, std::memory_order_release);                 // release: mutant
-  return (expected & 1) != 0;
-#else
+  if (CONCUR_MUTANT_IS(2)) {  // two may win, because looking and taking are two steps
+    if (who.word.load(std::memory_order_acquire) != ticket) return false;  // acquire: mutant
+    who.word.store(ticket + 1, std::memory_order_release);                 // release: mutant
+    return (expected & 1) != 0;
+  }
   // acq_rel: sees what the party did before it waited, and publishes the claimer's writes to whoever loses and looks
   // again. relaxed on failure: the loser reads nothing of the party's.
   return who.word.compare_exchange_strong(expected, ticket + 1, std::memory_order_acq_rel, std::memory_order_relaxed);
-#endif
 }
 
 struct waiter {
@@ -15385,7 +15383,7 @@ CONCUR_FORCE_INLINE outcome future_state::wait_from(worker* w, nanoseconds_t dea
   waiter note(me.who(), nullptr);
   waiting_.push_back(&note);
   const outcome result = me.park(&lock_, deadline_ns, wait_reason::future_get);
-  if (result != outcome::granted && lock_.lock_unless_retired() == 0) {
+  if (result != outcome::granted && !CONCUR_MUTANT_IS(296) && lock_.lock_unless_retired() == 0) {
     if (intrusive_list<waiter>::is_linked(&note)) waiting_.erase(&note);
     lock_.unlock();
   }
@@ -16950,6 +16948,7 @@ CONCUR_INLINE bool nursery_core::admit(member& child, fiber* f) {
   if (CONCUR_UNLIKELY(running_ >= limit_)) {
     caller me(this_worker());
     if (gate.wait(me, nullptr, never, wait_reason::nursery_room) == outcome::cancelled) return false;  // Y4
+    if (worker* w = nullptr; CONCUR_MUTANT_IS(294) && !checkpoint_quietly(w)) return false;
     lock.lock();
   } else {
     ++running_;
@@ -16965,7 +16964,7 @@ CONCUR_INLINE void nursery_core::dismiss(member& child) noexcept {
   party* next = nullptr;
   {
     lock_scope<spin_lock> held(gate.lock);
-    leave_nursery(child);
+    if (!CONCUR_MUTANT_IS(293)) leave_nursery(child);
     waiter* note = running_ <= limit_ && !CONCUR_MUTANT_IS(212) ? pop_claimed(gate.parties) : nullptr;
     if (note == nullptr && --running_ == 0 && host_note_ != nullptr) {
       // Taken away as it is claimed: the host gives it up before it has the lock, and a child may begin and end meanwhile.
@@ -16978,6 +16977,10 @@ CONCUR_INLINE void nursery_core::dismiss(member& child) noexcept {
     }
   }
   if (next != nullptr) resume(next);
+  if (CONCUR_MUTANT_IS(293)) {
+    lock_scope<spin_lock> held(gate.lock);
+    leave_nursery(child);
+  }
 }
 
 CONCUR_INLINE void nursery_core::fail(failure&& what) noexcept {
@@ -18087,15 +18090,13 @@ class promise_base {
  protected:
   // P1.
   bool claim() noexcept {
-#if defined(CONCUR_MUTANT) && CONCUR_MUTANT == 146
-    // Planted: looking and taking are two steps.
-    if (is_satisfied_.load(std::memory_order_relaxed)) return false;  // relaxed: mutant
-    is_satisfied_.store(true, std::memory_order_relaxed);             // relaxed: mutant
-    return true;
-#else
+    if (CONCUR_MUTANT_IS(146)) {  // looking and taking are two steps
+      if (is_satisfied_.load(std::memory_order_relaxed)) return false;  // relaxed: mutant
+      is_satisfied_.store(true, std::memory_order_relaxed);             // relaxed: mutant
+      return true;
+    }
     // relaxed: only who wins; the result itself is published by completing.
     return !is_satisfied_.exchange(true, std::memory_order_relaxed);
-#endif
   }
   bool try_claim() {
     if (state_ == nullptr) fail_promise_empty();
@@ -19063,7 +19064,7 @@ CONCUR_INLINE void gathering::count_down(due_list& more) noexcept {
   std::size_t taken_off = 0;
   if (!wants_all_ && !CONCUR_MUTANT_IS(148)) {
     for (std::size_t i = 0; i < added_; ++i) {
-      if (notes_[i].source->detach(&notes_[i])) ++taken_off;
+      if (notes_[i].source->detach(&notes_[i]) || CONCUR_MUTANT_IS(297)) ++taken_off;
     }
   }
   finish_(this, winner_.load(std::memory_order_relaxed), more);  // relaxed: counting down published it

@@ -7003,16 +7003,14 @@ struct party {
 // W1. True for exactly one caller per wait.
 inline bool claim(party& who, std::uint32_t ticket) noexcept {
   std::uint32_t expected = ticket;
-#if defined(CONCUR_MUTANT) && CONCUR_MUTANT == 2
-  // Planted: two may win, because looking and taking are two steps.
-  if (who.word.load(std::memory_order_acquire) != ticket) return false;  // acquire: mutant
-  who.word.store(ticket + 1, std::memory_order_release);                 // release: mutant
-  return (expected & 1) != 0;
-#else
+  if (CONCUR_MUTANT_IS(2)) {  // two may win, because looking and taking are two steps
+    if (who.word.load(std::memory_order_acquire) != ticket) return false;  // acquire: mutant
+    who.word.store(ticket + 1, std::memory_order_release);                 // release: mutant
+    return (expected & 1) != 0;
+  }
   // acq_rel: sees what the party did before it waited, and publishes the claimer's writes to whoever loses and looks
   // again. relaxed on failure: the loser reads nothing of the party's.
   return who.word.compare_exchange_strong(expected, ticket + 1, std::memory_order_acq_rel, std::memory_order_relaxed);
-#endif
 }
 
 struct waiter {
@@ -7275,7 +7273,7 @@ CONCUR_INLINE void token_state::call_listeners() noexcept {
 
 CONCUR_INLINE bool token_state::listen(token_listener& who) noexcept {
   lock_scope<spin_lock> held(lock_);
-  if (is_cancelled()) return false;
+  if (is_cancelled() && !CONCUR_MUTANT_IS(295)) return false;
   listeners_.push_back(&who);
   return true;
 }
@@ -9114,7 +9112,7 @@ CONCUR_NOINLINE inline parked park_fiber_until(worker* w, spin_lock* lock, nanos
   timer.ticket = w->current->next_ticket();
   w->leaving_timer = &timer;  // null again when it is set
   const outcome result = park_fiber_now(w, lock, reason, how);
-  if (timer.wheel != nullptr && result != outcome::timed_out) timer.wheel->call_off(timer);
+  if (timer.wheel != nullptr && result != outcome::timed_out && !CONCUR_MUTANT_IS(291)) timer.wheel->call_off(timer);
   return {w, result};
 }
 
@@ -9191,9 +9189,17 @@ CONCUR_INLINE void publish_timer(worker* w) noexcept {
   w->timers.set(*timer);
 }
 
+// Behind a look that saw a fiber's flag, and before the fiber is told: which of its scopes are cancelled is to be known then,
+// or what is thrown passes by the one that should catch it.
+inline void know_cancelled_scopes() noexcept {
+  // acquire: pairs with the fence in tell_token, which each scope's flag comes before, and the fiber's flag behind.
+  if (!CONCUR_MUTANT_IS(290)) thread_fence(std::memory_order_acquire);
+}
+
 CONCUR_INLINE void cancel_departed(fiber* f, std::uint32_t ticket) noexcept {
   if (!claim(*f, ticket)) return;
   f->result = outcome::cancelled;
+  know_cancelled_scopes();
   note_raised(*f->innermost());
   resume(f);
 }
@@ -9316,6 +9322,7 @@ CONCUR_NOINLINE CONCUR_INLINE worker* checkpoint_slow_quietly(worker* w) noexcep
   if (w->current->should_cancel()) {
     w->budget = worker::operations_per_slice;
     if (driver* d = driver_or_null()) d->step();  // who swallows it and tries again has to come to an end there
+    know_cancelled_scopes();
 #  if CONCUR_EXCEPTIONS
     if (std::uncaught_exceptions() > w->current->unwind_base && !CONCUR_MUTANT_IS(209)) return w;
 #  endif
@@ -9612,7 +9619,7 @@ CONCUR_INLINE void enter_scope(scope& s, fiber& f, bool is_shared) noexcept {
   const int uncaught = std::uncaught_exceptions();
   if (CONCUR_UNLIKELY(uncaught > f.unwind_base)) {         // in a destructor that runs for unwinding
     s.is_shielded.store(true, std::memory_order_relaxed);  // relaxed: published by the lock below
-    f.unwind_base = static_cast<unsigned char>(uncaught < 255 ? uncaught : 255);
+    if (!CONCUR_MUTANT_IS(299)) f.unwind_base = static_cast<unsigned char>(uncaught < 255 ? uncaught : 255);
   }
 #  endif
   bool is_cancelled = false;
@@ -9825,7 +9832,9 @@ CONCUR_INLINE bool cancellation::mark_scope(scope& s) noexcept {
 }
 
 CONCUR_INLINE void cancellation::tell_token(scope& s) noexcept {
-  thread_fence(std::memory_order_seq_cst);  // seq_cst: with token_of, which writes the token, then looks
+  // seq_cst: with token_of, which writes the token, then looks; and publishes the flag of s to who sees the fiber's
+  // (know_cancelled_scopes).
+  thread_fence(std::memory_order_seq_cst);
   token_state* const t = s.token.load(std::memory_order_acquire);  // acquire: pairs with token_of
   // relaxed: only who is first.
   if (t == nullptr || (t->is_told.exchange(true, std::memory_order_relaxed) && !CONCUR_MUTANT_IS(231))) return;
@@ -9889,7 +9898,7 @@ inline void spread(fiber& owner, scope& s) noexcept {
     if (!is_alone) heavy_fence();
     owner.scope_lock.lock();
     // relaxed: under the lock. If it was left meanwhile, so was all that was below.
-    if (s.owner.load(std::memory_order_relaxed) == &owner) act.wake(&owner, &s, nullptr);
+    if (s.owner.load(std::memory_order_relaxed) == &owner || CONCUR_MUTANT_IS(292)) act.wake(&owner, &s, nullptr);
     owner.scope_lock.unlock();
   }
   act.finish();
@@ -15429,7 +15438,7 @@ CONCUR_FORCE_INLINE outcome future_state::wait_from(worker* w, nanoseconds_t dea
   waiter note(me.who(), nullptr);
   waiting_.push_back(&note);
   const outcome result = me.park(&lock_, deadline_ns, wait_reason::future_get);
-  if (result != outcome::granted && lock_.lock_unless_retired() == 0) {
+  if (result != outcome::granted && !CONCUR_MUTANT_IS(296) && lock_.lock_unless_retired() == 0) {
     if (intrusive_list<waiter>::is_linked(&note)) waiting_.erase(&note);
     lock_.unlock();
   }
@@ -15964,7 +15973,13 @@ CONCUR_INLINE void attach_local(local_node* node) noexcept {
   node->older = table->newest;
   table->newest = node;
   table->nodes[node->index] = node;
-  if (stale != nullptr) stale->destroy(stale);
+  if (stale == nullptr) return;
+  // Not the business of the variable that is used now, nor of what cancels its fiber (X2).
+  worker* const w = this_worker();
+  fiber* const f = w != nullptr ? w->current : nullptr;
+  if (f != nullptr && !CONCUR_MUTANT_IS(133)) ++f->shield_depth;
+  stale->destroy(stale);
+  if (f != nullptr && !CONCUR_MUTANT_IS(133)) --f->shield_depth;
 }
 
 CONCUR_INLINE void drop_local(local_key key) noexcept {
@@ -16700,7 +16715,7 @@ CONCUR_INLINE void cancel_scope::set_deadline(detail::nanoseconds_t deadline_ns)
     detail::lock_scope<spin_lock> held(timer_lock_);
     deadline_ns_ = deadline_ns;
     if (stage_ != stage::entered) return;
-    detail::timer_wheel::call_off_alarm(alarm_);
+    if (!CONCUR_MUTANT_IS(298)) detail::timer_wheel::call_off_alarm(alarm_);
     has_passed = !arm();
   }
   if (has_passed) cancel();
@@ -16988,6 +17003,7 @@ CONCUR_INLINE bool nursery_core::admit(member& child, fiber* f) {
   if (CONCUR_UNLIKELY(running_ >= limit_)) {
     caller me(this_worker());
     if (gate.wait(me, nullptr, never, wait_reason::nursery_room) == outcome::cancelled) return false;  // Y4
+    if (worker* w = nullptr; CONCUR_MUTANT_IS(294) && !checkpoint_quietly(w)) return false;
     lock.lock();
   } else {
     ++running_;
@@ -17003,7 +17019,7 @@ CONCUR_INLINE void nursery_core::dismiss(member& child) noexcept {
   party* next = nullptr;
   {
     lock_scope<spin_lock> held(gate.lock);
-    leave_nursery(child);
+    if (!CONCUR_MUTANT_IS(293)) leave_nursery(child);
     waiter* note = running_ <= limit_ && !CONCUR_MUTANT_IS(212) ? pop_claimed(gate.parties) : nullptr;
     if (note == nullptr && --running_ == 0 && host_note_ != nullptr) {
       // Taken away as it is claimed: the host gives it up before it has the lock, and a child may begin and end meanwhile.
@@ -17016,6 +17032,10 @@ CONCUR_INLINE void nursery_core::dismiss(member& child) noexcept {
     }
   }
   if (next != nullptr) resume(next);
+  if (CONCUR_MUTANT_IS(293)) {
+    lock_scope<spin_lock> held(gate.lock);
+    leave_nursery(child);
+  }
 }
 
 CONCUR_INLINE void nursery_core::fail(failure&& what) noexcept {
@@ -18125,15 +18145,13 @@ class promise_base {
  protected:
   // P1.
   bool claim() noexcept {
-#if defined(CONCUR_MUTANT) && CONCUR_MUTANT == 146
-    // Planted: looking and taking are two steps.
-    if (is_satisfied_.load(std::memory_order_relaxed)) return false;  // relaxed: mutant
-    is_satisfied_.store(true, std::memory_order_relaxed);             // relaxed: mutant
-    return true;
-#else
+    if (CONCUR_MUTANT_IS(146)) {  // looking and taking are two steps
+      if (is_satisfied_.load(std::memory_order_relaxed)) return false;  // relaxed: mutant
+      is_satisfied_.store(true, std::memory_order_relaxed);             // relaxed: mutant
+      return true;
+    }
     // relaxed: only who wins; the result itself is published by completing.
     return !is_satisfied_.exchange(true, std::memory_order_relaxed);
-#endif
   }
   bool try_claim() {
     if (state_ == nullptr) fail_promise_empty();
@@ -19101,7 +19119,7 @@ CONCUR_INLINE void gathering::count_down(due_list& more) noexcept {
   std::size_t taken_off = 0;
   if (!wants_all_ && !CONCUR_MUTANT_IS(148)) {
     for (std::size_t i = 0; i < added_; ++i) {
-      if (notes_[i].source->detach(&notes_[i])) ++taken_off;
+      if (notes_[i].source->detach(&notes_[i]) || CONCUR_MUTANT_IS(297)) ++taken_off;
     }
   }
   finish_(this, winner_.load(std::memory_order_relaxed), more);  // relaxed: counting down published it

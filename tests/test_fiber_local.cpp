@@ -247,6 +247,27 @@ TEST_CASE("destructors may park, and are not cancelled") {
       begun.wait();
     }
     CHECK(buffered.try_recv() == 1);
+    // Also where a value goes because another variable, which is used first in a cancelled scope, has its place.
+    concur::run(with_workers(workers), [&] {
+      auto former = std::make_unique<fiber_local<parks>>();
+      concur::event is_gone;
+      concur::event is_used;
+      auto one = concur::go([&] {
+        (*former)->out = buffered;
+        (*former)->is_used = true;
+        is_used.set();
+        is_gone.wait();
+        concur::cancel_scope scope;
+        scope.cancel();
+        fiber_local<int> next;
+        *next = 1;
+      });
+      is_used.wait();
+      former.reset();
+      is_gone.set();
+      one.get();
+      CHECK(buffered.try_recv() == 1);
+    });
   }
 }
 

@@ -162,7 +162,9 @@ CONCUR_INLINE bool cancellation::mark_scope(scope& s) noexcept {
 }
 
 CONCUR_INLINE void cancellation::tell_token(scope& s) noexcept {
-  thread_fence(std::memory_order_seq_cst);  // seq_cst: with token_of, which writes the token, then looks
+  // seq_cst: with token_of, which writes the token, then looks; and publishes the flag of s to who sees the fiber's
+  // (know_cancelled_scopes).
+  thread_fence(std::memory_order_seq_cst);
   token_state* const t = s.token.load(std::memory_order_acquire);  // acquire: pairs with token_of
   // relaxed: only who is first.
   if (t == nullptr || (t->is_told.exchange(true, std::memory_order_relaxed) && !CONCUR_MUTANT_IS(231))) return;
@@ -226,7 +228,7 @@ inline void spread(fiber& owner, scope& s) noexcept {
     if (!is_alone) heavy_fence();
     owner.scope_lock.lock();
     // relaxed: under the lock. If it was left meanwhile, so was all that was below.
-    if (s.owner.load(std::memory_order_relaxed) == &owner) act.wake(&owner, &s, nullptr);
+    if (s.owner.load(std::memory_order_relaxed) == &owner || CONCUR_MUTANT_IS(292)) act.wake(&owner, &s, nullptr);
     owner.scope_lock.unlock();
   }
   act.finish();

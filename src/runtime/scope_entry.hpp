@@ -69,7 +69,7 @@ CONCUR_INLINE void enter_scope(scope& s, fiber& f, bool is_shared) noexcept {
   const int uncaught = std::uncaught_exceptions();
   if (CONCUR_UNLIKELY(uncaught > f.unwind_base)) {         // in a destructor that runs for unwinding
     s.is_shielded.store(true, std::memory_order_relaxed);  // relaxed: published by the lock below
-    f.unwind_base = static_cast<unsigned char>(uncaught < 255 ? uncaught : 255);
+    if (!CONCUR_MUTANT_IS(299)) f.unwind_base = static_cast<unsigned char>(uncaught < 255 ? uncaught : 255);
   }
 #  endif
   bool is_cancelled = false;

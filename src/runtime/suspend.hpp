@@ -156,7 +156,7 @@ CONCUR_NOINLINE inline parked park_fiber_until(worker* w, spin_lock* lock, nanos
   timer.ticket = w->current->next_ticket();
   w->leaving_timer = &timer;  // null again when it is set
   const outcome result = park_fiber_now(w, lock, reason, how);
-  if (timer.wheel != nullptr && result != outcome::timed_out) timer.wheel->call_off(timer);
+  if (timer.wheel != nullptr && result != outcome::timed_out && !CONCUR_MUTANT_IS(291)) timer.wheel->call_off(timer);
   return {w, result};
 }
 
@@ -233,9 +233,17 @@ CONCUR_INLINE void publish_timer(worker* w) noexcept {
   w->timers.set(*timer);
 }
 
+// Behind a look that saw a fiber's flag, and before the fiber is told: which of its scopes are cancelled is to be known then,
+// or what is thrown passes by the one that should catch it.
+inline void know_cancelled_scopes() noexcept {
+  // acquire: pairs with the fence in tell_token, which each scope's flag comes before, and the fiber's flag behind.
+  if (!CONCUR_MUTANT_IS(290)) thread_fence(std::memory_order_acquire);
+}
+
 CONCUR_INLINE void cancel_departed(fiber* f, std::uint32_t ticket) noexcept {
   if (!claim(*f, ticket)) return;
   f->result = outcome::cancelled;
+  know_cancelled_scopes();
   note_raised(*f->innermost());
   resume(f);
 }
@@ -358,6 +366,7 @@ CONCUR_NOINLINE CONCUR_INLINE worker* checkpoint_slow_quietly(worker* w) noexcep
   if (w->current->should_cancel()) {
     w->budget = worker::operations_per_slice;
     if (driver* d = driver_or_null()) d->step();  // who swallows it and tries again has to come to an end there
+    know_cancelled_scopes();
 #  if CONCUR_EXCEPTIONS
     if (std::uncaught_exceptions() > w->current->unwind_base && !CONCUR_MUTANT_IS(209)) return w;
 #  endif

@@ -106,7 +106,7 @@ CONCUR_INLINE void token_state::call_listeners() noexcept {
 
 CONCUR_INLINE bool token_state::listen(token_listener& who) noexcept {
   lock_scope<spin_lock> held(lock_);
-  if (is_cancelled()) return false;
+  if (is_cancelled() && !CONCUR_MUTANT_IS(295)) return false;
   listeners_.push_back(&who);
   return true;
 }

@@ -84,16 +84,14 @@ struct party {
 // W1. True for exactly one caller per wait.
 inline bool claim(party& who, std::uint32_t ticket) noexcept {
   std::uint32_t expected = ticket;
-#if defined(CONCUR_MUTANT) && CONCUR_MUTANT == 2
-  // Planted: two may win, because looking and taking are two steps.
-  if (who.word.load(std::memory_order_acquire) != ticket) return false;  // acquire: mutant
-  who.word.store(ticket + 1, std::memory_order_release);                 // release: mutant
-  return (expected & 1) != 0;
-#else
+  if (CONCUR_MUTANT_IS(2)) {  // two may win, because looking and taking are two steps
+    if (who.word.load(std::memory_order_acquire) != ticket) return false;  // acquire: mutant
+    who.word.store(ticket + 1, std::memory_order_release);                 // release: mutant
+    return (expected & 1) != 0;
+  }
   // acq_rel: sees what the party did before it waited, and publishes the claimer's writes to whoever loses and looks
   // again. relaxed on failure: the loser reads nothing of the party's.
   return who.word.compare_exchange_strong(expected, ticket + 1, std::memory_order_acq_rel, std::memory_order_relaxed);
-#endif
 }
 
 struct waiter {

@@ -291,7 +291,7 @@ CONCUR_INLINE void cancel_scope::set_deadline(detail::nanoseconds_t deadline_ns)
     detail::lock_scope<spin_lock> held(timer_lock_);
     deadline_ns_ = deadline_ns;
     if (stage_ != stage::entered) return;
-    detail::timer_wheel::call_off_alarm(alarm_);
+    if (!CONCUR_MUTANT_IS(298)) detail::timer_wheel::call_off_alarm(alarm_);
     has_passed = !arm();
   }
   if (has_passed) cancel();

@@ -271,7 +271,13 @@ CONCUR_INLINE void attach_local(local_node* node) noexcept {
   node->older = table->newest;
   table->newest = node;
   table->nodes[node->index] = node;
-  if (stale != nullptr) stale->destroy(stale);
+  if (stale == nullptr) return;
+  // Not the business of the variable that is used now, nor of what cancels its fiber (X2).
+  worker* const w = this_worker();
+  fiber* const f = w != nullptr ? w->current : nullptr;
+  if (f != nullptr && !CONCUR_MUTANT_IS(133)) ++f->shield_depth;
+  stale->destroy(stale);
+  if (f != nullptr && !CONCUR_MUTANT_IS(133)) --f->shield_depth;
 }
 
 CONCUR_INLINE void drop_local(local_key key) noexcept {

@@ -200,7 +200,7 @@ CONCUR_FORCE_INLINE outcome future_state::wait_from(worker* w, nanoseconds_t dea
   waiter note(me.who(), nullptr);
   waiting_.push_back(&note);
   const outcome result = me.park(&lock_, deadline_ns, wait_reason::future_get);
-  if (result != outcome::granted && lock_.lock_unless_retired() == 0) {
+  if (result != outcome::granted && !CONCUR_MUTANT_IS(296) && lock_.lock_unless_retired() == 0) {
     if (intrusive_list<waiter>::is_linked(&note)) waiting_.erase(&note);
     lock_.unlock();
   }

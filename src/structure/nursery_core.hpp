@@ -197,6 +197,7 @@ CONCUR_INLINE bool nursery_core::admit(member& child, fiber* f) {
   if (CONCUR_UNLIKELY(running_ >= limit_)) {
     caller me(this_worker());
     if (gate.wait(me, nullptr, never, wait_reason::nursery_room) == outcome::cancelled) return false;  // Y4
+    if (worker* w = nullptr; CONCUR_MUTANT_IS(294) && !checkpoint_quietly(w)) return false;
     lock.lock();
   } else {
     ++running_;
@@ -212,7 +213,7 @@ CONCUR_INLINE void nursery_core::dismiss(member& child) noexcept {
   party* next = nullptr;
   {
     lock_scope<spin_lock> held(gate.lock);
-    leave_nursery(child);
+    if (!CONCUR_MUTANT_IS(293)) leave_nursery(child);
     waiter* note = running_ <= limit_ && !CONCUR_MUTANT_IS(212) ? pop_claimed(gate.parties) : nullptr;
     if (note == nullptr && --running_ == 0 && host_note_ != nullptr) {
       // Taken away as it is claimed: the host gives it up before it has the lock, and a child may begin and end meanwhile.
@@ -225,6 +226,10 @@ CONCUR_INLINE void nursery_core::dismiss(member& child) noexcept {
     }
   }
   if (next != nullptr) resume(next);
+  if (CONCUR_MUTANT_IS(293)) {
+    lock_scope<spin_lock> held(gate.lock);
+    leave_nursery(child);
+  }
 }
 
 CONCUR_INLINE void nursery_core::fail(failure&& what) noexcept {

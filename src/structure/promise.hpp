@@ -101,15 +101,13 @@ class promise_base {
  protected:
   // P1.
   bool claim() noexcept {
-#if defined(CONCUR_MUTANT) && CONCUR_MUTANT == 146
-    // Planted: looking and taking are two steps.
-    if (is_satisfied_.load(std::memory_order_relaxed)) return false;  // relaxed: mutant
-    is_satisfied_.store(true, std::memory_order_relaxed);             // relaxed: mutant
-    return true;
-#else
+    if (CONCUR_MUTANT_IS(146)) {  // looking and taking are two steps
+      if (is_satisfied_.load(std::memory_order_relaxed)) return false;  // relaxed: mutant
+      is_satisfied_.store(true, std::memory_order_relaxed);             // relaxed: mutant
+      return true;
+    }
     // relaxed: only who wins; the result itself is published by completing.
     return !is_satisfied_.exchange(true, std::memory_order_relaxed);
-#endif
   }
   bool try_claim() {
     if (state_ == nullptr) fail_promise_empty();

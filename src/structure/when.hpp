@@ -254,7 +254,7 @@ CONCUR_INLINE void gathering::count_down(due_list& more) noexcept {
   std::size_t taken_off = 0;
   if (!wants_all_ && !CONCUR_MUTANT_IS(148)) {
     for (std::size_t i = 0; i < added_; ++i) {
-      if (notes_[i].source->detach(&notes_[i])) ++taken_off;
+      if (notes_[i].source->detach(&notes_[i]) || CONCUR_MUTANT_IS(297)) ++taken_off;
     }
   }
   finish_(this, winner_.load(std::memory_order_relaxed), more);  // relaxed: counting down published it

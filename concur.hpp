@@ -5314,7 +5314,9 @@ struct fiber : party {
   }
   bool should_cancel() const noexcept {
     // relaxed: a cancellation that this look misses claims the wait word instead (suspend.hpp, S5).
-    return CONCUR_UNLIKELY(is_cancelled.load(std::memory_order_relaxed)) && shield_depth == 0;
+    if (CONCUR_LIKELY(!is_cancelled.load(std::memory_order_relaxed))) return false;
+    thread_fence(std::memory_order_acquire);  // acquire: the marks above that this one came from (note_flag)
+    return shield_depth == 0;
   }
 };
 
@@ -6326,7 +6328,8 @@ CONCUR_NAMESPACE_END
 //       stampede. A worker whose last look (R2) finds work is a searcher again, for submitters saw its token until then.
 //   I4  One idle worker sleeps in the poller, until the next timer of any worker; all others sleep on their parkers,
 //       without limit. They are woken first, since a wake-up of the poller costs most.
-//   I5  The sleeper in the poller says until when it sleeps, then looks at all timers once more; a worker that goes
+//   I5  The sleeper in the poller says until when it sleeps, then looks at all timers once more, and may sleep less long
+//       than it said, but never longer; a worker that goes
 //       to sleep with a timer of its own looks whether that is soon enough, and wakes the poller if not. The same two
 //       fences, the same pattern.
 //   I6  A worker leaves the idle list by its own hand or by a waker's, under the lock; a waker that took it owes it a
@@ -7023,6 +7026,7 @@ CONCUR_INLINE void publish_timer(worker* w) noexcept {
 
 CONCUR_INLINE void cancel_departed(fiber* f, std::uint32_t ticket) noexcept {
   if (!claim(*f, ticket)) return;
+  thread_fence(std::memory_order_acquire);  // acquire: as in should_cancel
   f->result = outcome::cancelled;
   note_raised(*f->innermost());
   resume(f);
@@ -7412,9 +7416,10 @@ CONCUR_INLINE bool leave_scope(scope& s) noexcept;
 CONCUR_INLINE void join_nursery(member& child, nursery_part& n) noexcept;
 CONCUR_INLINE void leave_nursery(member& child) noexcept;
 
-// Under f's lock.
+// Under f's lock. Who feels the cancellation then asks the scopes around him whose it is, and must see them marked.
 inline void note_flag(fiber& f) noexcept {
-  f.is_cancelled.store(f.innermost()->is_effective(), std::memory_order_relaxed);  // relaxed: see scope.hpp
+  constexpr auto order = CONCUR_MUTANT_IS(261) ? std::memory_order_relaxed : std::memory_order_release;
+  f.is_cancelled.store(f.innermost()->is_effective(), order);  // release: pairs with the fence in should_cancel
 }
 
 // The equation of scope.hpp.
@@ -7935,12 +7940,14 @@ CONCUR_INLINE void idle_set::end_search(scheduler& s, worker* w, bool has_found)
 // --- sleeping ---
 
 CONCUR_INLINE int idle_set::sleep_in_poller(scheduler& s, poll_event* events) noexcept {
-  poll_until_ns_.write(s.next_timer_ns());
+  const nanoseconds_t said = s.next_timer_ns();
+  poll_until_ns_.write(said);
   if (!CONCUR_MUTANT_IS(57)) {
     // seq_cst: I5; either we see the timer, or its worker sees how long we sleep
     thread_fence(std::memory_order_seq_cst);
   }
-  const nanoseconds_t until = s.next_timer_ns();
+  nanoseconds_t until = s.next_timer_ns();
+  if (until > said && !CONCUR_MUTANT_IS(260)) until = said;  // fired meanwhile; a later one then need not be heard (I5)
   const nanoseconds_t now = until == never ? 0 : now_ns();
   const int count = s.wait_events(events, until == never ? -1 : (until > now ? until - now : 0));
   poll_until_ns_.write(long_ago);
@@ -11523,8 +11530,8 @@ class channel_core {
     handles_.fetch_add(1, std::memory_order_relaxed);  // relaxed: the holder of a handle makes another
   }
   void release() noexcept {
-    // acq_rel: what any handle did happens before the end.
-    if (handles_.fetch_sub(1, std::memory_order_acq_rel) == 1) delete this;
+    constexpr auto order = CONCUR_MUTANT_IS(262) ? std::memory_order_relaxed : std::memory_order_acq_rel;
+    if (handles_.fetch_sub(1, order) == 1) delete this;  // acq_rel: what any handle did happens before the end
   }
 
   // Moves from `value` exactly when it returns granted. closed, timed_out or cancelled otherwise; without a code, throws

@@ -20,7 +20,8 @@
 //       stampede. A worker whose last look (R2) finds work is a searcher again, for submitters saw its token until then.
 //   I4  One idle worker sleeps in the poller, until the next timer of any worker; all others sleep on their parkers,
 //       without limit. They are woken first, since a wake-up of the poller costs most.
-//   I5  The sleeper in the poller says until when it sleeps, then looks at all timers once more; a worker that goes
+//   I5  The sleeper in the poller says until when it sleeps, then looks at all timers once more, and may sleep less long
+//       than it said, but never longer; a worker that goes
 //       to sleep with a timer of its own looks whether that is soon enough, and wakes the poller if not. The same two
 //       fences, the same pattern.
 //   I6  A worker leaves the idle list by its own hand or by a waker's, under the lock; a waker that took it owes it a

@@ -135,12 +135,14 @@ CONCUR_INLINE void idle_set::end_search(scheduler& s, worker* w, bool has_found)
 // --- sleeping ---
 
 CONCUR_INLINE int idle_set::sleep_in_poller(scheduler& s, poll_event* events) noexcept {
-  poll_until_ns_.write(s.next_timer_ns());
+  const nanoseconds_t said = s.next_timer_ns();
+  poll_until_ns_.write(said);
   if (!CONCUR_MUTANT_IS(57)) {
     // seq_cst: I5; either we see the timer, or its worker sees how long we sleep
     thread_fence(std::memory_order_seq_cst);
   }
-  const nanoseconds_t until = s.next_timer_ns();
+  nanoseconds_t until = s.next_timer_ns();
+  if (until > said && !CONCUR_MUTANT_IS(260)) until = said;  // fired meanwhile; a later one then need not be heard (I5)
   const nanoseconds_t now = until == never ? 0 : now_ns();
   const int count = s.wait_events(events, until == never ? -1 : (until > now ? until - now : 0));
   poll_until_ns_.write(long_ago);

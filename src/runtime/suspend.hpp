@@ -235,6 +235,7 @@ CONCUR_INLINE void publish_timer(worker* w) noexcept {
 
 CONCUR_INLINE void cancel_departed(fiber* f, std::uint32_t ticket) noexcept {
   if (!claim(*f, ticket)) return;
+  thread_fence(std::memory_order_acquire);  // acquire: as in should_cancel
   f->result = outcome::cancelled;
   note_raised(*f->innermost());
   resume(f);

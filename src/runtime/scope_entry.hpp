@@ -40,8 +40,8 @@ CONCUR_INLINE void leave_nursery(member& child) noexcept;
 
 // Under f's lock. Who feels the cancellation then asks the scopes around him whose it is, and must see them marked.
 inline void note_flag(fiber& f) noexcept {
-  constexpr auto order = CONCUR_MUTANT_IS(261) ? std::memory_order_relaxed : std::memory_order_release;
-  f.is_cancelled.store(f.innermost()->is_effective(), order);  // release: pairs with the fence in should_cancel
+  // release: pairs with the fence in should_cancel.
+  f.is_cancelled.store(f.innermost()->is_effective(), std::memory_order_release);
 }
 
 // The equation of scope.hpp.

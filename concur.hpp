@@ -7467,7 +7467,10 @@ struct fiber : party {
   }
   bool should_cancel() const noexcept {
     // relaxed: a cancellation that this look misses claims the wait word instead (suspend.hpp, S5).
-    return CONCUR_UNLIKELY(is_cancelled.load(std::memory_order_relaxed)) && shield_depth == 0;
+    if (CONCUR_LIKELY(!is_cancelled.load(std::memory_order_relaxed))) return false;
+    if (CONCUR_MUTANT_IS(261)) return shield_depth == 0;
+    thread_fence(std::memory_order_acquire);  // acquire: the marks above that this one came from (note_flag)
+    return shield_depth == 0;
   }
 };
 
@@ -9198,6 +9201,7 @@ inline void know_cancelled_scopes() noexcept {
 
 CONCUR_INLINE void cancel_departed(fiber* f, std::uint32_t ticket) noexcept {
   if (!claim(*f, ticket)) return;
+  thread_fence(std::memory_order_acquire);  // acquire: as in should_cancel
   f->result = outcome::cancelled;
   know_cancelled_scopes();
   note_raised(*f->innermost());
@@ -9590,9 +9594,10 @@ CONCUR_INLINE bool leave_scope(scope& s) noexcept;
 CONCUR_INLINE void join_nursery(member& child, nursery_part& n) noexcept;
 CONCUR_INLINE void leave_nursery(member& child) noexcept;
 
-// Under f's lock.
+// Under f's lock. Who feels the cancellation then asks the scopes around him whose it is, and must see them marked.
 inline void note_flag(fiber& f) noexcept {
-  f.is_cancelled.store(f.innermost()->is_effective(), std::memory_order_relaxed);  // relaxed: see scope.hpp
+  // release: pairs with the fence in should_cancel.
+  f.is_cancelled.store(f.innermost()->is_effective(), std::memory_order_release);
 }
 
 // The equation of scope.hpp.
@@ -10069,14 +10074,16 @@ CONCUR_INLINE void idle_set::wake_all(scheduler& s) noexcept {
 
 CONCUR_INLINE void idle_set::announce(scheduler& s) noexcept {
   if (!CONCUR_MUTANT_IS(3)) {
-    thread_fence(std::memory_order_seq_cst);  // seq_cst: F1; forbids that R1 and R2 both miss
+    CONCUR_PLANTED auto order = CONCUR_MUTANT_IS(263) ? std::memory_order_acq_rel : std::memory_order_seq_cst;
+    thread_fence(order);  // seq_cst: F1; forbids that R1 and R2 both miss
   }
   // relaxed: behind F1.
   if (count_.load(std::memory_order_relaxed) != 0 && searchers_.load(std::memory_order_relaxed) == 0) wake_one(s);
 }
 
 CONCUR_INLINE void idle_set::announce_to(scheduler& s, worker& home) noexcept {
-  thread_fence(std::memory_order_seq_cst);      // seq_cst: F1
+  CONCUR_PLANTED auto order = CONCUR_MUTANT_IS(264) ? std::memory_order_acq_rel : std::memory_order_seq_cst;
+  thread_fence(order);                                      // seq_cst: F1
   if (count_.load(std::memory_order_relaxed) == 0) return;  // relaxed: behind F1
   bool is_polling = false;
   {
@@ -10118,8 +10125,8 @@ CONCUR_INLINE int idle_set::sleep_in_poller(scheduler& s, poll_event* events) no
   const nanoseconds_t said = s.next_timer_ns();
   poll_until_ns_.write(said);
   if (!CONCUR_MUTANT_IS(57)) {
-    // seq_cst: I5; either we see the timer, or its worker sees how long we sleep
-    thread_fence(std::memory_order_seq_cst);
+    CONCUR_PLANTED auto order = CONCUR_MUTANT_IS(266) ? std::memory_order_acq_rel : std::memory_order_seq_cst;
+    thread_fence(order);  // seq_cst: I5; either we see the timer, or its worker sees how long we sleep
   }
   // Never longer than it said: the timer that it spoke of may be gone, and one that is set now is compared with that.
   nanoseconds_t until = s.next_timer_ns();
@@ -10131,7 +10138,8 @@ CONCUR_INLINE int idle_set::sleep_in_poller(scheduler& s, poll_event* events) no
 }
 
 CONCUR_INLINE void idle_set::hear_timer(scheduler& s, const timer_wheel& wheel) noexcept {
-  thread_fence(std::memory_order_seq_cst);  // seq_cst: I5, the other side
+  CONCUR_PLANTED auto order = CONCUR_MUTANT_IS(267) ? std::memory_order_acq_rel : std::memory_order_seq_cst;
+  thread_fence(order);  // seq_cst: I5, the other side
   if (wheel.next_ns() < poll_until_ns_.read()) s.wake_poller();
 }
 
@@ -10147,7 +10155,8 @@ CONCUR_INLINE void idle_set::sleep(scheduler& s, worker* w, bool has_searched) n
     if (count_.load(std::memory_order_relaxed) == s.worker_count) report_quiet(s);  // relaxed: under the lock
   }
   if (!CONCUR_MUTANT_IS(4)) {
-    thread_fence(std::memory_order_seq_cst);  // seq_cst: F2; forbids that R1 and R2 both miss
+    CONCUR_PLANTED auto order = CONCUR_MUTANT_IS(265) ? std::memory_order_acq_rel : std::memory_order_seq_cst;
+    thread_fence(order);  // seq_cst: F2; forbids that R1 and R2 both miss
   }
   poll_event events[scheduler::events_at_once];
   int event_count = 0;
@@ -10808,6 +10817,9 @@ CONCUR_INLINE scheduler::~scheduler() {
   stop_threads();
   // acquire: pairs with the release of the last visitor.
   for (unsigned round = 0; visitors.load(std::memory_order_acquire) != 0 && !CONCUR_MUTANT_IS(5);) spin_wait(round);
+  if (driver* d = driver_or_null())
+    // relaxed: a look from within.
+    d->expect(visitors.load(std::memory_order_relaxed) == 0, "a runtime ends under a thread that announces a fiber");
   forget_scheduler(*this);
   close_ledger();
   free_memory();
@@ -13651,8 +13663,8 @@ class channel_core {
     handles_.fetch_add(1, std::memory_order_relaxed);  // relaxed: the holder of a handle makes another
   }
   void release() noexcept {
-    // acq_rel: what any handle did happens before the end.
-    if (handles_.fetch_sub(1, std::memory_order_acq_rel) == 1) delete this;
+    CONCUR_PLANTED auto order = CONCUR_MUTANT_IS(262) ? std::memory_order_relaxed : std::memory_order_acq_rel;
+    if (handles_.fetch_sub(1, order) == 1) delete this;  // acq_rel: what any handle did happens before the end
   }
 
   // Moves from `value` exactly when it returns granted. closed, timed_out or cancelled otherwise; without a code, throws
@@ -21831,8 +21843,8 @@ CONCUR_NAMESPACE_END
 // answers from a list of decisions, and so a program runs the same way each time it gets the same list.
 //
 //   X1  One thread runs at a time, and another goes on only within a call of the driver.
-//   X2  Time stands still but for a little with each look at the clock, and now and then a leap. When no thread can run, it
-//       moves to the next moment that one waits for; so waiting takes no time.
+//   X2  Time stands still but for a little with each look at the clock and each spin, and now and then a leap. When no
+//       thread can run, it moves to the next moment that one waits for; so waiting takes no time.
 //   X3  When no thread can run and none waits for a moment, the schedule has failed: a deadlock. First whoever has
 //       descriptors looks whether the kernel has news.
 //   X4  A failure is final: the thread that found it goes to the conductor and never comes back.
@@ -22089,6 +22101,9 @@ CONCUR_INLINE void exploration::spin() noexcept {
   if (!is_asked()) return;
   count_step();
   given.demote(threads_.current());
+  constexpr std::int64_t spin_ns = 5'000;  // who computes until something is over must come to that moment
+  now_ns_ += spin_ns;
+  expire();
   if (ready_count_ > 1) {
     lonely_spins_ = 0;
     switch_to(pick_other(choice::spin_to), "spin");

@@ -70,8 +70,8 @@ class channel_core {
     handles_.fetch_add(1, std::memory_order_relaxed);  // relaxed: the holder of a handle makes another
   }
   void release() noexcept {
-    // acq_rel: what any handle did happens before the end.
-    if (handles_.fetch_sub(1, std::memory_order_acq_rel) == 1) delete this;
+    CONCUR_PLANTED auto order = CONCUR_MUTANT_IS(262) ? std::memory_order_relaxed : std::memory_order_acq_rel;
+    if (handles_.fetch_sub(1, order) == 1) delete this;  // acq_rel: what any handle did happens before the end
   }
 
   // Moves from `value` exactly when it returns granted. closed, timed_out or cancelled otherwise; without a code, throws

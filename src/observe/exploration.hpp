@@ -4,8 +4,8 @@
 // answers from a list of decisions, and so a program runs the same way each time it gets the same list.
 //
 //   X1  One thread runs at a time, and another goes on only within a call of the driver.
-//   X2  Time stands still but for a little with each look at the clock, and now and then a leap. When no thread can run, it
-//       moves to the next moment that one waits for; so waiting takes no time.
+//   X2  Time stands still but for a little with each look at the clock and each spin, and now and then a leap. When no
+//       thread can run, it moves to the next moment that one waits for; so waiting takes no time.
 //   X3  When no thread can run and none waits for a moment, the schedule has failed: a deadlock. First whoever has
 //       descriptors looks whether the kernel has news.
 //   X4  A failure is final: the thread that found it goes to the conductor and never comes back.
@@ -277,6 +277,9 @@ CONCUR_INLINE void exploration::spin() noexcept {
   if (!is_asked()) return;
   count_step();
   given.demote(threads_.current());
+  constexpr std::int64_t spin_ns = 5'000;  // who computes until something is over must come to that moment
+  now_ns_ += spin_ns;
+  expire();
   if (ready_count_ > 1) {
     lonely_spins_ = 0;
     switch_to(pick_other(choice::spin_to), "spin");

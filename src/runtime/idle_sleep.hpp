@@ -89,14 +89,16 @@ CONCUR_INLINE void idle_set::wake_all(scheduler& s) noexcept {
 
 CONCUR_INLINE void idle_set::announce(scheduler& s) noexcept {
   if (!CONCUR_MUTANT_IS(3)) {
-    thread_fence(std::memory_order_seq_cst);  // seq_cst: F1; forbids that R1 and R2 both miss
+    CONCUR_PLANTED auto order = CONCUR_MUTANT_IS(263) ? std::memory_order_acq_rel : std::memory_order_seq_cst;
+    thread_fence(order);  // seq_cst: F1; forbids that R1 and R2 both miss
   }
   // relaxed: behind F1.
   if (count_.load(std::memory_order_relaxed) != 0 && searchers_.load(std::memory_order_relaxed) == 0) wake_one(s);
 }
 
 CONCUR_INLINE void idle_set::announce_to(scheduler& s, worker& home) noexcept {
-  thread_fence(std::memory_order_seq_cst);      // seq_cst: F1
+  CONCUR_PLANTED auto order = CONCUR_MUTANT_IS(264) ? std::memory_order_acq_rel : std::memory_order_seq_cst;
+  thread_fence(order);                                      // seq_cst: F1
   if (count_.load(std::memory_order_relaxed) == 0) return;  // relaxed: behind F1
   bool is_polling = false;
   {
@@ -138,8 +140,8 @@ CONCUR_INLINE int idle_set::sleep_in_poller(scheduler& s, poll_event* events) no
   const nanoseconds_t said = s.next_timer_ns();
   poll_until_ns_.write(said);
   if (!CONCUR_MUTANT_IS(57)) {
-    // seq_cst: I5; either we see the timer, or its worker sees how long we sleep
-    thread_fence(std::memory_order_seq_cst);
+    CONCUR_PLANTED auto order = CONCUR_MUTANT_IS(266) ? std::memory_order_acq_rel : std::memory_order_seq_cst;
+    thread_fence(order);  // seq_cst: I5; either we see the timer, or its worker sees how long we sleep
   }
   // Never longer than it said: the timer that it spoke of may be gone, and one that is set now is compared with that.
   nanoseconds_t until = s.next_timer_ns();
@@ -151,7 +153,8 @@ CONCUR_INLINE int idle_set::sleep_in_poller(scheduler& s, poll_event* events) no
 }
 
 CONCUR_INLINE void idle_set::hear_timer(scheduler& s, const timer_wheel& wheel) noexcept {
-  thread_fence(std::memory_order_seq_cst);  // seq_cst: I5, the other side
+  CONCUR_PLANTED auto order = CONCUR_MUTANT_IS(267) ? std::memory_order_acq_rel : std::memory_order_seq_cst;
+  thread_fence(order);  // seq_cst: I5, the other side
   if (wheel.next_ns() < poll_until_ns_.read()) s.wake_poller();
 }
 
@@ -167,7 +170,8 @@ CONCUR_INLINE void idle_set::sleep(scheduler& s, worker* w, bool has_searched) n
     if (count_.load(std::memory_order_relaxed) == s.worker_count) report_quiet(s);  // relaxed: under the lock
   }
   if (!CONCUR_MUTANT_IS(4)) {
-    thread_fence(std::memory_order_seq_cst);  // seq_cst: F2; forbids that R1 and R2 both miss
+    CONCUR_PLANTED auto order = CONCUR_MUTANT_IS(265) ? std::memory_order_acq_rel : std::memory_order_seq_cst;
+    thread_fence(order);  // seq_cst: F2; forbids that R1 and R2 both miss
   }
   poll_event events[scheduler::events_at_once];
   int event_count = 0;

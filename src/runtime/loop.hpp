@@ -342,6 +342,9 @@ CONCUR_INLINE scheduler::~scheduler() {
   stop_threads();
   // acquire: pairs with the release of the last visitor.
   for (unsigned round = 0; visitors.load(std::memory_order_acquire) != 0 && !CONCUR_MUTANT_IS(5);) spin_wait(round);
+  if (driver* d = driver_or_null())
+    // relaxed: a look from within.
+    d->expect(visitors.load(std::memory_order_relaxed) == 0, "a runtime ends under a thread that announces a fiber");
   forget_scheduler(*this);
   close_ledger();
   free_memory();

@@ -597,14 +597,25 @@ nanoseconds_t deadline_after(std::chrono::duration<Rep, Period> d) noexcept {
   return ns == never ? never : saturating_add(now_ns(), ns);
 }
 
+// From one moment of a real clock to another, for a driver: its own clock knows nothing of that one, and schedules do not
+// depend on how fast the machine was. So in whole milliseconds.
+CONCUR_NOINLINE inline nanoseconds_t driven_length(nanoseconds_t from, nanoseconds_t to) noexcept {
+  constexpr nanoseconds_t millisecond_ns = 1'000'000;
+  const nanoseconds_t length = saturating_add(to, from == long_ago ? never : -from);
+  if (length == never || length == long_ago) return length;
+  return (length >= 0 ? length + millisecond_ns / 2 : length - millisecond_ns / 2) / millisecond_ns * millisecond_ns;
+}
+
 // The moment at which some clock shows `tp`, as that clock stands now. A clock that can be set is read once, here.
 template <class Clock, class Duration>
 nanoseconds_t deadline_at(const std::chrono::time_point<Clock, Duration>& tp) noexcept {
   if (tp == (std::chrono::time_point<Clock, Duration>::max)()) return never;
-  if (std::is_same<Clock, std::chrono::steady_clock>::value) return to_ns(tp.time_since_epoch());
   const nanoseconds_t there = to_ns(tp.time_since_epoch());
-  const nanoseconds_t here = to_ns(Clock::now().time_since_epoch());
+  const bool is_driven = driver_or_null() != nullptr;
+  if (std::is_same<Clock, std::chrono::steady_clock>::value && !is_driven) return there;
   if (there == never) return never;
+  const nanoseconds_t here = to_ns(Clock::now().time_since_epoch());
+  if (is_driven) return saturating_add(now_ns(), driven_length(here, there));
   return saturating_add(now_ns(), saturating_add(there, here == long_ago ? never : -here));
 }
 
@@ -3477,7 +3488,7 @@ struct stack_notice {
   // The fiber has left for good; called by a context that runs later (N4). Not for the notice of a thread.
   void release() noexcept {
 #if CONCUR_TSAN
-    sanitizer::tsan_destroy(tsan_fiber);
+    if (tsan_fiber != nullptr) sanitizer::tsan_destroy(tsan_fiber);
     tsan_fiber = nullptr;
 #endif
   }

@@ -205,7 +205,7 @@ constexpr kind_of_wait kinds[] = {
 // The default budget, divided among `parts`.
 scenario_options share_of(std::size_t parts) {
   scenario_options wanted;
-  wanted.schedules = (scenario_schedules + parts - 1) / parts;
+  wanted.schedules = (scenario_schedules() + parts - 1) / parts;
   return wanted;
 }
 

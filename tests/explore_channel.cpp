@@ -23,7 +23,7 @@ template <class T>
 void await_sender(const concur::channel<T>& ch) {
   auto* const core = concur::detail::channel_access::core_of(ch);
   const auto has_any = [core] {
-    const concur::detail::lock_scope<concur::detail::spin_lock> held(core->lock());
+    const concur::detail::lock_scope<concur::detail::retirable_lock> held(core->lock());
     return !core->senders().is_empty();
   };
   while (!has_any()) concur::this_fiber::yield();
@@ -31,7 +31,7 @@ void await_sender(const concur::channel<T>& ch) {
 template <class T>
 bool has_waiting(const concur::channel<T>& ch) {
   auto* const core = concur::detail::channel_access::core_of(ch);
-  const concur::detail::lock_scope<concur::detail::spin_lock> held(core->lock());
+  const concur::detail::lock_scope<concur::detail::retirable_lock> held(core->lock());
   return !core->senders().is_empty() || !core->receivers().is_empty();
 }
 

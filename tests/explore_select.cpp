@@ -19,7 +19,7 @@ namespace {
 template <class T>
 bool has_waiting(const concur::channel<T>& ch) {
   auto* const core = concur::detail::channel_access::core_of(ch);
-  const concur::detail::lock_scope<concur::detail::spin_lock> held(core->lock());
+  const concur::detail::lock_scope<concur::spin_lock> held(core->lock());
   return !core->senders().is_empty() || !core->receivers().is_empty();
 }
 

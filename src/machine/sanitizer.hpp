@@ -156,7 +156,7 @@ struct stack_notice {
   // The fiber has left for good; called by a context that runs later (N4). Not for the notice of a thread.
   void release() noexcept {
 #if CONCUR_TSAN
-    sanitizer::tsan_destroy(tsan_fiber);
+    if (tsan_fiber != nullptr) sanitizer::tsan_destroy(tsan_fiber);
     tsan_fiber = nullptr;
 #endif
   }

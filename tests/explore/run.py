@@ -22,6 +22,7 @@ JOBS = int(os.environ.get("JOBS", os.cpu_count() or 2))
 PAGE = os.path.join(ROOT, "docs", "testing.md")
 BEGIN, END = "<!-- planted bugs: begin -->", "<!-- planted bugs: end -->"
 HUNTS = 9
+SCHEDULES = 20000  # of a scenario, in each of its four ways; more than the test itself takes, for bugs that are rare
 LIMIT_S = 300
 
 
@@ -59,7 +60,7 @@ def build(rows):
 
 def run(program, case, mutant, hunts):
     """The exit status, None when it took too long, and what was printed."""
-    environment = dict(os.environ, CONCUR_CHOSEN_MUTANT=str(mutant))
+    environment = dict(os.environ, CONCUR_CHOSEN_MUTANT=str(mutant), CONCUR_SCHEDULES=str(SCHEDULES))
     if hunts:
         environment["CONCUR_HUNT"] = str(hunts)
     command = [os.path.join(BUILD, "tests", program), f"-tc={case}", "--no-path-filenames=true"]

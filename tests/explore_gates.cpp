@@ -4,6 +4,7 @@
 // What must hold: nobody goes on before what it waits for has happened, and then sees all that was done for it; who
 // gives up takes nothing with it; what is given is given once; a gate may go as soon as its waits have returned. A waiter
 // that is forgotten ends in a deadlock, which needs no oracle.
+#include <initializer_list>
 #include <memory>
 #include <optional>
 #include <stdexcept>
@@ -886,16 +887,15 @@ TEST_CASE("all who wait are let go, whatever those before them do next") {
   alone.workers = 0;
   hold(
       [] {
-        concur::latch door(1);
-        concur::event second;
+        concur::latch first(1);
+        concur::latch second(1);
         const auto wait_twice = [&] {
-          door.wait();
-          second.wait();
+          for (concur::latch* door : {&first, &second}) door->wait();
         };
         concur::explored_thread one(wait_twice);
         concur::explored_thread other(wait_twice);
-        door.count_down();
-        second.set();
+        first.count_down();
+        second.count_down();
       },
       alone);
 }

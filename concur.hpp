@@ -7118,7 +7118,10 @@ class ended_waits {
       waiter* const here = first_;
       first_ = first_->next;  // read before the resume (W2)
       resume(who);
-      if (CONCUR_MUTANT_IS(285)) first_ = here->next;
+      if (CONCUR_MUTANT_IS(285)) {
+        for (unsigned round = 0; round < 3;) spin_wait(round);
+        first_ = here->next;
+      }
     }
   }
 

@@ -85,18 +85,19 @@ $(BUILD)/tests/support/doctest_main.o: tests/support/doctest_main.cpp $(BUILD)/s
 # With SEPARATE these still hold their own bodies: they look into them, or set what the bodies are compiled with.
 whole_tests := test_io test_stack test_timed_mutex test_weak_memory model_weak_memory
 ifneq ($(SEPARATE),)
-bodies := $(BUILD)/concur.o
+bodies := $(BUILD)/concur.o $(BUILD)/explore_concur.o
 endif
-separate = $(if $(SEPARATE),$(if $(filter $(whole_tests) explore_%,$(notdir $@)),,-DCONCUR_SEPARATE_COMPILATION $(bodies)))
+bodies_of = $(BUILD)/$(if $(filter explore_%,$(notdir $@)),explore_)concur.o
+separate = $(if $(SEPARATE),$(if $(filter $(whole_tests),$(notdir $@)),,-DCONCUR_SEPARATE_COMPILATION $(bodies_of)))
 # Explorations interrupt threads at each atomic operation, which only such a build lets them do. One build serves for all
 # planted bugs: tests/explore/run.py chooses.
 choosing = $(if $(findstring CONCUR_MUTANT=,$(CXXFLAGS)),,-DCONCUR_MUTANT_CHOSEN)
 explored = $(if $(filter explore_%,$(notdir $@)),-DCONCUR_EXPLORE $(choosing))
 
-$(BUILD)/concur.o: tools/concur.cpp concur.hpp $(BUILD)/settings
+$(BUILD)/concur.o $(BUILD)/explore_concur.o: tools/concur.cpp concur.hpp $(BUILD)/settings
 	@mkdir -p $(@D)
 	@echo '  compile $<'
-	@$(compile) -c $< -o $@
+	@$(compile) $(explored) -c $< -o $@
 
 $(BUILD)/tests/%: tests/%.cpp concur.hpp $(test_support) $(BUILD)/tests/support/doctest_main.o $(BUILD)/settings $(bodies)
 	@mkdir -p $(@D)

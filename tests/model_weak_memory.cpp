@@ -17,6 +17,7 @@
 //       (RC11). What is shown must be allowed by this too; how much of it is shown is told.
 //   X5  Two accesses to plain memory, one a write, without happens-before: a race, whatever else comes out.
 #define CONCUR_EXPLORE
+#undef CONCUR_SEPARATE_COMPILATION  // bodies of such a build are nowhere else
 
 #include "concur.hpp"
 

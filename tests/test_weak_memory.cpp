@@ -4,6 +4,7 @@
 // C++ model allows of them are those of the literature and of its tools, herd7 and cppmem; where a set is smaller than
 // what they allow the case says so, and weak_memory.hpp says why.
 #define CONCUR_EXPLORE
+#undef CONCUR_SEPARATE_COMPILATION  // bodies of such a build are nowhere else
 
 #include "concur.hpp"
 

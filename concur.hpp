@@ -2063,6 +2063,10 @@ CONCUR_NAMESPACE_END
 // compare-exchange when no other gets in between. A pusher that is stopped for good costs its place at once, and all
 // room in the end: "full" is said when the index that comes next is a capacity ahead of the oldest that is not done.
 //
+// Cost: one compare-exchange a push, none a pop. A pop that finds nothing searches, and reads tail_ for it, which the pushers
+// are writing. Between two threads on a busy machine, with a consumer that asks again and again, an item took about twice the
+// time that it takes without the search: the price of an "empty" that can be relied on (P3).
+//
 // Happens-before: what comes before a push happens before what follows the pop of its value; a pop happens before what
 // follows the push that uses its room. A push that happened before a pop is not missed by it.
 //

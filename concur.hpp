@@ -521,7 +521,7 @@ class driver {
   void unwatch(const void* scheduler) noexcept { return calls_.unwatch(*this, scheduler); }
   // Whether tell() is of use.
   bool is_telling() const noexcept { return calls_.is_telling(*this); }
-  // On this worker, this fiber does that.
+  // On this worker, this fiber does that; without them, a line of the program's own.
   void tell(const void* worker, const void* fiber, const char* what) noexcept {
     return calls_.tell(*this, worker, fiber, what);
   }
@@ -7485,10 +7485,8 @@ struct fiber : party {
   }
   bool should_cancel() const noexcept {
     // relaxed: a cancellation that this look misses claims the wait word instead (suspend.hpp, S5).
-    if (CONCUR_LIKELY(!is_cancelled.load(std::memory_order_relaxed))) return false;
-    if (CONCUR_MUTANT_IS(261)) return shield_depth == 0;
-    thread_fence(std::memory_order_acquire);  // acquire: the marks above that this one came from (note_flag)
-    return shield_depth == 0;
+    // Whose it is, know_cancelled_scopes lets it see.
+    return CONCUR_UNLIKELY(is_cancelled.load(std::memory_order_relaxed)) && shield_depth == 0;
   }
 };
 
@@ -9219,7 +9217,6 @@ inline void know_cancelled_scopes() noexcept {
 
 CONCUR_INLINE void cancel_departed(fiber* f, std::uint32_t ticket) noexcept {
   if (!claim(*f, ticket)) return;
-  thread_fence(std::memory_order_acquire);  // acquire: as in should_cancel
   f->result = outcome::cancelled;
   know_cancelled_scopes();
   note_raised(*f->innermost());
@@ -9612,10 +9609,9 @@ CONCUR_INLINE bool leave_scope(scope& s) noexcept;
 CONCUR_INLINE void join_nursery(member& child, nursery_part& n) noexcept;
 CONCUR_INLINE void leave_nursery(member& child) noexcept;
 
-// Under f's lock. Who feels the cancellation then asks the scopes around him whose it is, and must see them marked.
+// Under f's lock.
 inline void note_flag(fiber& f) noexcept {
-  // release: pairs with the fence in should_cancel.
-  f.is_cancelled.store(f.innermost()->is_effective(), std::memory_order_release);
+  f.is_cancelled.store(f.innermost()->is_effective(), std::memory_order_relaxed);  // relaxed: see scope.hpp
 }
 
 // The equation of scope.hpp.
@@ -22108,7 +22104,7 @@ CONCUR_INLINE unsigned exploration::pick_other(choice what) {
   unsigned char ids[explored_threads_max];
   unsigned count = list_others(ids);
   while (count == 0) {
-    if (!advance()) fail("deadlock: every thread waits for another");
+    if (!advance()) fail("deadlock: all wait, and nothing is left that could wake them");
     if (threads_[threads_.current()].now == thread_state::ready) return threads_.current();
     count = list_others(ids);
   }
@@ -22310,7 +22306,8 @@ CONCUR_INLINE void exploration::note(const std::string& text) {
 }
 
 CONCUR_INLINE void exploration::tell(const void* w, const void* f, const char* what) noexcept {
-  if (settings_.is_telling) note(told_of(*static_cast<const worker*>(w), *static_cast<const fiber*>(f), what));
+  if (!settings_.is_telling) return;
+  note(w == nullptr ? what : told_of(*static_cast<const worker*>(w), *static_cast<const fiber*>(f), what));
 }
 
 CONCUR_INLINE void exploration::note_failure(const std::string& what) {
@@ -22538,6 +22535,49 @@ CONCUR_INLINE void explore_expect(bool holds, const char* what) {
 
 CONCUR_NAMESPACE_END
 #endif  // CONCUR_BODIES
+
+// observe/explored_memory.hpp - shared words and plain memory of a program's own, for its explorations.
+//
+// The library's own atomics are explored as they stand. A program's std::atomic is not: nobody can get between two operations
+// of it. A lock-free structure that is to be tested declares its words as explored_atomic, and says where it touches plain
+// memory that they guard. In an ordinary build that is std::atomic and nothing at all; with CONCUR_EXPLORE threads are
+// interrupted at each operation, loads see what the memory orders permit (weak_memory), and two accesses that nothing orders
+// fail the schedule as a data race.
+//
+//     concur::explored_atomic<bool> is_there{false};
+//     int message = 0;
+//     concur::explored_thread writer([&] {
+//       concur::explore_write(&message, "the message");
+//       message = 1;
+//       is_there.store(true, std::memory_order_relaxed);  // should release
+//     });
+//     if (is_there.load(std::memory_order_acquire)) concur::explore_read(&message, "the message");
+
+CONCUR_NAMESPACE_BEGIN
+
+// std::atomic<T> by another name in an ordinary build; T fits into 64 bits.
+template <class T>
+using explored_atomic = detail::atomic<T>;
+
+// std::atomic_thread_fence, which an exploration hears of.
+CONCUR_FORCE_INLINE void explored_fence(std::memory_order order) noexcept {
+  detail::thread_fence(order);  // plain: the caller's order
+}
+
+// Plain memory at this address is about to be read, or written; `name` stands in the report of a race.
+CONCUR_FORCE_INLINE void explore_read(const void* address, const char* name) noexcept {
+  detail::note_read(address, name);
+}
+CONCUR_FORCE_INLINE void explore_write(const void* address, const char* name) noexcept {
+  detail::note_write(address, name);
+}
+
+// A line of one's own in a replay, among its steps. Nothing otherwise; make the text only where that costs nothing.
+inline void explore_note(const char* text) noexcept {
+  if (detail::driver* d = detail::driver_or_null()) d->tell(nullptr, nullptr, text);
+}
+
+CONCUR_NAMESPACE_END
 
 // observe/explore.hpp - running a concurrent program under many schedules, and seeing a failure again.
 //

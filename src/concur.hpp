@@ -142,6 +142,7 @@
 #include "observe/exploration.hpp"
 #include "observe/exploration_memory.hpp"
 #include "observe/explored_thread.hpp"
+#include "observe/explored_memory.hpp"
 #include "observe/explore.hpp"
 #include "observe/explore_run.hpp"
 

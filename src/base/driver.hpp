@@ -163,7 +163,7 @@ class driver {
   void unwatch(const void* scheduler) noexcept { return calls_.unwatch(*this, scheduler); }
   // Whether tell() is of use.
   bool is_telling() const noexcept { return calls_.is_telling(*this); }
-  // On this worker, this fiber does that.
+  // On this worker, this fiber does that; without them, a line of the program's own.
   void tell(const void* worker, const void* fiber, const char* what) noexcept {
     return calls_.tell(*this, worker, fiber, what);
   }

@@ -266,7 +266,7 @@ CONCUR_INLINE unsigned exploration::pick_other(choice what) {
   unsigned char ids[explored_threads_max];
   unsigned count = list_others(ids);
   while (count == 0) {
-    if (!advance()) fail("deadlock: every thread waits for another");
+    if (!advance()) fail("deadlock: all wait, and nothing is left that could wake them");
     if (threads_[threads_.current()].now == thread_state::ready) return threads_.current();
     count = list_others(ids);
   }

@@ -104,7 +104,8 @@ CONCUR_INLINE void exploration::note(const std::string& text) {
 }
 
 CONCUR_INLINE void exploration::tell(const void* w, const void* f, const char* what) noexcept {
-  if (settings_.is_telling) note(told_of(*static_cast<const worker*>(w), *static_cast<const fiber*>(f), what));
+  if (!settings_.is_telling) return;
+  note(w == nullptr ? what : told_of(*static_cast<const worker*>(w), *static_cast<const fiber*>(f), what));
 }
 
 CONCUR_INLINE void exploration::note_failure(const std::string& what) {

@@ -107,10 +107,8 @@ struct fiber : party {
   }
   bool should_cancel() const noexcept {
     // relaxed: a cancellation that this look misses claims the wait word instead (suspend.hpp, S5).
-    if (CONCUR_LIKELY(!is_cancelled.load(std::memory_order_relaxed))) return false;
-    if (CONCUR_MUTANT_IS(261)) return shield_depth == 0;
-    thread_fence(std::memory_order_acquire);  // acquire: the marks above that this one came from (note_flag)
-    return shield_depth == 0;
+    // Whose it is, know_cancelled_scopes lets it see.
+    return CONCUR_UNLIKELY(is_cancelled.load(std::memory_order_relaxed)) && shield_depth == 0;
   }
 };
 

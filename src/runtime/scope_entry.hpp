@@ -38,10 +38,9 @@ CONCUR_INLINE bool leave_scope(scope& s) noexcept;
 CONCUR_INLINE void join_nursery(member& child, nursery_part& n) noexcept;
 CONCUR_INLINE void leave_nursery(member& child) noexcept;
 
-// Under f's lock. Who feels the cancellation then asks the scopes around him whose it is, and must see them marked.
+// Under f's lock.
 inline void note_flag(fiber& f) noexcept {
-  // release: pairs with the fence in should_cancel.
-  f.is_cancelled.store(f.innermost()->is_effective(), std::memory_order_release);
+  f.is_cancelled.store(f.innermost()->is_effective(), std::memory_order_relaxed);  // relaxed: see scope.hpp
 }
 
 // The equation of scope.hpp.

@@ -242,7 +242,6 @@ inline void know_cancelled_scopes() noexcept {
 
 CONCUR_INLINE void cancel_departed(fiber* f, std::uint32_t ticket) noexcept {
   if (!claim(*f, ticket)) return;
-  thread_fence(std::memory_order_acquire);  // acquire: as in should_cancel
   f->result = outcome::cancelled;
   know_cancelled_scopes();
   note_raised(*f->innermost());

@@ -99,6 +99,7 @@ tests_with_threads() { ls tests/test_*.cpp tests/model_*.cpp tests/stress_*.cpp 
 landing() {
   local sanitizers="-g1 -O1 -fno-omit-frame-pointer"
   check_without_tests
+  ! has python3 || stage "planted bugs, explored" tests/explore/run.py check
   lane "asan and ubsan, gcc" g++ "$sanitizers -fsanitize=address,undefined -fno-sanitize-recover=undefined" SEPARATE=1
   lane "tsan, clang, C++20" clang++ "$sanitizers -fsanitize=thread" STD=c++20 SEPARATE=1 TESTS="$(tests_with_threads)"
   stage "happens-before" tests/happens_before/run.sh
@@ -127,6 +128,7 @@ ci() {
   stage "other processors" tests/cross/run.sh
   stage "the switch, compiled in many ways" tests/cross/lanes.sh
   stage "real clients" tests/real/run.sh
+  ! has python3 || stage "planted bugs, explored" tests/explore/run.py check
   stage "mutants" tools/mutants.sh
   stage "meson" tests/meson/run.sh
   stage "install" tests/install/run.sh

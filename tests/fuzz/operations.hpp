@@ -92,25 +92,26 @@ class operations_run {
   static constexpr unsigned result_count = 3;
   static constexpr unsigned fibers_max = 24;
 
-  // What cancels whatever runs inside: a nursery, a limit; or keeps it off: a shield.
-  struct scope_note {
-    const scope_note* above = nullptr;
-    concur::nursery* home = nullptr;
-    nanoseconds_t until = concur::detail::never;
-    bool is_shield = false;
-
-    bool is_cancelled() const {
-      if (home != nullptr && home->cancelled()) return true;
-      if (until <= concur::detail::now_ns()) return true;
-      return !is_shield && above != nullptr && above->is_cancelled();
-    }
-  };
-
   struct nursery_note {
     concur::nursery* home = nullptr;
     unsigned limit = 0;
     unsigned running = 0;
+    bool keeps_going = false;
     bool has_failed = false;
+  };
+
+  // What cancels whatever runs inside: a nursery, a limit; or keeps it off: a shield.
+  struct scope_note {
+    const scope_note* above = nullptr;
+    const nursery_note* home = nullptr;
+    nanoseconds_t until = concur::detail::never;
+    bool is_shield = false;
+
+    bool is_cancelled() const {
+      if (home != nullptr && (home->home->cancelled() || (home->has_failed && !home->keeps_going))) return true;
+      if (until <= concur::detail::now_ns()) return true;
+      return !is_shield && above != nullptr && above->is_cancelled();
+    }
   };
 
   struct fiber_note {
@@ -171,8 +172,9 @@ class operations_run {
   void run_root(concur::nursery& n) {
     nursery_note home;
     home.home = &n;
+    home.keeps_going = program_.keeps_going;
     scope_note scope;
-    scope.home = &n;
+    scope.home = &home;
     for (const operations& each : program_.fibers) {
       n.go([this, &each, &home, &scope, count = child_count(*this, nullptr)] { run_child(each, home, &scope, 0); });
     }
@@ -231,7 +233,11 @@ class operations_run {
           return each.what == 'z' || is_given_[each.which % result_count];
         });
       case 'l': return owners_[at.which % mutex_count] != 0 && owners_[at.which % mutex_count] != fiber.number;
-      case 'a': return permits_ == 0;
+      case 'a':  // those behind a large request wait with it
+        return std::any_of(fibers_.begin(), fibers_.end(), [&](const fiber_note* other) {
+          const operation* const theirs = other->waits_for;
+          return theirs != nullptr && theirs->what == 'a' && permits_of(*theirs) > permits_;
+        });
       case 'e': return !events_[at.which % event_count].is_set();
       case 'g': return !is_given_[at.which % result_count];
       case 'F': return !fiber.results.empty() && !fiber.results.front().first.ready();
@@ -566,14 +572,15 @@ class operations_run {
     const nanoseconds_t begin = concur::detail::now_ns();
     bool has_acquired = true;
     if (at.what == 'a')
-      semaphore_.acquire();
+      semaphore_.acquire(permits_of(at));
     else
-      has_acquired = semaphore_.try_acquire_for(at.number * unit);
+      has_acquired = semaphore_.try_acquire_for(at.number * unit, permits_of(at));
     expect(has_acquired || has_passed(begin, at.number), "O4: a wait for a permit ends before its time");
     if (!has_acquired) return;
-    --permits_;
+    permits_ -= permits_of(at);
     expect(permits_ >= 0, "O5: a permit is taken twice");
   }
+  static std::ptrdiff_t permits_of(const operation& at) { return at.what == 'a' ? static_cast<std::ptrdiff_t>((at.number + 2) % 3 + 1) : 2; }
 
   void wait_for_event(fiber_note& me, const operation& at) {
     const waiting note(me, at);
@@ -650,6 +657,7 @@ class operations_run {
   void open_nursery(fiber_note& me, const operation& at) {
     nursery_note home;
     home.limit = is_open_ ? 0 : at.number;
+    home.keeps_going = at.what == 'N';
     scope_note scope;
     nursery_note* const before = me.nursery;
     bool has_thrown_failure = false;
@@ -667,9 +675,10 @@ class operations_run {
     } const at_end{*this, me, home, before, me.waits_for};
     try {
       inside(me, scope, [&] {
-        const auto policy = at.what == 'N' ? concur::on_failure::keep_going : concur::on_failure::cancel_siblings;
+        const auto policy = home.keeps_going ? concur::on_failure::keep_going : concur::on_failure::cancel_siblings;
         concur::with_nursery(policy, [&](concur::nursery& n) {
-          scope.home = home.home = &n;
+          home.home = &n;
+          scope.home = &home;
           me.nursery = &home;
           if (home.limit != 0) {
             n.limit(home.limit);
@@ -742,7 +751,7 @@ class operations_run {
   // The nursery's own scope, which may lie outside of others that the fiber is in.
   static const scope_note* scope_of(const fiber_note& me, const nursery_note& home) {
     const scope_note* scope = me.scope;
-    while (scope->home != home.home) scope = scope->above;
+    while (scope->home != &home) scope = scope->above;
     return scope;
   }
 

@@ -11,7 +11,7 @@
 //     qsarbz3g1.        select of many cases: send to a, receive from b, three units of time, result 1. Q: the first that can
 //     y  z3  X          yield, sleep, checkpoint
 //     l0(...)  T0(...)  with mutex 0 locked; the same if it is free
-//     a  A3  v          acquire a permit, the same with a limit, release one
+//     a2 A3  v          acquire two permits, two of them with a limit of three units, release one
 //     e0 E03 i0 j0      wait for event 0, the same with a limit, set it, reset it
 //     g0 G03 p0         wait for result 0, the same with a limit, give it
 //     n2(..|..|..)      a nursery with room for two: its body, then its children. N: one that keeps going
@@ -112,8 +112,8 @@ class operations_parser {
   // False: the letter means nothing.
   bool arguments(operation& one, unsigned depth) {
     constexpr std::string_view on_channels = "srtucSR";
-    constexpr std::string_view numbered = "zAzeEijgGp";
-    constexpr std::string_view simple = "yXavFx!";
+    constexpr std::string_view numbered = "zaAeijgp";
+    constexpr std::string_view simple = "yXvFx!";
     constexpr std::string_view nested = "lTnNofdmhk*";
     const auto is_in = [&](std::string_view set) { return set.find(one.what) != std::string_view::npos; };
     if (is_in(on_channels)) {

@@ -58,8 +58,8 @@ fuzz() {  # target, program, seconds, corpus, log, where findings go
     "-artifact_prefix=$6/$1-")
   case $1 in
     http_parser) options+=(-max_len=1000) ;;
-    timers) options+=(-max_len=400 -only_ascii=1) ;;
-    operations) options+=(-max_len=300 -only_ascii=1) ;;
+    timers) options+=(-max_len=400 -len_control=20 -only_ascii=1) ;;
+    operations) options+=(-max_len=300 -len_control=20 -only_ascii=1) ;;
   esac
   mkdir -p "$4"
   # shellcheck disable=SC2086

@@ -94,6 +94,7 @@ class operations_run {
 
   struct nursery_note {
     concur::nursery* home = nullptr;
+    int host = 0;
     unsigned limit = 0;
     unsigned running = 0;
     bool keeps_going = false;
@@ -207,10 +208,6 @@ class operations_run {
     for (unsigned i = 0; i < result_count; ++i) give_result(i);
     permits_ += 1000;
     semaphore_.release(1000);
-    for (nursery_note* each : limited_) {
-      each->limit = fibers_max + 1;
-      each->home->limit(each->limit);
-    }
   }
 
   // --- O3 ---
@@ -580,7 +577,9 @@ class operations_run {
     permits_ -= permits_of(at);
     expect(permits_ >= 0, "O5: a permit is taken twice");
   }
-  static std::ptrdiff_t permits_of(const operation& at) { return at.what == 'a' ? static_cast<std::ptrdiff_t>((at.number + 2) % 3 + 1) : 2; }
+  static std::ptrdiff_t permits_of(const operation& at) {
+    return at.what == 'a' ? static_cast<std::ptrdiff_t>((at.number + 2) % 3 + 1) : 2;
+  }
 
   void wait_for_event(fiber_note& me, const operation& at) {
     const waiting note(me, at);
@@ -656,23 +655,21 @@ class operations_run {
 
   void open_nursery(fiber_note& me, const operation& at) {
     nursery_note home;
-    home.limit = is_open_ ? 0 : at.number;
+    home.limit = at.number;
+    home.host = me.number;
     home.keeps_going = at.what == 'N';
     scope_note scope;
     nursery_note* const before = me.nursery;
     bool has_thrown_failure = false;
     struct leaving {
-      operations_run& all;
       fiber_note& me;
-      nursery_note& home;
       nursery_note* before;
       const operation* waited_for;
       ~leaving() {
-        all.limited_.erase(std::remove(all.limited_.begin(), all.limited_.end(), &home), all.limited_.end());
         me.nursery = before;
         me.waits_for = waited_for;
       }
-    } const at_end{*this, me, home, before, me.waits_for};
+    } const at_end{me, before, me.waits_for};
     try {
       inside(me, scope, [&] {
         const auto policy = home.keeps_going ? concur::on_failure::keep_going : concur::on_failure::cancel_siblings;
@@ -680,10 +677,7 @@ class operations_run {
           home.home = &n;
           scope.home = &home;
           me.nursery = &home;
-          if (home.limit != 0) {
-            n.limit(home.limit);
-            limited_.push_back(&home);
-          }
+          if (home.limit != 0) n.limit(home.limit);
           run_body(me, at, home);
           me.waits_for = &at;  // its children, from here on
         });
@@ -735,6 +729,7 @@ class operations_run {
     }
     nursery_note& home = *me.nursery;
     if (home.home == nullptr) return;
+    if (home.limit != 0 && home.host != me.number) return;  // children that wait for room would wait for themselves
     const scope_note* const scope = scope_of(me, home);
     if (at.what == 'o') {
       home.home->go(
@@ -785,7 +780,6 @@ class operations_run {
   std::vector<fiber_note*> fibers_;  // that have not ended
   std::vector<sent_note> sent_;
   std::deque<operation> kept_;
-  std::vector<nursery_note*> limited_;
   nursery_note nobody_;
   scope_note everything_;
   int last_number_ = 0;

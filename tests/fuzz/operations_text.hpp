@@ -14,7 +14,8 @@
 //     a2 A3  v          acquire two permits, two of them with a limit of three units, release one
 //     e0 E03 i0 j0      wait for event 0, the same with a limit, set it, reset it
 //     g0 G03 p0         wait for result 0, the same with a limit, give it
-//     n2(..|..|..)      a nursery with room for two: its body, then its children. N: one that keeps going
+//     n2(..|..|..)      a nursery with room for two: its body, then its children, which start no more. n: with room for all
+//     N2(..|..)         one that keeps going
 //     o(...) f(...) F   a further child of the innermost nursery; the same with a result; take the oldest such result
 //     d(...)            a fiber that belongs to nobody
 //     m3(...) h(...)    with a limit of three units; shielded

@@ -208,7 +208,8 @@ inline std::size_t bytes_to_write(std::size_t size) noexcept {
 CONCUR_NOINLINE CONCUR_INLINE io_result write(int fd, const void* data, std::size_t size) noexcept {
   if (is_interrupted()) return -EINTR;
   size = bytes_to_write(size);
-  if (this_worker() == nullptr) return write_without_signal(fd, data, size);
+  // A driver's workers are no threads of ours.
+  if (this_worker() == nullptr || driver_or_null() != nullptr) return write_without_signal(fd, data, size);
   return or_errno(::write(fd, data, size));
 }
 CONCUR_NOINLINE CONCUR_INLINE io_result recv(int fd, void* data, std::size_t size) noexcept {

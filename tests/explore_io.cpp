@@ -105,7 +105,7 @@ std::string read_to_end(int fd, std::size_t at_once) {
 // Whether somebody waits to read from there.
 bool has_reader(int fd) {
   detail::descriptor_slot* const slot = detail::slot_of(fd);
-  const detail::lock_scope<detail::spin_lock> held(slot->lock);
+  const detail::lock_scope held(slot->lock);
   return !slot->side(detail::direction::reading).waiting.is_empty();
 }
 

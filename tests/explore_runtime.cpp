@@ -249,7 +249,7 @@ TEST_CASE("a deadline that is set from outside for a fiber that sleeps for long"
     concur::channel<void> is_inside(1);
     concur::explored_thread outside([&] {
       static_cast<void>(is_inside.recv());
-      limited.deadline(std::chrono::steady_clock::time_point(std::chrono::nanoseconds(detail::now_ns())) + 1ms);
+      limited.deadline(std::chrono::steady_clock::now() + 1ms);
     });
     const auto began = detail::now_ns();
     limited.run([&] {

@@ -426,6 +426,7 @@ struct driver_calls {
   void (*spin)(driver&) noexcept;
   block_end (*block)(driver&, const void*, std::uint32_t, std::int64_t, const void*) noexcept;
   void (*wake)(driver&, const void*) noexcept;
+  void (*stir_outside)(driver&) noexcept;
   void (*before_access)(driver&, const void*) noexcept;
   std::uint64_t (*after_load)(driver&, const void*, std::uint64_t, std::memory_order) noexcept;
   void (*after_store)(driver&, const void*, std::uint64_t, std::uint64_t, std::memory_order) noexcept;
@@ -481,6 +482,8 @@ class driver {
     return calls_.block(*this, word, expected, until_ns, outside);
   }
   void wake(const void* word) noexcept { return calls_.wake(*this, word); }
+  // Something has been done outside of the process that may end such waits.
+  void stir_outside() noexcept { return calls_.stir_outside(*this); }
 
   // --- memory; only with CONCUR_EXPLORE ---
 
@@ -10229,7 +10232,8 @@ namespace detail {
 CONCUR_INLINE bool monitor::is_all_idle(const scheduler& s) const noexcept { return s.idle.count() == s.worker_count; }
 
 CONCUR_INLINE void monitor::nudge(scheduler&) noexcept {
-  thread_fence(std::memory_order_seq_cst);  // seq_cst: with the one in run, forbids that both looks miss
+  CONCUR_PLANTED auto order = CONCUR_MUTANT_IS(268) ? std::memory_order_acq_rel : std::memory_order_seq_cst;
+  thread_fence(order);  // seq_cst: with the one in run, forbids that both looks miss
   if (!is_asleep_.load(std::memory_order_relaxed)) return;                      // relaxed: behind the fence
   if (is_asleep_.exchange(false, std::memory_order_relaxed)) thread_.unpark();  // relaxed: unpark orders
 }
@@ -10273,7 +10277,8 @@ CONCUR_INLINE void monitor::run(scheduler& s) noexcept {
     const bool is_idle = is_all_idle(s);
     if (is_idle && was_idle && !CONCUR_MUTANT_IS(53)) {
       is_asleep_.store(true, std::memory_order_relaxed);    // relaxed: the fence orders it
-      thread_fence(std::memory_order_seq_cst);  // seq_cst: see nudge
+      CONCUR_PLANTED auto order = CONCUR_MUTANT_IS(269) ? std::memory_order_acq_rel : std::memory_order_seq_cst;
+      thread_fence(order);  // seq_cst: see nudge
       if (is_all_idle(s)) thread_.park();
       is_asleep_.store(false, std::memory_order_relaxed);  // relaxed: only a hint to wakers
       was_idle = false;
@@ -19764,7 +19769,11 @@ inline constexpr int send_flags = MSG_DONTWAIT;  // there SO_NOSIGPIPE was set o
 #  endif
 
 // Each call is a function that is not inlined, so that `errno` is looked up on the thread that made the call.
-inline io_result or_errno(io_result result) noexcept { return result < 0 ? -static_cast<io_result>(errno) : result; }
+inline io_result or_errno(io_result result) noexcept {
+  if (result < 0) return -static_cast<io_result>(errno);
+  if (driver* d = driver_or_null()) d->stir_outside();
+  return result;
+}
 
 CONCUR_NOINLINE CONCUR_INLINE io_result read(int fd, void* data, std::size_t size) noexcept {
   return or_errno(::read(fd, data, size));
@@ -19801,7 +19810,8 @@ inline std::size_t bytes_to_write(std::size_t size) noexcept {
 CONCUR_NOINLINE CONCUR_INLINE io_result write(int fd, const void* data, std::size_t size) noexcept {
   if (is_interrupted()) return -EINTR;
   size = bytes_to_write(size);
-  if (this_worker() == nullptr) return write_without_signal(fd, data, size);
+  // A driver's workers are no threads of ours.
+  if (this_worker() == nullptr || driver_or_null() != nullptr) return write_without_signal(fd, data, size);
   return or_errno(::write(fd, data, size));
 }
 CONCUR_NOINLINE CONCUR_INLINE io_result recv(int fd, void* data, std::size_t size) noexcept {
@@ -19841,14 +19851,14 @@ CONCUR_NOINLINE CONCUR_INLINE int accept(int fd, void* address, unsigned* size) 
 }
 
 CONCUR_NOINLINE CONCUR_INLINE int connect(int fd, const void* address, unsigned size) noexcept {
-  return ::connect(fd, static_cast<const sockaddr*>(address), size) == 0 ? 0 : -errno;
+  return static_cast<int>(or_errno(::connect(fd, static_cast<const sockaddr*>(address), size)));
 }
 CONCUR_NOINLINE CONCUR_INLINE int socket_error(int fd) noexcept {
   int error = 0;
   socklen_t size = sizeof error;
   return ::getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &size) == 0 ? -error : -errno;
 }
-CONCUR_NOINLINE CONCUR_INLINE int close(int fd) noexcept { return ::close(fd) == 0 ? 0 : -errno; }
+CONCUR_NOINLINE CONCUR_INLINE int close(int fd) noexcept { return static_cast<int>(or_errno(::close(fd))); }
 
 CONCUR_NOINLINE CONCUR_INLINE int set_nonblocking(int fd) noexcept {
   const int flags = ::fcntl(fd, F_GETFL);
@@ -21909,6 +21919,7 @@ class exploration final : public driver {
   void spin() noexcept;
   block_end block(const void* word, std::uint32_t expected, std::int64_t until_ns, const void* outside) noexcept;
   void wake(const void* word) noexcept;
+  void stir_outside() noexcept;
   void before_access(const void* word) noexcept;
   std::uint64_t after_load(const void* word, std::uint64_t latest, std::memory_order order) noexcept;
   void after_store(const void* word, std::uint64_t before, std::uint64_t after, std::memory_order order) noexcept;
@@ -22004,6 +22015,7 @@ CONCUR_INLINE const driver_calls& exploration::calls() noexcept {
                                        &through<&exploration::spin>::call,
                                        &through<&exploration::block>::call,
                                        &through<&exploration::wake>::call,
+                                       &through<&exploration::stir_outside>::call,
                                        &through<&exploration::before_access>::call,
                                        &through<&exploration::after_load>::call,
                                        &through<&exploration::after_store>::call,
@@ -22245,6 +22257,12 @@ CONCUR_INLINE bool exploration::look_outside(block_end how) {
     has_any = true;
   }
   return has_any;
+}
+// The looks come while others run on: that is when news and calls meet.
+CONCUR_INLINE void exploration::stir_outside() noexcept {
+  if (!is_asked()) return;
+  outside_looks_ = 0;
+  look_outside(block_end::look);
 }
 
 // No thread can run: lets one (X2, X3). False: there is none.

@@ -249,7 +249,7 @@ TEST_CASE("a deadline that is set from outside for a fiber that sleeps for long"
     concur::channel<void> is_inside(1);
     concur::explored_thread outside([&] {
       static_cast<void>(is_inside.recv());
-      limited.deadline(std::chrono::steady_clock::time_point(std::chrono::nanoseconds(detail::now_ns())) + 1ms);
+      limited.deadline(std::chrono::steady_clock::now() + 1ms);
     });
     const auto began = detail::now_ns();
     limited.run([&] {
@@ -327,6 +327,41 @@ TEST_CASE("a fiber that was just woken is taken from a worker that does not let 
       while (!is_done.load()) compute();
     });
   });
+}
+
+TEST_CASE("the monitor, which slept while everybody did, is up with the first worker") {
+  const nothing_left_over guard;
+  hold([] {
+    detail::atomic<bool> is_done{false};
+    concur::this_fiber::sleep_for(22ms);
+    concur::with_nursery([&](concur::nursery& n) {
+      n.go([&] { is_done.store(true); });
+      while (!is_done.load()) compute();
+    });
+  });
+}
+
+TEST_CASE("of two queues with one fiber each behind such fibers both are served") {
+  const nothing_left_over guard;
+  scenario_options wanted;
+  wanted.workers = 3;
+  wanted.schedules /= 2;
+  hold(
+      [] {
+        detail::atomic<int> done{0};
+        detail::atomic<int> begun{0};
+        concur::with_nursery([&](concur::nursery& n) {
+          for (int i = 0; i < 2; ++i) {
+            n.go([&] {
+              begun.fetch_add(1);
+              while (begun.load() != 2) compute();
+              n.go([&] { done.fetch_add(1); });
+              while (done.load() != 2) compute();
+            });
+          }
+        });
+      },
+      wanted);
 }
 
 TEST_CASE("a deadline passes though every worker computes") {
@@ -429,6 +464,24 @@ TEST_CASE("a fiber_local goes with its fiber, and ends with it") {
       });
     }
     explore_expect(ended == 3, "a value was not destroyed, or twice");
+  });
+}
+
+TEST_CASE("a cancellation that a fiber sees in passing ends at the scope that was cancelled") {
+  const nothing_left_over guard;
+  hold([] {
+    concur::cancel_scope inner(concur::deferred);
+    bool is_caught = false;
+    concur::explored_thread outside([&] { inner.cancel(); });
+    concur::with_nursery([&](concur::nursery& n) {
+      n.go([&] {
+        inner.run([] {
+          for (;;) concur::this_fiber::checkpoint();
+        });
+        is_caught = inner.cancelled_caught();
+      });
+    });
+    explore_expect(is_caught, "the cancellation went beyond its scope");
   });
 }
 

@@ -68,6 +68,7 @@ struct driver_calls {
   void (*spin)(driver&) noexcept;
   block_end (*block)(driver&, const void*, std::uint32_t, std::int64_t, const void*) noexcept;
   void (*wake)(driver&, const void*) noexcept;
+  void (*stir_outside)(driver&) noexcept;
   void (*before_access)(driver&, const void*) noexcept;
   std::uint64_t (*after_load)(driver&, const void*, std::uint64_t, std::memory_order) noexcept;
   void (*after_store)(driver&, const void*, std::uint64_t, std::uint64_t, std::memory_order) noexcept;
@@ -123,6 +124,8 @@ class driver {
     return calls_.block(*this, word, expected, until_ns, outside);
   }
   void wake(const void* word) noexcept { return calls_.wake(*this, word); }
+  // Something has been done outside of the process that may end such waits.
+  void stir_outside() noexcept { return calls_.stir_outside(*this); }
 
   // --- memory; only with CONCUR_EXPLORE ---
 

@@ -171,7 +171,11 @@ inline constexpr int send_flags = MSG_DONTWAIT;  // there SO_NOSIGPIPE was set o
 #  endif
 
 // Each call is a function that is not inlined, so that `errno` is looked up on the thread that made the call.
-inline io_result or_errno(io_result result) noexcept { return result < 0 ? -static_cast<io_result>(errno) : result; }
+inline io_result or_errno(io_result result) noexcept {
+  if (result < 0) return -static_cast<io_result>(errno);
+  if (driver* d = driver_or_null()) d->stir_outside();
+  return result;
+}
 
 CONCUR_NOINLINE CONCUR_INLINE io_result read(int fd, void* data, std::size_t size) noexcept {
   return or_errno(::read(fd, data, size));
@@ -208,7 +212,8 @@ inline std::size_t bytes_to_write(std::size_t size) noexcept {
 CONCUR_NOINLINE CONCUR_INLINE io_result write(int fd, const void* data, std::size_t size) noexcept {
   if (is_interrupted()) return -EINTR;
   size = bytes_to_write(size);
-  if (this_worker() == nullptr) return write_without_signal(fd, data, size);
+  // A driver's workers are no threads of ours.
+  if (this_worker() == nullptr || driver_or_null() != nullptr) return write_without_signal(fd, data, size);
   return or_errno(::write(fd, data, size));
 }
 CONCUR_NOINLINE CONCUR_INLINE io_result recv(int fd, void* data, std::size_t size) noexcept {
@@ -248,14 +253,14 @@ CONCUR_NOINLINE CONCUR_INLINE int accept(int fd, void* address, unsigned* size) 
 }
 
 CONCUR_NOINLINE CONCUR_INLINE int connect(int fd, const void* address, unsigned size) noexcept {
-  return ::connect(fd, static_cast<const sockaddr*>(address), size) == 0 ? 0 : -errno;
+  return static_cast<int>(or_errno(::connect(fd, static_cast<const sockaddr*>(address), size)));
 }
 CONCUR_NOINLINE CONCUR_INLINE int socket_error(int fd) noexcept {
   int error = 0;
   socklen_t size = sizeof error;
   return ::getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &size) == 0 ? -error : -errno;
 }
-CONCUR_NOINLINE CONCUR_INLINE int close(int fd) noexcept { return ::close(fd) == 0 ? 0 : -errno; }
+CONCUR_NOINLINE CONCUR_INLINE int close(int fd) noexcept { return static_cast<int>(or_errno(::close(fd))); }
 
 CONCUR_NOINLINE CONCUR_INLINE int set_nonblocking(int fd) noexcept {
   const int flags = ::fcntl(fd, F_GETFL);

@@ -69,6 +69,7 @@ class exploration final : public driver {
   void spin() noexcept;
   block_end block(const void* word, std::uint32_t expected, std::int64_t until_ns, const void* outside) noexcept;
   void wake(const void* word) noexcept;
+  void stir_outside() noexcept;
   void before_access(const void* word) noexcept;
   std::uint64_t after_load(const void* word, std::uint64_t latest, std::memory_order order) noexcept;
   void after_store(const void* word, std::uint64_t before, std::uint64_t after, std::memory_order order) noexcept;
@@ -166,6 +167,7 @@ CONCUR_INLINE const driver_calls& exploration::calls() noexcept {
                                        &through<&exploration::spin>::call,
                                        &through<&exploration::block>::call,
                                        &through<&exploration::wake>::call,
+                                       &through<&exploration::stir_outside>::call,
                                        &through<&exploration::before_access>::call,
                                        &through<&exploration::after_load>::call,
                                        &through<&exploration::after_store>::call,

@@ -44,6 +44,12 @@ CONCUR_INLINE bool exploration::look_outside(block_end how) {
   }
   return has_any;
 }
+// The looks come while others run on: that is when news and calls meet.
+CONCUR_INLINE void exploration::stir_outside() noexcept {
+  if (!is_asked()) return;
+  outside_looks_ = 0;
+  look_outside(block_end::look);
+}
 
 // No thread can run: lets one (X2, X3). False: there is none.
 CONCUR_INLINE bool exploration::advance() {

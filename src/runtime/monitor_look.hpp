@@ -17,7 +17,8 @@ namespace detail {
 CONCUR_INLINE bool monitor::is_all_idle(const scheduler& s) const noexcept { return s.idle.count() == s.worker_count; }
 
 CONCUR_INLINE void monitor::nudge(scheduler&) noexcept {
-  thread_fence(std::memory_order_seq_cst);  // seq_cst: with the one in run, forbids that both looks miss
+  CONCUR_PLANTED auto order = CONCUR_MUTANT_IS(268) ? std::memory_order_acq_rel : std::memory_order_seq_cst;
+  thread_fence(order);  // seq_cst: with the one in run, forbids that both looks miss
   if (!is_asleep_.load(std::memory_order_relaxed)) return;                      // relaxed: behind the fence
   if (is_asleep_.exchange(false, std::memory_order_relaxed)) thread_.unpark();  // relaxed: unpark orders
 }
@@ -61,7 +62,8 @@ CONCUR_INLINE void monitor::run(scheduler& s) noexcept {
     const bool is_idle = is_all_idle(s);
     if (is_idle && was_idle && !CONCUR_MUTANT_IS(53)) {
       is_asleep_.store(true, std::memory_order_relaxed);    // relaxed: the fence orders it
-      thread_fence(std::memory_order_seq_cst);  // seq_cst: see nudge
+      CONCUR_PLANTED auto order = CONCUR_MUTANT_IS(269) ? std::memory_order_acq_rel : std::memory_order_seq_cst;
+      thread_fence(order);  // seq_cst: see nudge
       if (is_all_idle(s)) thread_.park();
       is_asleep_.store(false, std::memory_order_relaxed);  // relaxed: only a hint to wakers
       was_idle = false;

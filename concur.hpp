@@ -399,6 +399,10 @@ enum class choice : unsigned char {
   spurious,     // whether something that may fail for no reason does
 };
 
+// Where a driver's clock begins, in nanoseconds: further on than any real steady clock has come, so that moments of the two
+// can be told apart.
+inline constexpr std::int64_t driven_clock_begin_ns = 1'000'000'000'000'000'000;
+
 // Threads that an exploration can play at once.
 inline constexpr unsigned explored_threads_max = 16;
 
@@ -614,8 +618,10 @@ template <class Clock, class Duration>
 nanoseconds_t deadline_at(const std::chrono::time_point<Clock, Duration>& tp) noexcept {
   if (tp == (std::chrono::time_point<Clock, Duration>::max)()) return never;
   const nanoseconds_t there = to_ns(tp.time_since_epoch());
-  const bool is_driven = driver_or_null() != nullptr;
-  if (std::is_same<Clock, std::chrono::steady_clock>::value && !is_driven) return there;
+  constexpr nanoseconds_t a_year_ns = 31'536'000'000'000'000;
+  const bool is_steady = std::is_same<Clock, std::chrono::steady_clock>::value;
+  const bool is_driven = driver_or_null() != nullptr && !(is_steady && there >= driven_clock_begin_ns - a_year_ns);
+  if (is_steady && !is_driven) return there;
   if (there == never) return never;
   const nanoseconds_t here = to_ns(Clock::now().time_since_epoch());
   if (is_driven) return saturating_add(now_ns(), driven_length(here, there));
@@ -21943,7 +21949,7 @@ class exploration final : public driver {
   static const driver_calls& calls() noexcept;
 
   using thread_state = virtual_thread::state;
-  static constexpr std::int64_t begin_ns = 1'000'000'000'000;
+  static constexpr std::int64_t begin_ns = driven_clock_begin_ns;
 
   bool is_asked() const { return !is_looking_ && threads_.current() != virtual_threads::conductor; }
   void count_step();

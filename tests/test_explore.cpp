@@ -140,6 +140,28 @@ TEST_CASE("sleeping costs nothing, and time passes in order") {
   CHECK(std::chrono::steady_clock::now() - begin < 60s);
 }
 
+TEST_CASE("moments of real clocks are taken as lengths from now, and are the same in each run") {
+  const nothing_left_over guard;
+  const auto program = [] {
+    const auto begin = concur::detail::now_ns();
+    concur::this_fiber::sleep_until(std::chrono::steady_clock::now() + 50ms);
+    const auto middle = concur::detail::now_ns();
+    concur::explore_expect(middle - begin >= 49'000'000, "the first sleep was too short");
+    concur::this_fiber::sleep_until(std::chrono::system_clock::now() + 50ms);
+    concur::explore_expect(concur::detail::now_ns() - middle >= 49'000'000, "the second sleep was too short");
+    // What is said in the exploration's own time stays that.
+    concur::cancel_scope limit(concur::deferred);
+    limit.deadline(std::chrono::steady_clock::now() + 20ms);
+    const auto until = limit.deadline() + 5ms;
+    limit.deadline(until);
+    concur::explore_expect(limit.deadline() == until, "a moment of the exploration was taken for another clock's");
+  };
+  const concur::explore_report first = concur::try_explore(program, with(concur::random, 200));
+  CAPTURE(first.what);
+  CHECK(first.ok);
+  CHECK(concur::try_explore(program, with(concur::random, 200)).trace_hash == first.trace_hash);
+}
+
 TEST_CASE("choices that no promise decides come out both ways") {
   const nothing_left_over guard;
   int timed_out = 0;

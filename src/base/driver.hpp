@@ -41,6 +41,10 @@ enum class choice : unsigned char {
   spurious,     // whether something that may fail for no reason does
 };
 
+// Where a driver's clock begins, in nanoseconds: further on than any real steady clock has come, so that moments of the two
+// can be told apart.
+inline constexpr std::int64_t driven_clock_begin_ns = 1'000'000'000'000'000'000;
+
 // Threads that an exploration can play at once.
 inline constexpr unsigned explored_threads_max = 16;
 

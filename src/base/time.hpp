@@ -71,8 +71,10 @@ template <class Clock, class Duration>
 nanoseconds_t deadline_at(const std::chrono::time_point<Clock, Duration>& tp) noexcept {
   if (tp == (std::chrono::time_point<Clock, Duration>::max)()) return never;
   const nanoseconds_t there = to_ns(tp.time_since_epoch());
-  const bool is_driven = driver_or_null() != nullptr;
-  if (std::is_same<Clock, std::chrono::steady_clock>::value && !is_driven) return there;
+  constexpr nanoseconds_t a_year_ns = 31'536'000'000'000'000;
+  const bool is_steady = std::is_same<Clock, std::chrono::steady_clock>::value;
+  const bool is_driven = driver_or_null() != nullptr && !(is_steady && there >= driven_clock_begin_ns - a_year_ns);
+  if (is_steady && !is_driven) return there;
   if (there == never) return never;
   const nanoseconds_t here = to_ns(Clock::now().time_since_epoch());
   if (is_driven) return saturating_add(now_ns(), driven_length(here, there));

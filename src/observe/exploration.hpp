@@ -93,7 +93,7 @@ class exploration final : public driver {
   static const driver_calls& calls() noexcept;
 
   using thread_state = virtual_thread::state;
-  static constexpr std::int64_t begin_ns = 1'000'000'000'000;
+  static constexpr std::int64_t begin_ns = driven_clock_begin_ns;
 
   bool is_asked() const { return !is_looking_ && threads_.current() != virtual_threads::conductor; }
   void count_step();

@@ -329,6 +329,22 @@ void try_without_code() {
   expect(WIFEXITED(status) && WEXITSTATUS(status) == 7, "wait without a code", "on_fatal");
 }
 
+// Exploring needs no exceptions: expectations and deadlocks fail a schedule without them.
+void try_explored() {
+  const concur::explore_report sound = concur::try_explore([] {
+    concur::channel<int> ch;
+    int received = 0;
+    concur::with_nursery([&](concur::nursery& n) {
+      n.go([&] { ch.send(1); });
+      received = ch.recv().value_or(0);
+    });
+    concur::explore_expect(received == 1, "a value is missing");
+  });
+  expect(sound.ok && sound.schedules == 1000, "try_explore", sound.what.c_str());
+  const concur::explore_report stuck = concur::try_explore([] { concur::channel<int>().recv(); });
+  expect(!stuck.ok && stuck.what.compare(0, 8, "deadlock") == 0, "try_explore", "a deadlock is found");
+}
+
 }  // namespace
 
 int main() {
@@ -345,5 +361,6 @@ int main() {
   try_io();
   try_closed();
   try_scopes();
+  try_explored();
   return failures.load() == 0 ? 0 : 1;
 }

@@ -16,6 +16,7 @@
 
 #include "support/test.hpp"
 
+#include <algorithm>
 #include <deque>
 #include <optional>
 #include <string>

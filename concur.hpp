@@ -12993,9 +12993,9 @@ CONCUR_NAMESPACE_END
 
 CONCUR_NAMESPACE_BEGIN
 
-// Manual reset: it stays set until reset() is called. A set() happens before the return of every wait() that it lets go or
-// that finds it set by it; one that finds it set by an earlier set() need not see what came before a later one. It may be destroyed as soon as every wait() has returned, while the set() that let them go is still
-// on its way out.
+// Manual reset: it stays set until reset() is called. A set() happens before the return of every wait() that it lets go, or
+// that finds the event set by it; one that finds it set by an earlier set() need not see what came before a later one. It may
+// be destroyed as soon as every wait() has returned, while the set() that let them go is still on its way out.
 class event {
  public:
   constexpr event() noexcept = default;

@@ -9,7 +9,9 @@ TEST_CASE("every program of the fuzz target holds what it must") {
   constexpr std::uint64_t schedules = CONCUR_ASAN != 0 || CONCUR_TSAN != 0 ? 10 : 200;
   const auto seeds = fuzz::seeds_of(__FILE__, "operations");
   CHECK(seeds.size() >= 15);
-  for (const auto& [name, input] : seeds) {
+  for (const auto& seed : seeds) {
+    const std::string& name = seed.first;
+    const auto& input = seed.second;
     CAPTURE(name);
     CHECK(fuzz::try_operations(input) == "");
     fuzz::operations_program program = fuzz::operations_parser(input).parse();

@@ -223,7 +223,6 @@ TEST_CASE("deque: two thieves and the owner") {
   const nothing_left_over guard;
   holds([] {
     deque d(2, last_index);
-    account seen;
     d.try_push(1);
     d.try_push(2);
     explored_thread first([&] { steal_into(d, seen); });
@@ -257,7 +256,6 @@ TEST_CASE("deque: a steal is lost only to somebody who got it") {
   const nothing_left_over guard;
   holds([] {
     deque d(4);
-    account seen;
     d.try_push(1);
     int got = 0;
     explored_thread thief([&] {

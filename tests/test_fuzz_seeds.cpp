@@ -9,7 +9,9 @@ TEST_CASE("the parser does with each seed what it must, however the bytes are sp
   const nothing_left_over guard;
   const auto seeds = fuzz::seeds_of(__FILE__, "http_parser");
   CHECK(seeds.size() >= 20);
-  for (const auto& [name, input] : seeds) {
+  for (const auto& seed : seeds) {
+    const std::string& name = seed.first;
+    const auto& input = seed.second;
     CAPTURE(name);
     CHECK(fuzz::try_http_parser(input) == "");
   }
@@ -19,7 +21,9 @@ TEST_CASE("the timers do with each seed what a sorted list does") {
   const nothing_left_over guard;
   const auto seeds = fuzz::seeds_of(__FILE__, "timers");
   CHECK(seeds.size() >= 10);
-  for (const auto& [name, input] : seeds) {
+  for (const auto& seed : seeds) {
+    const std::string& name = seed.first;
+    const auto& input = seed.second;
     CAPTURE(name);
     CHECK(fuzz::try_timers(input) == "");
   }

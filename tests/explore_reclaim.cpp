@@ -223,6 +223,7 @@ TEST_CASE("deque: two thieves and the owner") {
   const nothing_left_over guard;
   holds([] {
     deque d(2, last_index);
+    account seen;
     d.try_push(1);
     d.try_push(2);
     explored_thread first([&] { steal_into(d, seen); });

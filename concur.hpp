@@ -12358,6 +12358,8 @@ class semaphore_core {
 
  private:
   bool take(std::ptrdiff_t n) noexcept {
+    // relaxed: a look; who gets nothing sees nothing of the others' (cas_update would acquire what it reads).
+    if (word_.load(std::memory_order_relaxed) < n) return false;
     const auto without_these = [n](std::ptrdiff_t permits) {  // P2: never while somebody waits
       return n > 0 && permits >= n ? std::optional<std::ptrdiff_t>(permits - n) : std::nullopt;
     };

@@ -21,16 +21,6 @@ using namespace std::chrono_literals;
 
 namespace {
 
-// Sleeps until cancelled; says whether it was.
-bool sleeps_until_cancelled() {
-  try {
-    concur::this_fiber::sleep_for(1h);
-  } catch (const concur::cancelled&) {
-    return true;
-  }
-  return false;
-}
-
 // The exploration's time, not the machine's.
 std::chrono::steady_clock::time_point after(std::chrono::nanoseconds d) {
   return std::chrono::steady_clock::time_point(std::chrono::nanoseconds(concur::detail::now_ns()) + d);

@@ -146,7 +146,7 @@ TEST_CASE("small requests do not pass a large one") {
       some.release();
       explore_expect(!some.try_acquire(), "a small request passes a large one that waits");
       some.release();
-      while (turn_of_large == 0) concur::this_fiber::sleep_for(100us);
+      while (turn_of_large == 0) concur::this_fiber::yield();
       explore_expect(turn_of_small == 0, "more were let in than there are permits");
       some.release();
     });
@@ -478,7 +478,7 @@ TEST_CASE("each set comes before the waits that find the event set, also when it
     concur::with_nursery([&](concur::nursery& n) {
       n.go([&] { set(right); });
       n.go([&] {
-        while (sets != 2) concur::this_fiber::sleep_for(100us);
+        while (sets != 2) concur::this_fiber::yield();
         concur::detail::thread_fence(std::memory_order_seq_cst);  // seq_cst: what comes now sees both sets
         happened.wait();
         explore_expect(left.read() == 1 && right.read() == 1, "a wait does not see what came before a set");

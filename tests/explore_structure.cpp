@@ -21,16 +21,6 @@ struct oops {
   int number;
 };
 
-// Sleeps until cancelled; says whether it was.
-bool sleeps_until_cancelled() {
-  try {
-    concur::this_fiber::sleep_for(1h);
-  } catch (const concur::cancelled&) {
-    return true;
-  }
-  return false;
-}
-
 // Counts those that are inside, as an atomic word would, but in one step for the exploration.
 struct crowd {
   int inside = 0;

@@ -113,6 +113,16 @@ void hold(F f, const scenario_options& wanted = {}) {
   }
 }
 
+// Sleeps for long; true when a cancellation ended that, which is how it ends in a scenario.
+inline bool sleeps_until_cancelled() {
+  try {
+    concur::this_fiber::sleep_for(std::chrono::hours(1));
+  } catch (const concur::cancelled&) {
+    return true;
+  }
+  return false;
+}
+
 }  // namespace concur_test
 
 #endif

@@ -386,3 +386,14 @@ TEST_CASE("after a schedule that was abandoned the process goes on as before") {
     CHECK(concur::run([] { return 7; }) == 7);
   }
 }
+
+#if __cplusplus >= 202002L
+TEST_CASE("options are given by name") {
+  const nothing_left_over guard;
+  const auto program = [] { concur::this_fiber::yield(); };
+  CHECK(concur::explore(program, {.schedules = 20, .seed = 3, .strategy = concur::random}).schedules == 20);
+  CHECK(concur::explore(program, {.schedules = 20, .seed = 3, .strategy = concur::pct(3)}).schedules == 20);
+  CHECK(
+      concur::explore(program, {.schedules = 1'000'000, .strategy = concur::exhaustive(1), .workers = 1}).is_complete);
+}
+#endif

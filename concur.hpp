@@ -21344,9 +21344,8 @@ class decisions {
   void begin_seeded(strategy how, std::uint64_t seed, std::uint64_t places);
   // By lot, and close to the plain run: few answers are not 0.
   void begin_calm(std::uint64_t seed);
-  // The next one of a search; after restart_search() the first one.
+  // The next one of a search; at first the plain run.
   void begin_search(unsigned bound);
-  void restart_search() { path_.clear(); }
   // Turns to the next one; false: all have been.
   bool advance_search();
   // The one that was recorded so.

@@ -15,7 +15,6 @@ using namespace concur_test;
 using namespace std::chrono_literals;
 using concur::explore_expect;
 using concur::explored_thread;
-using concur::detail::atomic;
 
 namespace {
 
@@ -52,8 +51,7 @@ void a_bit_of_everything() {
           add(0, a.recv());
         } else {
           concur::select(concur::recv(a, [&](std::optional<int> value) { add(0, value); }),
-                         concur::recv(b, [&](std::optional<int> value) { add(1, value); }),
-                         concur::after(1ms, [] {}));
+                         concur::recv(b, [&](std::optional<int> value) { add(1, value); }), concur::after(1ms, [] {}));
         }
       }
     });
@@ -165,8 +163,8 @@ TEST_CASE("another process comes to the same traces") {
 TEST_CASE("store buffering: two threads that write and then read may both miss, unless all is seq_cst") {
   const nothing_left_over guard;
   const auto relaxed = [] {
-    atomic<int> x{0};
-    atomic<int> y{0};
+    concur::explored_atomic<int> x{0};
+    concur::explored_atomic<int> y{0};
     int a = 0;
     int b = 0;
     explored_thread first([&] {
@@ -182,18 +180,18 @@ TEST_CASE("store buffering: two threads that write and then read may both miss, 
     explore_expect(a + b != 0, "both missed");
   };
   const auto fenced = [] {
-    atomic<int> x{0};
-    atomic<int> y{0};
+    concur::explored_atomic<int> x{0};
+    concur::explored_atomic<int> y{0};
     int a = 0;
     int b = 0;
     explored_thread first([&] {
       x.store(1, std::memory_order_relaxed);
-      concur::detail::thread_fence(std::memory_order_seq_cst);
+      concur::explored_fence(std::memory_order_seq_cst);
       a = y.load(std::memory_order_relaxed);
     });
     explored_thread second([&] {
       y.store(1, std::memory_order_relaxed);
-      concur::detail::thread_fence(std::memory_order_seq_cst);
+      concur::explored_fence(std::memory_order_seq_cst);
       b = x.load(std::memory_order_relaxed);
     });
     first.join();
@@ -216,16 +214,16 @@ TEST_CASE("message passing: what is published without release is a data race") {
     publishing = order;
     return search(
         [] {
-          atomic<int> is_there{0};
+          concur::explored_atomic<int> is_there{0};
           int message = 0;
           explored_thread writer([&] {
-            concur::detail::note_write(&message, "the message");
+            concur::explore_write(&message, "the message");
             message = 1;
             is_there.store(1, publishing);
           });
           explored_thread reader([&] {
             if (is_there.load(std::memory_order_acquire) == 0) return;
-            concur::detail::note_read(&message, "the message");
+            concur::explore_read(&message, "the message");
             explore_expect(message == 1, "an old message");
           });
           writer.join();
@@ -251,7 +249,7 @@ TEST_CASE("an exhaustive search runs every interleaving once") {
   // Two threads of two steps each: 4! / (2! * 2!) orders.
   const concur::explore_report report = search(
       [] {
-        atomic<int> word{0};
+        concur::explored_atomic<int> word{0};
         std::string order;
         const auto steps = [&](char name) {
           for (int i = 0; i < 2; ++i) {

@@ -53,22 +53,52 @@ def goal(value, go):
     return Goal(value, "Go", go)
 
 
-# The usual three: the same arguments for each.
-def three(program, workers, **settings):
+# One who may take part: how its programs are called, which ones it has, and why it lacks the others.
+@dataclass
+class Peer:
+    command: str            # `{program}` stands for the program's name; the first word is what build.py makes
+    programs: set
+    lacks: dict = field(default_factory=dict)   # program -> why; "" for all that are not named
+    most_workers: int = 0   # more than these it cannot run with; 0: any number
+    too_many: str = ""      # why not
+
+    def why_not(self, program, workers):
+        if program not in self.programs:
+            return self.lacks.get(program, self.lacks.get("", "has no program for it"))
+        return self.too_many if self.most_workers and workers > self.most_workers else ""
+
+
+SOCKETLESS = "has no sockets of its own"
+SCOPELESS = "has no groups of fibers that are joined and cancelled together"
+
+TAKES_PART = {
+    "Go": Peer("go {program}", {"yield", "spawn", "ping_pong", "channel", "select", "ring", "skynet", "mutex", "sleepers",
+                                "parked", "nursery", "idle", "echo", "http"}),
+    "Boost.Fiber": Peer("boost_fiber/{program}", {"yield", "spawn", "ping_pong", "channel", "ring", "skynet", "mutex", "sleepers",
+                                                  "parked"},
+                        {"select": "has no select", "nursery": SCOPELESS, "": SOCKETLESS}),
+    "tokio": Peer("tokio {program}", {"ping_pong", "channel", "select", "ring", "skynet", "mutex", "sleepers"}),
+}
+
+
+def words_of(workers, settings):
     words = ["--workers", str(workers)]
     for name, value in settings.items():
         words += ["--" + name.replace("_", "-")] + ([] if value is True else [str(value)])
-    return {
-        "concur": ["ours/" + program] + words,
-        "Go": ["go", program] + words,
-        "Boost.Fiber": ["boost_fiber/" + program] + words,
-    }
+    return words
 
 
-# And tokio, where the rows are about what tasks do with one another.
-def four(program, workers, **settings):
-    contenders = three(program, workers, **settings)
-    return {**contenders, "tokio": ["tokio", program] + contenders["Go"][2:]}
+# Ours and all that have the program, with the same arguments: `contenders` and `absent` of an experiment.
+def everyone(program, workers, **settings):
+    words = words_of(workers, settings)
+    found = {"contenders": {"concur": ["ours/" + program] + words}, "absent": {}}
+    for name, peer in TAKES_PART.items():
+        why = peer.why_not(program, workers)
+        if why:
+            found["absent"][name] = why
+        else:
+            found["contenders"][name] = peer.command.format(program=program).split() + words
+    return found
 
 
 NO_RENDEZVOUS = "has no rendezvous: capacity 1 stands for the unbuffered channel"
@@ -89,7 +119,7 @@ def yields(scale):
     rows = []
     for fibers, workers, best in ((2, 1, goal(7, 121)), (1000, 1, goal(9, 130)), (1000, 2, goal(6, 135))):
         rows.append(Experiment("b", f"yield, {fibers} fibers", workers, [Figure("yield", "a yield", "ns", best)],
-                               three("yield", workers, fibers=fibers, count=scale(10000000))))
+                               **everyone("yield", workers, fibers=fibers, count=scale(10000000))))
     return rows
 
 
@@ -98,12 +128,12 @@ def spawns(scale):
     for workers, best in ((1, goal(45, 502)), (2, goal(50, 561))):
         rows.append(Experiment("c", "spawn and join, one after another", workers,
                                [Figure("spawn_join", "a fiber", "ns", best)],
-                               three("spawn", workers, count=scale(2000000))))
+                               **everyone("spawn", workers, count=scale(2000000))))
     for workers, best in ((1, goal(75, 1340)), (2, goal(60, 690))):
         rows.append(Experiment("c", "a million spawned, then joined", workers,
                                [Figure("spawn_many", "a fiber", "ns", best),
                                 Figure("spawn_many_cold", "a fiber, on a fresh heap", "ns")],
-                               three("spawn", workers, many=True, count=scale(1000000))))
+                               **everyone("spawn", workers, many=True, count=scale(1000000))))
     return rows
 
 
@@ -111,7 +141,7 @@ def channels(scale):
     rows = []
     for workers, best in ((1, goal(65, 443)), (2, goal(85, 486))):
         rows.append(Experiment("d", "unbuffered ping-pong", workers, [Figure("ping_pong", "a round trip", "ns", best)],
-                               four("ping_pong", workers, count=scale(2000000)), notes={"tokio": NO_RENDEZVOUS}))
+                               notes={"tokio": NO_RENDEZVOUS}, **everyone("ping_pong", workers, count=scale(2000000))))
     for pairs, capacity, bests in ((1, 128, (goal(24, 50), goal(40, 92))), (4, 128, (goal(23, 51), goal(40, 57))),
                                    (4, 0, (goal(60, 224), goal(90, 252)))):
         kind = f"buffered {capacity}" if capacity else "unbuffered"
@@ -119,24 +149,23 @@ def channels(scale):
         notes = {**({"tokio": "; ".join(tokio)} if tokio else {}), **({"Boost.Fiber": ONE_LESS} if capacity else {})}
         for workers, best in zip((1, 2), bests):
             rows.append(Experiment("d", f"{kind}, {pairs} to {pairs}", workers, [Figure("item", "an item", "ns", best)],
-                                   four("channel", workers, pairs=pairs, capacity=capacity, count=scale(4000000)),
-                                   notes=notes))
+                                   notes=notes,
+                                   **everyone("channel", workers, pairs=pairs, capacity=capacity, count=scale(4000000))))
     rows.append(Experiment("d", "send and receive that never wait", 1,
                            [Figure("never_wait", "a send and a receive", "ns", goal(24, 44))],
-                           four("channel", 1, never_wait=True, count=scale(10000000)), notes={"Boost.Fiber": ONE_LESS}))
+                           notes={"Boost.Fiber": ONE_LESS},
+                           **everyone("channel", 1, never_wait=True, count=scale(10000000))))
     for workers, best in ((1, goal(160, 615)), (2, goal(190, 636))):
-        contenders = four("select", workers, count=scale(1000000))
-        del contenders["Boost.Fiber"]
         rows.append(Experiment("d", "ping-pong, both by select over 2", workers,
-                               [Figure("select", "a round trip", "ns", best)], contenders,
-                               notes={"tokio": NO_RENDEZVOUS}, absent={"Boost.Fiber": "has no select"}))
+                               [Figure("select", "a round trip", "ns", best)], notes={"tokio": NO_RENDEZVOUS},
+                               **everyone("select", workers, count=scale(1000000))))
     return rows
 
 
 def rings(scale):
     fibers = 1000
     return [Experiment("e", f"ring of {fibers}", workers, [Figure("hop", "a hop", "ns", best)],
-                       four("ring", workers, fibers=fibers, count=scale(2000000)), notes={"tokio": NO_RENDEZVOUS})
+                       notes={"tokio": NO_RENDEZVOUS}, **everyone("ring", workers, fibers=fibers, count=scale(2000000)))
             for workers, best in ((1, goal(45, 304)), (2, goal(70, 244)))]
 
 
@@ -155,9 +184,8 @@ def skynets(scale):
                 "f", f"skynet, {leaves:,} leaves, " + ("spawned and joined" if join else "through channels"), workers,
                 [Figure("skynet", "the whole", "ms", for_whole_work(scale, best)),
                  Figure("skynet_cold", "on a fresh heap", "ms")],
-                four("skynet", workers, count=leaves, **({"join": True} if join else {})),
                 notes={} if join else {"tokio": "has no rendezvous: a node's channel has capacity 10"},
-                once=("Boost.Fiber",)))
+                once=("Boost.Fiber",), **everyone("skynet", workers, count=leaves, **({"join": True} if join else {}))))
     return rows
 
 
@@ -166,7 +194,7 @@ def mutexes(scale):
     for fibers, workers, best in ((8, 1, goal(18, 21)), (8, 2, goal(22, 44)), (1, 1, goal(12, 16))):
         title = f"mutex, {fibers} fibers" if fibers > 1 else "mutex, uncontended"
         rows.append(Experiment("i", title, workers, [Figure("lock", "a lock and an unlock", "ns", best)],
-                               four("mutex", workers, fibers=fibers, count=scale(20000000))))
+                               **everyone("mutex", workers, fibers=fibers, count=scale(20000000))))
     return rows
 
 
@@ -177,7 +205,7 @@ def sleepers(scale):
         [Figure("cpu", "CPU", "ms", for_whole_work(scale, Goal(180, "tokio", 310))),
          Figure("late", "mean lateness", "ms", for_whole_work(scale, goal(0.5, 1.6))),
          Figure("cpu_cold", "CPU, on a fresh heap", "ms")],
-        four("sleepers", workers, count=count)) for workers in (1, 2)]
+        **everyone("sleepers", workers, count=count)) for workers in (1, 2)]
 
 
 def parked(scale):
@@ -186,73 +214,63 @@ def parked(scale):
         "h", f"{count:,} parked", 1,
         [Figure("resident", "resident, each", "bytes", Goal(4500)), Figure("page_tables", "page tables, each", "bytes"),
          Figure("create", "made and parked, each", "ns", Goal(3000)), Figure("wake", "woken and ended, each", "ns")],
-        three("parked", 1, count=count))]
-
-
-SCOPELESS = "has no groups of fibers that are joined and cancelled together"
+        **everyone("parked", 1, count=count))]
 
 
 def nurseries(scale):
     rows = []
     for workers in (1, 2):
-        contenders = three("nursery", workers, count=scale(2000000), crowd=scale(100000))
-        del contenders["Boost.Fiber"]
         rows.append(Experiment(
             "n", "nurseries of 100 children; limits; a crowd cancelled", workers,
             [Figure("child", "a child", "ns"), Figure("limit", "a limit that does not pass, and a yield", "ns"),
              Figure("cancelled", "one of 100,000 parked, from the cancel to its end", "ns")],
-            contenders, absent={"Boost.Fiber": SCOPELESS}))
+            **everyone("nursery", workers, count=scale(2000000), crowd=scale(100000))))
     return rows
-
-
-SOCKETLESS = "has no sockets of its own"
 
 
 def echoes(scale):
     rows = []
     for connections, best in ((1, Goal(5200, "epoll loop", 4700)), (100, goal(5000, 6650))):
-        words = ["--workers", "1", "--connections", str(connections), "--count", str(scale(300000))]
+        taking_part = everyone("echo", 1, connections=connections, count=scale(300000))
+        taking_part["contenders"]["epoll loop"] = ["floor/echo"] + taking_part["contenders"]["concur"][1:]
         rows.append(Experiment(
             "k", f"TCP echo within one process, {connections} connection{'s' if connections > 1 else ''}", 1,
-            [Figure("round_trip", "a round trip", "ns", best)],
-            {"concur": ["ours/echo"] + words, "Go": ["go", "echo"] + words, "epoll loop": ["floor/echo"] + words},
-            absent={"Boost.Fiber": SOCKETLESS}))
+            [Figure("round_trip", "a round trip", "ns", best)], **taking_part))
     for connections in (1, 100):
-        words = ["--workers", "1", "--serve"]
+        taking_part = everyone("echo", 1, serve=True)
+        taking_part["contenders"]["epoll loop"] = ["floor/echo"] + taking_part["contenders"]["concur"][1:]
         rows.append(Experiment(
             "k", f"TCP echo to a client process, {connections} connection{'s' if connections > 1 else ''}", 1,
             [Figure("round_trip", "a round trip", "ns"), Figure("cpu", "the server's CPU, each", "ns")],
-            {"concur": ["ours/echo"] + words, "Go": ["go", "echo"] + words, "epoll loop": ["floor/echo"] + words},
-            runner="echo", settings={"connections": connections, "count": scale(300000)},
-            absent={"Boost.Fiber": SOCKETLESS}))
+            runner="echo", settings={"connections": connections, "count": scale(300000)}, **taking_part))
     return rows
 
 
 def http(scale):
     workers = 2
-    words = ["--workers", str(workers)]
+    words = words_of(workers, {})
     rows = []
     for connections in (64, 512):
+        taking_part = everyone("http", workers)
+        contenders = taking_part["contenders"]
+        contenders["concur"] = ["ours/http_minimal"] + words
+        contenders.update({"concur http_server": ["example/http_server"] + words,
+                           "Go net/http": ["go", "http", "--nethttp"] + words,
+                           "epoll loop": ["floor/http"] + words, "nginx": ["nginx"] + words})
         rows.append(Experiment(
             "l", f"HTTP keep-alive, 13-byte reply, wrk with {connections} connections", workers,
             [Figure("requests", "requests a second", "1/s", Goal(0, "epoll loop", ratio=0.97), more_is_better=True),
              Figure("cpu", "the server's CPU, a request", "us", Goal(0, "epoll loop", ratio=1.12))],
-            {"concur": ["ours/http_minimal"] + words, "concur http_server": ["example/http_server"] + words,
-             "Go": ["go", "http"] + words, "Go net/http": ["go", "http", "--nethttp"] + words,
-             "epoll loop": ["floor/http"] + words, "nginx": ["nginx"] + words},
-            runner="http", settings={"connections": connections, "seconds": 6 if scale(10) == 10 else 2},
-            absent={"Boost.Fiber": SOCKETLESS}))
+            runner="http", settings={"connections": connections, "seconds": 6 if scale(10) == 10 else 2}, **taking_part))
     return rows
 
 
 def idle(scale):
     seconds = 10 if scale(10) == 10 else 3
-    words = ["--workers", "2", "--count", "10000"]
     return [Experiment(
         "m", f"idle for {seconds} s: 10,000 parked and an open socket", 2,
         [Figure("switches", "wake-ups", "", Goal(0)), Figure("cpu", "CPU", "us", Goal(0))],
-        {"concur": ["ours/idle"] + words, "Go": ["go", "idle"] + words},
-        runner="idle", settings={"seconds": seconds}, absent={"Boost.Fiber": SOCKETLESS})]
+        runner="idle", settings={"seconds": seconds}, **everyone("idle", 2, count=10000))]
 
 
 UNBOUNDED = "is not bounded: its pushers never wait"

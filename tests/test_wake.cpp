@@ -122,6 +122,26 @@ TEST_CASE("a fiber that must run on one worker is woken there") {
   }
 }
 
+// One worker computes, with a fiber behind it; the other has one fiber that only yields, and so never runs out of work.
+TEST_CASE("a worker whose fiber only yields takes what waits behind one that computes") {
+  const nothing_left_over guard;
+  concur::runtime rt(with_workers(2));
+  std::atomic<bool> is_over{false};
+  std::atomic<bool> has_run{false};
+  concur::future<void> yields = rt.go([&] {
+    while (!is_over.load()) concur::this_fiber::yield();
+  });
+  const auto limit = std::chrono::steady_clock::now() + std::chrono::seconds(20 * CONCUR_TEST_SCALE);
+  rt.go([&] {
+      concur::future<void> behind = concur::go([&] { has_run.store(true); });
+      while (!has_run.load() && std::chrono::steady_clock::now() < limit) {
+      }
+    }).get();
+  CHECK(has_run.load());
+  is_over.store(true);
+  yields.get();
+}
+
 // A worker sets a timer and goes to sleep beside the one that sleeps in the poller, which must not sleep past it.
 TEST_CASE("a timer set by one worker is kept though another sleeps in the poller") {
   const nothing_left_over guard;

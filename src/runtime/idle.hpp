@@ -12,7 +12,8 @@
 // Waking a sleeping core costs a thousand times what a switch costs, so the second question is when not to:
 //
 //   I1  announce() is for work that only another worker can do; it must reach one. suggest() is for work that the
-//       caller will come to itself; it is skipped while a searcher is under way, and needs no fence.
+//       caller will come to itself; it is skipped while a searcher is under way, and needs no fence. Whether the work is
+//       worth a wake-up, pace.hpp says.
 //   I2  A woken worker is a searcher until it has found work or sleeps again, and holds a search token. At most half
 //       of the workers hold one: more would only rob each other. A worker that gives up its token does so before it
 //       looks a last time (R2), so that a submitter that saw the token need not wake anybody.
@@ -54,9 +55,9 @@ class idle_set {
   // The same for work that only `home` can do.
   void announce_to(scheduler& s, worker& home) noexcept;
   // Speed only (I1): no fence, and mostly one load.
-  CONCUR_FORCE_INLINE void suggest(scheduler& s) noexcept {
+  CONCUR_FORCE_INLINE void suggest(scheduler& s, worker& caller) noexcept {
     // relaxed: missing a sleeper here costs speed, never liveness.
-    if (CONCUR_UNLIKELY(count_.load(std::memory_order_relaxed) != 0)) suggest_slow(s);
+    if (CONCUR_UNLIKELY(count_.load(std::memory_order_relaxed) != 0)) suggest_slow(s, caller);
   }
 
   // W2 to the wake-up. Returns when there may be work; the worker may then hold a search token. has_searched: it gave
@@ -79,7 +80,7 @@ class idle_set {
   void wait_quiet(scheduler& s, quiet_watch& watch) noexcept;
 
  private:
-  void suggest_slow(scheduler& s) noexcept;
+  void suggest_slow(scheduler& s, worker& caller) noexcept;
   void link(worker* w) noexcept;
   bool unlink(worker* w) noexcept;
   void report_quiet(scheduler& s) noexcept;

@@ -109,8 +109,10 @@ CONCUR_INLINE void idle_set::announce_to(scheduler& s, worker& home) noexcept {
   wake_unlinked(s, &home, is_polling);
 }
 
-CONCUR_NOINLINE CONCUR_INLINE void idle_set::suggest_slow(scheduler& s) noexcept {
-  if (searchers_.load(std::memory_order_relaxed) == 0) wake_one(s);  // relaxed: speed only (I1)
+CONCUR_NOINLINE CONCUR_INLINE void idle_set::suggest_slow(scheduler& s, worker& caller) noexcept {
+  if (searchers_.load(std::memory_order_relaxed) != 0) return;  // relaxed: speed only (I1)
+  if (driver_or_null() == nullptr) caller.pace.note_call();
+  wake_one(s);
 }
 
 // --- searching ---

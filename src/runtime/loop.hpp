@@ -8,12 +8,12 @@
 //     2  its own queue
 //     3  timers, also those of workers that sleep
 //     4  the shared queue    with a share for the own queue (shared_queue.hpp)
-//     5  other workers       half of a random one's ring, if few enough are searching
+//     5  other workers       half of another's ring, if few enough are searching (search.hpp)
 //     6  sleep               in the poller or on the parker (idle.hpp), and from the start
 //
 // A busy worker comes here every upkeep_interval picks, looks at the shared queue, and when 50 us have passed since the
-// last time, also at the timers and, without blocking, at the poller. Here and not in the fiber that leaves: events
-// and timers end waits and take the locks of sites, of which that fiber may hold one (suspend.hpp).
+// last time, also at the timers, at another worker, and, without blocking, at the poller. Here and not in the fiber that
+// leaves: events and timers end waits and take the locks of sites, of which that fiber may hold one (suspend.hpp).
 #ifndef CONCUR_RUNTIME_LOOP_HPP
 #define CONCUR_RUNTIME_LOOP_HPP
 
@@ -33,6 +33,7 @@
 #  include <utility>
 
 #  include "runtime/idle_sleep.hpp"
+#  include "runtime/search.hpp"
 
 CONCUR_NAMESPACE_BEGIN
 namespace detail {
@@ -77,60 +78,9 @@ CONCUR_INLINE bool scheduler::has_work_for(const worker* w, bool with_others) co
   if (w->inbox.load(std::memory_order_relaxed) != nullptr || w->queue.has_any()) return true;  // relaxed: as above
   if (!with_others) return false;
   for (unsigned i = 0; i < worker_count; ++i) {
-    if (workers[i].queue.stealable_count() > 1) return true;
+    if (is_worth_robbing(workers[i])) return true;
     // relaxed: as above.
     if (workers[i].may_take_recent.load(std::memory_order_relaxed) && workers[i].queue.has_recent()) return true;
-  }
-  return false;
-}
-
-// Takes from `victim` what a thief may have.
-CONCUR_INLINE bool scheduler::rob(worker* w, worker& victim) noexcept {
-  fiber* loot[run_queue::batch];
-  // relaxed: a permission, not a message.
-  const bool takes_recent = victim.may_take_recent.load(std::memory_order_relaxed);
-  const std::uint32_t count = victim.queue.steal(loot, takes_recent);
-  if (count == 0) return false;
-  if (takes_recent) victim.may_take_recent.store(false, std::memory_order_relaxed);  // relaxed: as above
-  w->steals.add();
-  w->stolen_fibers.add(count);
-  for (std::uint32_t k = 0; k < count; ++k) queue_behind(w, loot[k]);
-  return true;
-}
-
-// A single fiber in a queue is mostly one that its worker is about to run; taking it away costs both workers more
-// than it gains. It is taken only if it is still the same one, `patience` rounds of looking later. One is watched at a time,
-// and until it moves: two that take turns in being watched would both wait for ever.
-CONCUR_INLINE bool scheduler::search(worker* w) noexcept {
-  const bool is_driven = driver_or_null() != nullptr;  // then there is nothing to spin for
-  const int rounds = is_driven ? 3 : 24;
-  const int patience = is_driven ? 1 : 12;
-  constexpr int pauses = 16;
-  worker* lone = nullptr;  // whose single fiber is being watched, since when, and at which mark
-  std::uint32_t lone_mark = 0;
-  int lone_since = 0;
-  for (int round = 0; round < rounds; ++round) {
-    const std::uint32_t first = seam_choose(w->random, choice::victim, worker_count);
-    for (unsigned i = 0; i < worker_count; ++i) {
-      worker& victim = workers[(first + i) % worker_count];
-      if (&victim == w) continue;
-      const std::uint32_t count = victim.queue.stealable_count();
-      // relaxed: a permission.
-      const bool is_stuck = victim.may_take_recent.load(std::memory_order_relaxed) && victim.queue.has_recent();
-      if ((count > 1 || is_stuck) && rob(w, victim)) return true;
-      const std::uint32_t mark = victim.queue.progress_mark();
-      if (lone == &victim && (count != 1 || mark != lone_mark)) {
-        lone = nullptr;  // and the next one gets its turn
-      } else if (count == 1 && (lone == nullptr || CONCUR_MUTANT_IS(252)) && lone != &victim) {
-        lone = &victim;
-        lone_mark = mark;
-        lone_since = round;
-      } else if (lone == &victim && round - lone_since >= patience && rob(w, victim)) {
-        return true;
-      }
-    }
-    if (has_work_for(w, false)) return true;
-    spin_briefly(pauses);
   }
   return false;
 }
@@ -145,14 +95,20 @@ CONCUR_INLINE fiber* scheduler::look_around(worker* w) noexcept {
 }
 
 CONCUR_INLINE fiber* scheduler::find_work(worker* w) noexcept {
-  for (;;) {
+  const bool measures = worker_count > 1 && driver_or_null() == nullptr;
+  for (bool is_out_of_work = false;;) {
     if (driver* d = driver_or_null()) d->step();
     fiber* f = std::exchange(w->stackless, nullptr);
     if (f == nullptr && w->picks_to_upkeep == 0) f = upkeep(w);
     if (f == nullptr) f = look_around(w);
     if (f != nullptr) {
+      if (is_out_of_work) w->pace.begin(now_ns(), w->switches.get());
       idle.end_search(*this, w, true);
       return f;
+    }
+    if (measures && !is_out_of_work) {
+      is_out_of_work = true;
+      w->pace.measure(now_ns(), w->switches.get());
     }
     if (is_stopping.load(std::memory_order_acquire)) return nullptr;  // acquire: pairs with stop_threads
     const bool searches = worker_count > 1 && idle.begin_search(*this, w);
@@ -167,8 +123,13 @@ CONCUR_INLINE fiber* scheduler::upkeep(worker* w) noexcept {
   w->picks_to_upkeep = driver_or_null() != nullptr ? worker::driven_interval : worker::upkeep_interval;
   empty_inbox(w);
   const nanoseconds_t now = now_ns();
+  if (worker_count > 1 && driver_or_null() == nullptr) w->pace.measure(now, w->switches.get());
   if (now - w->last_upkeep_ns >= interval_ns) {
     w->last_upkeep_ns = now;
+    if (worker_count > 1) {
+      suggest_help(w);
+      look_at_neighbour(w);
+    }
     shared_.age(now);
     fire_timers();
     std::uint32_t nobody = 0;

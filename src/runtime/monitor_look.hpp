@@ -40,6 +40,7 @@ CONCUR_INLINE void monitor::look(scheduler& s, std::size_t* last_switches) noexc
     if (w.queue.stealable_count() != 0) wants_worker = true;
     if (!is_stuck) continue;
     has_stuck = true;
+    if (driver_or_null() == nullptr) w.pace.hear(period_ns);
     if (w.queue.has_recent()) w.may_take_recent.store(true, std::memory_order_relaxed);  // relaxed: a permission
   }
   // relaxed: a look; a poll that starts now is as good.

@@ -72,10 +72,12 @@ class scheduler {
   CONCUR_FORCE_INLINE void make_ready_here(worker* w, fiber* f) noexcept;
   void queue_behind(worker* w, fiber* f) noexcept;
   CONCUR_FORCE_INLINE void queue_behind_here(worker* w, fiber* f) noexcept;  // the same, inside of a switch
-  // Another worker may be worth its waking when more waits here than what this worker turns to next (idle.hpp, I1).
+  // Another worker may be worth its waking when more waits here than this one soon comes to (pace.hpp; idle.hpp, I1).
   CONCUR_FORCE_INLINE void suggest_help(worker* w) noexcept {
-    if (w->queue.stealable_count() > 1) idle.suggest(*this);
+    if (w->queue.stealable_count() >= w->pace.help_from()) idle.suggest(*this, *w);
   }
+  // Whether a thief may stop the victim for it at once.
+  bool is_worth_robbing(const worker& victim) const noexcept;
 
   // --- what a worker runs next (loop.hpp) ---
 
@@ -130,6 +132,7 @@ class scheduler {
   int wait_events_driven(driver& d, poll_event* events, nanoseconds_t timeout_ns) noexcept;
   bool rob(worker* w, worker& victim) noexcept;
   bool search(worker* w) noexcept;
+  void look_at_neighbour(worker* w) noexcept;
   void free_memory() noexcept;
   void close_ledger() noexcept;
   fiber* pop_own(worker* w) noexcept;  // and the following: driven.hpp

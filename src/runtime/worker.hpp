@@ -23,6 +23,7 @@
 #include "machine/parker.hpp"
 #include "runtime/fiber.hpp"
 #include "runtime/fiber_pool.hpp"
+#include "runtime/pace.hpp"
 #include "runtime/run_queue.hpp"
 #include "runtime/seam.hpp"
 #include "runtime/timers.hpp"
@@ -77,6 +78,7 @@ struct alignas(cache_line_bytes) worker {
   worker_counter switches;
 
   run_queue queue;
+  work_pace pace;
 
   // --- its own stores ---
   fiber_cache blocks;
@@ -89,6 +91,8 @@ struct alignas(cache_line_bytes) worker {
   context loop{};  // where the thread's own stack stopped
   stack_notice loop_notice{};
   nanoseconds_t last_upkeep_ns = 0;
+  unsigned neighbour = 0;  // whom upkeep looks at next, and the mark at which it stood then
+  std::uint32_t neighbour_mark = 0;
 
   worker_counter spawned, finished, steals, stolen_fibers, parks, polls;
 

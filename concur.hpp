@@ -7760,12 +7760,16 @@ CONCUR_NAMESPACE_END
 // steps back.
 //
 //     owner                             thief
-//     owner_inside_ = 1                 thief_inside_: 0 -> 1 by compare-exchange (one thief at a time)
+//     owner_inside_ = 1                 thief bit of gate_: 0 -> 1 by compare-exchange (one thief at a time)
 //     light_fence                       heavy_fence
-//     thief_inside_ != 0 ? step back    owner_inside_ != 0 ? wait a little, then give up
+//     thief bit of gate_ ? step back    owner_inside_ != 0 ? wait a little, then give up
+//
+// Where no asymmetric fence is to be had, a second bit of gate_ is set for good, and the owner's way in is the slow one
+// with a full fence; so the usual way asks one question, not two (three instructions of each visit).
 //
 //   Q1  The ring, its indices, `recent_` and the pinned list are touched only inside.
-//   Q2  Inside lasts a few instructions and never runs foreign code: a thief that waits, waits for those, or gives up.
+//   Q2  Inside lasts a few instructions and never runs foreign code: a thief that waits, waits for those, or gives up. The
+//       longest visit is that of a fiber that yields: it takes the next one, and is put back by that one behind a switch.
 //   Q3  Indices are 32 bits wide and only their difference counts; the ring's size divides 2^32.
 //   Q4  A fiber that was just woken goes to `recent_` and runs next: its data is in this core's cache. Three in a row
 //       at most, then the ring gets a turn, or two fibers that wake each other would keep the rest out for ever.
@@ -7786,11 +7790,16 @@ class run_queue {
   static constexpr std::uint32_t batch = 4;
 #else
   static constexpr std::uint32_t capacity = sizeof(void*) == 8 ? 1024 : 256;
-  static constexpr std::uint32_t batch = 128;  // how many move at once, to a thief or to the shared queue
+  static constexpr std::uint32_t batch = 128;             // how many move at once, to a thief or to the shared queue
 #endif
 
   // Tests begin near the wrap (Q3).
-  explicit run_queue(std::uint32_t first_index = 0) noexcept : head_(first_index), tail_(first_index) {}
+  explicit run_queue(std::uint32_t first_index = 0) noexcept
+      : gate_(process_fence_mode.load(std::memory_order_relaxed) == fence_mode::asymmetric  // relaxed: see fence.hpp
+                  ? 0
+                  : gate_fenced),
+        head_(first_index),
+        tail_(first_index) {}
 
   // --- the owner ---
 
@@ -7831,6 +7840,22 @@ class run_queue {
   // The same, where a driver decides which one (driven.hpp).
   fiber* pop_driven(driver& d) noexcept;
 
+  // Taking one and putting another behind, in one visit: yield's. Both ways end inside, and push_and_leave or leave must
+  // follow. Saves a way in and out, a tenth of a yield.
+  CONCUR_FORCE_INLINE fiber* pop_and_stay() noexcept {
+    enter();
+    return pop_inside();
+  }
+  fiber* pop_and_stay_driven(driver& d) noexcept;
+  CONCUR_FORCE_INLINE bool push_and_leave(fiber* f) noexcept {
+    const bool done = push_inside(f);
+    leave();
+    return done;
+  }
+  CONCUR_FORCE_INLINE void leave() noexcept {
+    owner_inside_.store(0, std::memory_order_release);  // release: publishes the ring to the next thief
+  }
+
   // Takes the oldest out of a full ring, to be given to the shared queue in one go.
   std::uint32_t pop_batch(fiber** out) noexcept {
     enter();
@@ -7861,23 +7886,21 @@ class run_queue {
 
  private:
   CONCUR_FORCE_INLINE void enter() noexcept {
-    for (;;) {
 #if CONCUR_TSAN
+    for (;;) {
       // seq_cst, both: the tool sees no fence; with these two accesses and the thief's the pattern holds without one.
       owner_inside_.store(1, std::memory_order_seq_cst);
-      if (CONCUR_LIKELY(thief_inside_.load(std::memory_order_seq_cst) == 0)) return;  // seq_cst: as above
-#else
-      owner_inside_.store(1, std::memory_order_relaxed);  // relaxed: light_fence orders it
-      light_fence();
-      // acquire: pairs with the release with which the last thief left.
-      if (CONCUR_LIKELY(thief_inside_.load(std::memory_order_acquire) == 0)) return;
-#endif
+      if (CONCUR_LIKELY((gate_.load(std::memory_order_seq_cst) & gate_thief) == 0)) return;  // seq_cst: as above
       step_back();
     }
+#else
+    owner_inside_.store(1, std::memory_order_relaxed);    // relaxed: the next line orders it
+    std::atomic_signal_fence(std::memory_order_seq_cst);  // seq_cst: a light_fence, where gate_ says that it is one
+    // acquire: pairs with the release with which the last thief left.
+    if (CONCUR_UNLIKELY(gate_.load(std::memory_order_acquire) != 0)) enter_slowly();
+#endif
   }
-  CONCUR_FORCE_INLINE void leave() noexcept {
-    owner_inside_.store(0, std::memory_order_release);  // release: publishes the ring to the next thief
-  }
+  void enter_slowly() noexcept;
   void step_back() noexcept;
 
   CONCUR_FORCE_INLINE bool push_inside(fiber* f) noexcept {
@@ -7920,8 +7943,12 @@ class run_queue {
   }
 
   static unsigned recent_in_a_row_limit() noexcept { return CONCUR_MUTANT_IS(14) ? ~0u : 3; }
+
+  static constexpr std::uint32_t gate_thief = 1;   // a thief is inside, or about to be; written by the one that won it
+  static constexpr std::uint32_t gate_fenced = 2;  // the owner needs a full fence; never changes
+
   atomic<std::uint32_t> owner_inside_{0};  // 0, 1; written by the owner
-  atomic<std::uint32_t> thief_inside_{0};  // 0, 1; written by the thief that won it
+  atomic<std::uint32_t> gate_;
   atomic<std::uint32_t> head_;
   atomic<std::uint32_t> tail_;
   atomic<fiber*> recent_{nullptr};
@@ -7943,14 +7970,26 @@ CONCUR_NOINLINE CONCUR_INLINE void run_queue::step_back() noexcept {
   owner_inside_.store(0, std::memory_order_release);  // release: lets the thief in, with the ring as it is
   unsigned round = 0;
   // acquire: pairs with the thief's leaving.
-  while (thief_inside_.load(std::memory_order_acquire) != 0) spin_wait(round);
+  while ((gate_.load(std::memory_order_acquire) & gate_thief) != 0) spin_wait(round);
+}
+
+CONCUR_NOINLINE CONCUR_INLINE void run_queue::enter_slowly() noexcept {
+  for (;;) {
+    light_fence();
+    // acquire: pairs with the release with which the last thief left.
+    if ((gate_.load(std::memory_order_acquire) & gate_thief) == 0) return;
+    step_back();
+    owner_inside_.store(1, std::memory_order_relaxed);  // relaxed: light_fence orders it
+  }
 }
 
 CONCUR_INLINE std::uint32_t run_queue::steal(fiber** out, bool take_recent) noexcept {
   if (stealable_count() == 0 && !(take_recent && has_recent())) return 0;
-  std::uint32_t expected = 0;
+  const std::uint32_t fenced = gate_.load(std::memory_order_relaxed) & gate_fenced;  // relaxed: never changes
+  std::uint32_t expected = fenced;
   // seq_cst: the rare side of the pattern at the top. relaxed on failure: another thief is there, and we leave.
-  if (!thief_inside_.compare_exchange_strong(expected, 1, std::memory_order_seq_cst, std::memory_order_relaxed))
+  if (!gate_.compare_exchange_strong(expected, fenced | gate_thief, std::memory_order_seq_cst,
+                                     std::memory_order_relaxed))
     return 0;
   heavy_fence();
   // The owner is inside for some ten instructions; if it stays, it was pre-empted there, and somebody else may be
@@ -7974,7 +8013,7 @@ CONCUR_INLINE std::uint32_t run_queue::steal(fiber** out, bool take_recent) noex
       }
     }
   }
-  thief_inside_.store(0, std::memory_order_release);  // release: publishes the ring to the owner
+  gate_.store(fenced, std::memory_order_release);  // release: publishes the ring to the owner
   return n;
 }
 
@@ -8490,6 +8529,7 @@ enum class departure : unsigned char {
   parked,    // it waits; then the site's lock, if any, is dropped
   selected,  // it waits at several sites; then all their locks are dropped
   yielded,   // it is ready, behind the others
+  swapped,   // the same, and its worker's queue was not left since the next one was taken
   finished,  // its stack is free
 };
 
@@ -8793,6 +8833,7 @@ class scheduler {
   // The claimed fiber goes on. From any thread.
   void make_ready(fiber* f) noexcept;
   CONCUR_FORCE_INLINE void make_ready_here(worker* w, fiber* f) noexcept;
+  CONCUR_FORCE_INLINE fiber* pop_and_stay(worker* w) noexcept;  // inside of the queue
   void queue_behind(worker* w, fiber* f) noexcept;
   CONCUR_FORCE_INLINE void queue_behind_here(worker* w, fiber* f) noexcept;  // the same, inside of a switch
   // Another worker may be worth its waking when more waits here than this one soon comes to (pace.hpp; idle.hpp, I1).
@@ -8804,7 +8845,8 @@ class scheduler {
 
   // --- what a worker runs next (loop.hpp) ---
 
-  fiber* pick_driven(driver& d, worker* w) noexcept;
+  bool is_due_driven(driver& d, worker* w) noexcept;
+  fiber* pop_own(worker* w) noexcept;  // driven.hpp
   fiber* upkeep(worker* w) noexcept;  // every upkeep_interval picks: timers, poller, shared queue; may return a fiber
   fiber* find_work(worker* w) noexcept;              // blocks; null: the runtime stops
   void run_worker(worker* w) noexcept;               // the body of a worker's thread
@@ -8852,13 +8894,14 @@ class scheduler {
   void send_home(fiber* f) noexcept;
   void empty_inbox(worker* w) noexcept;
   fiber* look_around(worker* w) noexcept;
+  void tell_pick(driver& d, worker* w, fiber* f) noexcept;
   int wait_events_driven(driver& d, poll_event* events, nanoseconds_t timeout_ns) noexcept;
   bool rob(worker* w, worker& victim) noexcept;
   bool search(worker* w) noexcept;
   void look_at_neighbour(worker* w) noexcept;
   void free_memory() noexcept;
   void close_ledger() noexcept;
-  fiber* pop_own(worker* w) noexcept;  // and the following: driven.hpp
+  // driven.hpp
   int give_out_driven(driver& d, poll_event* events, int count) noexcept;
   void start_driven_threads(driver& d);
   void join_driven_threads(driver& d) noexcept;
@@ -8886,6 +8929,17 @@ CONCUR_FORCE_INLINE void scheduler::queue_behind_here(worker* w, fiber* f) noexc
     return;
   }
   if (CONCUR_UNLIKELY(!w->queue.push(f))) spill(w, f);
+}
+
+CONCUR_FORCE_INLINE fiber* scheduler::pop_and_stay(worker* w) noexcept {
+#if defined(CONCUR_EXPLORE)
+  if (driver* d = driver_or_null()) {
+    fiber* const f = w->queue.pop_and_stay_driven(*d);
+    if (f != nullptr) tell_pick(*d, w, f);
+    return f;
+  }
+#endif
+  return w->queue.pop_and_stay();
 }
 
 CONCUR_FORCE_INLINE void scheduler::make_ready_here(worker* w, fiber* f) noexcept {
@@ -9121,8 +9175,6 @@ CONCUR_NAMESPACE_END
 //   S6  The locks of several sites are dropped along their chain, which lies in the frame of the fiber that left. The fiber
 //       may run again before they all are; it must not let its frame go until it has held, or knows of somebody who has
 //       held, each of them since.
-//   S7  A fiber whose function returned takes the next one in line, if that has not started, onto its own stack
-//       without any switch: that is what makes short fibers cheap.
 //
 // Rejected: dropping the lock first and letting wakers spin on a `switching` flag. Correct, but each remote wake then
 // waits for the slowest switch, and a pre-empted worker stalls its wakers.
@@ -9153,6 +9205,17 @@ CONCUR_FORCE_INLINE void publish_wait(worker* w, fiber* f) noexcept {
     cancel_departed(f, ticket);
 }
 
+CONCUR_FORCE_INLINE void publish_swapped(worker* w, fiber* f) noexcept {
+  f->set_state(fiber_state::ready);
+  if (CONCUR_LIKELY(f->home == nullptr)) {
+    if (CONCUR_UNLIKELY(!w->queue.push_and_leave(f)))
+      w->sched->queue_behind(w, f);  // the one taken was none of the ring
+  } else {
+    w->queue.leave();
+    w->sched->queue_behind(w, f);
+  }
+}
+
 // First thing after every switch, on the stack of whoever goes on (S2).
 CONCUR_FORCE_INLINE void publish_departed(worker* w) noexcept {
   fiber* f = w->leaving;
@@ -9162,10 +9225,13 @@ CONCUR_FORCE_INLINE void publish_departed(worker* w) noexcept {
     if (lock != nullptr) lock->unlock();
     return;
   }
-  if (w->how == departure::yielded) {
+  if (CONCUR_LIKELY(w->how == departure::swapped)) {
+    w->how = departure::none;
+    publish_swapped(w, f);
+  } else if (w->how == departure::yielded) {
     w->how = departure::none;
     f->set_state(fiber_state::ready);
-    w->sched->queue_behind_here(w, f);
+    w->sched->queue_behind(w, f);
   } else if (w->how == departure::finished) {
     w->how = departure::none;
     publish_finished(w);
@@ -9176,43 +9242,70 @@ CONCUR_FORCE_INLINE void publish_departed(worker* w) noexcept {
 
 // Null: nothing local is ready, or upkeep is due; either is for the loop. Upkeep ends waits and takes the locks of
 // sites, one of which the fiber that leaves may hold.
-CONCUR_FORCE_INLINE fiber* pick_next(worker* w) noexcept {
+CONCUR_FORCE_INLINE bool is_upkeep_due(worker* w) noexcept {
   w->budget = worker::operations_per_slice;
   w->switches.add();
 #if defined(CONCUR_EXPLORE)
-  if (driver* d = driver_or_null()) return w->sched->pick_driven(*d, w);
+  if (driver* d = driver_or_null()) return w->sched->is_due_driven(*d, w);
 #endif
-  if (CONCUR_UNLIKELY(--w->picks_to_upkeep == 0)) return CONCUR_MUTANT_IS(52) ? w->sched->upkeep(w) : nullptr;
+  return CONCUR_UNLIKELY(--w->picks_to_upkeep == 0);
+}
+CONCUR_FORCE_INLINE fiber* pick_next(worker* w) noexcept {
+  if (is_upkeep_due(w)) return CONCUR_MUTANT_IS(52) ? w->sched->upkeep(w) : nullptr;
+#if defined(CONCUR_EXPLORE)
+  if (driver_or_null() != nullptr) return w->sched->pop_own(w);
+#endif
   return w->queue.pop();
 }
 
-// Switches to whatever is next, and returns, perhaps on another worker, when the fiber is resumed.
-CONCUR_FORCE_INLINE worker* leave(worker* w, fiber* self) noexcept {
-  fiber* next = pick_next(w);
-  self->exceptions.save_from(w->exceptions);
+// Switches to `next`, and returns, perhaps on another worker, when the fiber is resumed. Publishing is then the caller's next
+// act.
+CONCUR_FORCE_INLINE worker* switch_to_started(worker* w, fiber* self, fiber* next) noexcept {
+  exception_globals* const globals = w->exceptions;
+  self->exceptions.save_from(globals);
   w->leaving = self;
+  next->exceptions.load_into(globals);
+  next->set_state(fiber_state::running);
+  w->current = next;
+  return static_cast<worker*>(switch_fiber_context(self->ctx, next->ctx, w, notice_of(self), notice_of(next)));
+}
+
+// The same with the publishing, where `next` may be new, or none.
+CONCUR_FORCE_INLINE worker* leave_for(worker* w, fiber* self, fiber* next) noexcept {
   if (CONCUR_LIKELY(next != nullptr && next->is_started)) {
-    next->exceptions.load_into(w->exceptions);
-    next->set_state(fiber_state::running);
-    w->current = next;
-    w = static_cast<worker*>(switch_fiber_context(self->ctx, next->ctx, w, notice_of(self), notice_of(next)));
+    w = switch_to_started(w, self, next);
   } else {
+    self->exceptions.save_from(w->exceptions);
+    w->leaving = self;
     w = leave_for_new(w, self, next);
   }
   publish_departed(w);
   return w;
 }
+CONCUR_FORCE_INLINE worker* leave(worker* w, fiber* self) noexcept { return leave_for(w, self, pick_next(w)); }
 
 // Behind every other ready fiber of this worker.
 CONCUR_FORCE_INLINE worker* yield_fiber(worker* w) noexcept {
   fiber* self = w->current;
-  if (!w->queue.has_any() && w->picks_to_upkeep > 1) {
-    --w->picks_to_upkeep;
-    w->budget = worker::operations_per_slice;
-    return w;
+  fiber* next = nullptr;
+  if (CONCUR_LIKELY(!is_upkeep_due(w))) {
+    next = w->sched->pop_and_stay(w);
+    if (CONCUR_LIKELY(next != nullptr && next->is_started)) {
+      w->how = departure::swapped;
+      if (CONCUR_MUTANT_IS(461)) {  // found, and taken, while it is still here
+        publish_swapped(w, self);
+        for (unsigned round = 0; round < 12;) spin_wait(round);
+        w->how = departure::none;
+      }
+      w = switch_to_started(w, self, next);
+      publish_departed(w);
+      return w;
+    }
+    w->queue.leave();
+    if (next == nullptr) return w;
   }
   w->how = departure::yielded;
-  return leave(w, self);
+  return leave_for(w, self, next);
 }
 
 CONCUR_FORCE_INLINE outcome park_fiber_now(worker*& w, spin_lock* lock, wait_reason reason, departure how) noexcept {
@@ -9335,109 +9428,6 @@ CONCUR_INLINE void cancel_departed(fiber* f, std::uint32_t ticket) noexcept {
   know_cancelled_scopes();
   note_raised(*f->innermost());
   resume(f);
-}
-
-CONCUR_INLINE void publish_finished(worker* w) noexcept {
-  stack* s = w->dead_stack;
-#  if CONCUR_ASAN || CONCUR_TSAN
-  std::launder(reinterpret_cast<stack_notice*>(s->low + s->size - sizeof(stack_notice)))->release();
-#  endif
-  w->sched->recycle_stack(w, s);
-}
-
-// Runs fibers on one stack, one after another, until the next in line has a stack of its own (S7).
-[[noreturn]] CONCUR_NOINLINE inline void fiber_main(worker* w) noexcept {
-  stack* const own = w->current->memory;
-  stack_notice& own_notice = notice_of(w->current);  // at the top of this stack: it outlives the fiber's block
-  publish_departed(w);
-  for (;;) {
-    fiber* self = w->current;
-    self->entry(self, 0);  // the block may be free, and another fiber's, when this returns
-    w = this_worker();
-    w->finished.add();
-    fiber* next = pick_next(w);
-    if (next != nullptr && !next->is_started) {
-#  if CONCUR_TSAN
-      // A fiber of its own for the tool, or it would take two fibers on one stack for one after the other by right.
-      if (!w->sched->give_stack_to(w, next)) w->stackless = std::exchange(next, nullptr);
-#  else
-      next->memory = own;
-      next->is_started = true;
-#    if defined(CONCUR_SAVE_FPU)
-      fpu_control{}.apply();
-#    endif
-#    if CONCUR_ASAN
-      next->notice = &own_notice;
-#    endif
-      if (w->sched->settings.migration == migration::at_start) next->home = w;
-      next->set_state(fiber_state::running);
-      w->current = next;
-      continue;
-#  endif
-    }
-    w->how = departure::finished;
-    w->dead_stack = own;
-    context end;
-    if (next != nullptr) {
-      next->exceptions.load_into(w->exceptions);
-      next->set_state(fiber_state::running);
-      w->current = next;
-      leave_fiber_context(end, next->ctx, w, own_notice, notice_of(next));
-    }
-    w->current = nullptr;
-    leave_fiber_context(end, w->loop, w, own_notice, w->loop_notice);
-  }
-}
-
-// The first function on a stack. Not instrumented: a sanitizer must hear of the new stack before it sees a frame there.
-[[noreturn]] CONCUR_UNINSTRUMENTED inline void fiber_entry(void* raw) noexcept {
-  fiber_main(static_cast<worker*>(enter_fiber_context(raw, notice_of(this_worker()->current))));
-}
-
-CONCUR_INLINE void bind_stack([[maybe_unused]] worker* w, fiber* f, stack* s) noexcept {
-  f->memory = s;
-  f->is_started = true;
-  if (w->sched->settings.migration == migration::at_start) f->home = w;
-  std::size_t size = s->size;
-#  if CONCUR_ASAN || CONCUR_TSAN
-  sanitizer::unpoison(s->low, s->size);
-  size -= sizeof(stack_notice);
-  f->notice = ::new (static_cast<void*>(s->low + size)) stack_notice();
-  size &= ~std::size_t{15};
-  f->notice->bind_stack(s->low, size);
-#  endif
-  prepare_context(f->ctx, s->low, size, &fiber_entry);
-}
-
-CONCUR_NOINLINE CONCUR_INLINE worker* leave_for_new(worker* w, fiber* self, fiber* next) noexcept {
-  if (next != nullptr && !next->is_started && !w->sched->give_stack_to(w, next))
-    w->stackless = std::exchange(next, nullptr);
-  tell_departure(*w, *self);
-  void* back = nullptr;
-  if (next != nullptr) {
-    next->exceptions.load_into(w->exceptions);
-    next->set_state(fiber_state::running);
-    w->current = next;
-    back = switch_fiber_context(self->ctx, next->ctx, w, notice_of(self), notice_of(next));
-  } else {
-    exception_state{}.load_into(w->exceptions);
-    w->current = nullptr;
-    back = switch_fiber_context(self->ctx, w->loop, w, notice_of(self), w->loop_notice);
-  }
-  return static_cast<worker*>(back);
-}
-
-CONCUR_INLINE void enter_fiber(worker* w, fiber* f) noexcept {
-  if (!f->is_started && !w->sched->give_stack_to(w, f)) {
-    w->sched->refuse_stackless(w, f);
-    return;
-  }
-  f->exceptions.load_into(w->exceptions);
-  f->set_state(fiber_state::running);
-  w->current = f;
-  if (driver_or_null() != nullptr) w->budget = 1;  // every parking operation may be interrupted
-  switch_fiber_context(w->loop, f->ctx, w, w->loop_notice, notice_of(f));
-  publish_departed(w);
 }
 
 CONCUR_INLINE void publish_selected(worker* w) noexcept {
@@ -10471,14 +10461,14 @@ namespace detail {
 CONCUR_INLINE void tell_departure(const worker& w, const fiber& f) noexcept {
   driver* const d = driver_or_null();
   if (d == nullptr || !d->is_telling()) return;
-  const bool yields = w.how == departure::yielded;
+  const bool yields = w.how == departure::yielded || w.how == departure::swapped;
   d->tell(&w, &f, yields ? nullptr : to_string(f.reason.load(std::memory_order_relaxed)));  // relaxed: its own
 }
 
 // --- which fiber is next ---
 
 // Any of the first few; 0 is the one that pop() would give.
-CONCUR_INLINE fiber* run_queue::pop_driven(driver& d) noexcept {
+CONCUR_INLINE fiber* run_queue::pop_and_stay_driven(driver& d) noexcept {
   constexpr std::uint32_t most = 8;
   std::uint64_t ids[most + 1];
   enter();
@@ -10510,6 +10500,11 @@ CONCUR_INLINE fiber* run_queue::pop_driven(driver& d) noexcept {
       head_.store(head + 1, std::memory_order_relaxed);  // relaxed: inside
     }
   }
+  return f;
+}
+
+CONCUR_INLINE fiber* run_queue::pop_driven(driver& d) noexcept {
+  fiber* const f = pop_and_stay_driven(d);
   leave();
   return f;
 }
@@ -10518,19 +10513,21 @@ CONCUR_INLINE fiber* scheduler::pop_own(worker* w) noexcept {
   driver* const d = driver_or_null();
   if (CONCUR_LIKELY(d == nullptr)) return w->queue.pop();
   fiber* const f = w->queue.pop_driven(*d);
-  if (f != nullptr && d->is_telling()) d->tell(w, f, "");
+  if (f != nullptr) tell_pick(*d, w, f);
   return f;
 }
 
-// pick_next with a driver: null sends the worker to its loop.
-CONCUR_NOINLINE CONCUR_INLINE fiber* scheduler::pick_driven(driver& d, worker* w) noexcept {
+CONCUR_NOINLINE CONCUR_INLINE void scheduler::tell_pick(driver& d, worker* w, fiber* f) noexcept {
+  if (d.is_telling()) d.tell(w, f, "");
+}
+
+// What pick_next asks first, with a driver. True: the worker is sent to its loop.
+CONCUR_NOINLINE CONCUR_INLINE bool scheduler::is_due_driven(driver& d, worker* w) noexcept {
   w->budget = 1;
   if (w->picks_to_upkeep > 1) --w->picks_to_upkeep;
-  if (w->picks_to_upkeep <= 1 || d.choose(choice::slice_end, 2) != 0) {
-    w->picks_to_upkeep = 0;
-    return nullptr;
-  }
-  return pop_own(w);
+  if (w->picks_to_upkeep > 1 && d.choose(choice::slice_end, 2) == 0) return false;
+  w->picks_to_upkeep = 0;
+  return true;
 }
 
 // --- the poller ---
@@ -10641,6 +10638,125 @@ CONCUR_NAMESPACE_END
 
 #  include <csignal>
 #  include <pthread.h>
+
+// runtime/entry.hpp - how a fiber begins and ends, and how a worker's own loop enters one.
+//
+// A stack is bound to a fiber when it first runs, and outlives it: a fiber whose function has returned takes the next one in
+// line, if that has not started either, onto its own stack without any switch. Short fibers thus run like the calls of a
+// loop, on a stack that is warm. Only when the next one has a stack of its own does the old one go back, and then whoever
+// runs next gives it back (suspend.hpp, S2): nobody can free the ground that he stands on.
+
+#if CONCUR_BODIES
+
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+CONCUR_INLINE void publish_finished(worker* w) noexcept {
+  stack* s = w->dead_stack;
+#  if CONCUR_ASAN || CONCUR_TSAN
+  std::launder(reinterpret_cast<stack_notice*>(s->low + s->size - sizeof(stack_notice)))->release();
+#  endif
+  w->sched->recycle_stack(w, s);
+}
+
+// Runs fibers on one stack, one after another, until the next in line has a stack of its own.
+[[noreturn]] CONCUR_NOINLINE inline void fiber_main(worker* w) noexcept {
+  stack* const own = w->current->memory;
+  stack_notice& own_notice = notice_of(w->current);  // at the top of this stack: it outlives the fiber's block
+  publish_departed(w);
+  for (;;) {
+    fiber* self = w->current;
+    self->entry(self, 0);  // the block may be free, and another fiber's, when this returns
+    w = this_worker();
+    w->finished.add();
+    fiber* next = pick_next(w);
+    if (next != nullptr && !next->is_started) {
+#  if CONCUR_TSAN
+      // A fiber of its own for the tool, or it would take two fibers on one stack for one after the other by right.
+      if (!w->sched->give_stack_to(w, next)) w->stackless = std::exchange(next, nullptr);
+#  else
+      next->memory = own;
+      next->is_started = true;
+#    if defined(CONCUR_SAVE_FPU)
+      fpu_control{}.apply();
+#    endif
+#    if CONCUR_ASAN
+      next->notice = &own_notice;
+#    endif
+      if (w->sched->settings.migration == migration::at_start) next->home = w;
+      next->set_state(fiber_state::running);
+      w->current = next;
+      continue;
+#  endif
+    }
+    w->how = departure::finished;
+    w->dead_stack = own;
+    context end;
+    if (next != nullptr) {
+      next->exceptions.load_into(w->exceptions);
+      next->set_state(fiber_state::running);
+      w->current = next;
+      leave_fiber_context(end, next->ctx, w, own_notice, notice_of(next));
+    }
+    w->current = nullptr;
+    leave_fiber_context(end, w->loop, w, own_notice, w->loop_notice);
+  }
+}
+
+// The first function on a stack. Not instrumented: a sanitizer must hear of the new stack before it sees a frame there.
+[[noreturn]] CONCUR_UNINSTRUMENTED inline void fiber_entry(void* raw) noexcept {
+  fiber_main(static_cast<worker*>(enter_fiber_context(raw, notice_of(this_worker()->current))));
+}
+
+CONCUR_INLINE void bind_stack([[maybe_unused]] worker* w, fiber* f, stack* s) noexcept {
+  f->memory = s;
+  f->is_started = true;
+  if (w->sched->settings.migration == migration::at_start) f->home = w;
+  std::size_t size = s->size;
+#  if CONCUR_ASAN || CONCUR_TSAN
+  sanitizer::unpoison(s->low, s->size);
+  size -= sizeof(stack_notice);
+  f->notice = ::new (static_cast<void*>(s->low + size)) stack_notice();
+  size &= ~std::size_t{15};
+  f->notice->bind_stack(s->low, size);
+#  endif
+  prepare_context(f->ctx, s->low, size, &fiber_entry);
+}
+
+CONCUR_NOINLINE CONCUR_INLINE worker* leave_for_new(worker* w, fiber* self, fiber* next) noexcept {
+  if (next != nullptr && !next->is_started && !w->sched->give_stack_to(w, next))
+    w->stackless = std::exchange(next, nullptr);
+  tell_departure(*w, *self);
+  void* back = nullptr;
+  if (next != nullptr) {
+    next->exceptions.load_into(w->exceptions);
+    next->set_state(fiber_state::running);
+    w->current = next;
+    back = switch_fiber_context(self->ctx, next->ctx, w, notice_of(self), notice_of(next));
+  } else {
+    exception_state{}.load_into(w->exceptions);
+    w->current = nullptr;
+    back = switch_fiber_context(self->ctx, w->loop, w, notice_of(self), w->loop_notice);
+  }
+  return static_cast<worker*>(back);
+}
+
+CONCUR_INLINE void enter_fiber(worker* w, fiber* f) noexcept {
+  if (!f->is_started && !w->sched->give_stack_to(w, f)) {
+    w->sched->refuse_stackless(w, f);
+    return;
+  }
+  f->exceptions.load_into(w->exceptions);
+  f->set_state(fiber_state::running);
+  w->current = f;
+  if (driver_or_null() != nullptr) w->budget = 1;  // every parking operation may be interrupted
+  switch_fiber_context(w->loop, f->ctx, w, w->loop_notice, notice_of(f));
+  publish_departed(w);
+}
+
+}  // namespace detail
+CONCUR_NAMESPACE_END
+#endif  // CONCUR_BODIES
 
 // runtime/search.hpp - how a worker finds out that another could do with help, and helps itself to half of its ring.
 //

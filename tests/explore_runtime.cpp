@@ -124,6 +124,24 @@ TEST_CASE("two that wake each other do not keep out a third") {
       wanted);
 }
 
+TEST_CASE("fibers that take turns are taken by a thief between two of them") {
+  const nothing_left_over guard;
+  hold([] {
+    int turns[4] = {};
+    concur::with_nursery([&](concur::nursery& n) {
+      for (int i = 0; i < 4; ++i) {
+        n.go([&turns, i] {
+          for (int k = 0; k < 3; ++k) {
+            ++turns[i];
+            concur::this_fiber::yield();
+          }
+        });
+      }
+    });
+    for (const int count : turns) explore_expect(count == 3, "a turn was lost, or taken twice");
+  });
+}
+
 // --- the owner of a queue against thieves; the fibers are blocks that never run ---
 
 TEST_CASE("a ring and two thieves: each fiber goes to one of them") {

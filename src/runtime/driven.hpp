@@ -29,14 +29,14 @@ namespace detail {
 CONCUR_INLINE void tell_departure(const worker& w, const fiber& f) noexcept {
   driver* const d = driver_or_null();
   if (d == nullptr || !d->is_telling()) return;
-  const bool yields = w.how == departure::yielded;
+  const bool yields = w.how == departure::yielded || w.how == departure::swapped;
   d->tell(&w, &f, yields ? nullptr : to_string(f.reason.load(std::memory_order_relaxed)));  // relaxed: its own
 }
 
 // --- which fiber is next ---
 
 // Any of the first few; 0 is the one that pop() would give.
-CONCUR_INLINE fiber* run_queue::pop_driven(driver& d) noexcept {
+CONCUR_INLINE fiber* run_queue::pop_and_stay_driven(driver& d) noexcept {
   constexpr std::uint32_t most = 8;
   std::uint64_t ids[most + 1];
   enter();
@@ -68,6 +68,11 @@ CONCUR_INLINE fiber* run_queue::pop_driven(driver& d) noexcept {
       head_.store(head + 1, std::memory_order_relaxed);  // relaxed: inside
     }
   }
+  return f;
+}
+
+CONCUR_INLINE fiber* run_queue::pop_driven(driver& d) noexcept {
+  fiber* const f = pop_and_stay_driven(d);
   leave();
   return f;
 }
@@ -76,19 +81,21 @@ CONCUR_INLINE fiber* scheduler::pop_own(worker* w) noexcept {
   driver* const d = driver_or_null();
   if (CONCUR_LIKELY(d == nullptr)) return w->queue.pop();
   fiber* const f = w->queue.pop_driven(*d);
-  if (f != nullptr && d->is_telling()) d->tell(w, f, "");
+  if (f != nullptr) tell_pick(*d, w, f);
   return f;
 }
 
-// pick_next with a driver: null sends the worker to its loop.
-CONCUR_NOINLINE CONCUR_INLINE fiber* scheduler::pick_driven(driver& d, worker* w) noexcept {
+CONCUR_NOINLINE CONCUR_INLINE void scheduler::tell_pick(driver& d, worker* w, fiber* f) noexcept {
+  if (d.is_telling()) d.tell(w, f, "");
+}
+
+// What pick_next asks first, with a driver. True: the worker is sent to its loop.
+CONCUR_NOINLINE CONCUR_INLINE bool scheduler::is_due_driven(driver& d, worker* w) noexcept {
   w->budget = 1;
   if (w->picks_to_upkeep > 1) --w->picks_to_upkeep;
-  if (w->picks_to_upkeep <= 1 || d.choose(choice::slice_end, 2) != 0) {
-    w->picks_to_upkeep = 0;
-    return nullptr;
-  }
-  return pop_own(w);
+  if (w->picks_to_upkeep > 1 && d.choose(choice::slice_end, 2) == 0) return false;
+  w->picks_to_upkeep = 0;
+  return true;
 }
 
 // --- the poller ---

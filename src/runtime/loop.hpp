@@ -32,6 +32,7 @@
 #  include <string>
 #  include <utility>
 
+#  include "runtime/entry.hpp"
 #  include "runtime/idle_sleep.hpp"
 #  include "runtime/search.hpp"
 

@@ -8,12 +8,16 @@
 // steps back.
 //
 //     owner                             thief
-//     owner_inside_ = 1                 thief_inside_: 0 -> 1 by compare-exchange (one thief at a time)
+//     owner_inside_ = 1                 thief bit of gate_: 0 -> 1 by compare-exchange (one thief at a time)
 //     light_fence                       heavy_fence
-//     thief_inside_ != 0 ? step back    owner_inside_ != 0 ? wait a little, then give up
+//     thief bit of gate_ ? step back    owner_inside_ != 0 ? wait a little, then give up
+//
+// Where no asymmetric fence is to be had, a second bit of gate_ is set for good, and the owner's way in is the slow one
+// with a full fence; so the usual way asks one question, not two (three instructions of each visit).
 //
 //   Q1  The ring, its indices, `recent_` and the pinned list are touched only inside.
-//   Q2  Inside lasts a few instructions and never runs foreign code: a thief that waits, waits for those, or gives up.
+//   Q2  Inside lasts a few instructions and never runs foreign code: a thief that waits, waits for those, or gives up. The
+//       longest visit is that of a fiber that yields: it takes the next one, and is put back by that one behind a switch.
 //   Q3  Indices are 32 bits wide and only their difference counts; the ring's size divides 2^32.
 //   Q4  A fiber that was just woken goes to `recent_` and runs next: its data is in this core's cache. Three in a row
 //       at most, then the ring gets a turn, or two fibers that wake each other would keep the rest out for ever.
@@ -43,11 +47,16 @@ class run_queue {
   static constexpr std::uint32_t batch = 4;
 #else
   static constexpr std::uint32_t capacity = sizeof(void*) == 8 ? 1024 : 256;
-  static constexpr std::uint32_t batch = 128;  // how many move at once, to a thief or to the shared queue
+  static constexpr std::uint32_t batch = 128;             // how many move at once, to a thief or to the shared queue
 #endif
 
   // Tests begin near the wrap (Q3).
-  explicit run_queue(std::uint32_t first_index = 0) noexcept : head_(first_index), tail_(first_index) {}
+  explicit run_queue(std::uint32_t first_index = 0) noexcept
+      : gate_(process_fence_mode.load(std::memory_order_relaxed) == fence_mode::asymmetric  // relaxed: see fence.hpp
+                  ? 0
+                  : gate_fenced),
+        head_(first_index),
+        tail_(first_index) {}
 
   // --- the owner ---
 
@@ -88,6 +97,22 @@ class run_queue {
   // The same, where a driver decides which one (driven.hpp).
   fiber* pop_driven(driver& d) noexcept;
 
+  // Taking one and putting another behind, in one visit: yield's. Both ways end inside, and push_and_leave or leave must
+  // follow. Saves a way in and out, a tenth of a yield.
+  CONCUR_FORCE_INLINE fiber* pop_and_stay() noexcept {
+    enter();
+    return pop_inside();
+  }
+  fiber* pop_and_stay_driven(driver& d) noexcept;
+  CONCUR_FORCE_INLINE bool push_and_leave(fiber* f) noexcept {
+    const bool done = push_inside(f);
+    leave();
+    return done;
+  }
+  CONCUR_FORCE_INLINE void leave() noexcept {
+    owner_inside_.store(0, std::memory_order_release);  // release: publishes the ring to the next thief
+  }
+
   // Takes the oldest out of a full ring, to be given to the shared queue in one go.
   std::uint32_t pop_batch(fiber** out) noexcept {
     enter();
@@ -118,23 +143,21 @@ class run_queue {
 
  private:
   CONCUR_FORCE_INLINE void enter() noexcept {
-    for (;;) {
 #if CONCUR_TSAN
+    for (;;) {
       // seq_cst, both: the tool sees no fence; with these two accesses and the thief's the pattern holds without one.
       owner_inside_.store(1, std::memory_order_seq_cst);
-      if (CONCUR_LIKELY(thief_inside_.load(std::memory_order_seq_cst) == 0)) return;  // seq_cst: as above
-#else
-      owner_inside_.store(1, std::memory_order_relaxed);  // relaxed: light_fence orders it
-      light_fence();
-      // acquire: pairs with the release with which the last thief left.
-      if (CONCUR_LIKELY(thief_inside_.load(std::memory_order_acquire) == 0)) return;
-#endif
+      if (CONCUR_LIKELY((gate_.load(std::memory_order_seq_cst) & gate_thief) == 0)) return;  // seq_cst: as above
       step_back();
     }
+#else
+    owner_inside_.store(1, std::memory_order_relaxed);    // relaxed: the next line orders it
+    std::atomic_signal_fence(std::memory_order_seq_cst);  // seq_cst: a light_fence, where gate_ says that it is one
+    // acquire: pairs with the release with which the last thief left.
+    if (CONCUR_UNLIKELY(gate_.load(std::memory_order_acquire) != 0)) enter_slowly();
+#endif
   }
-  CONCUR_FORCE_INLINE void leave() noexcept {
-    owner_inside_.store(0, std::memory_order_release);  // release: publishes the ring to the next thief
-  }
+  void enter_slowly() noexcept;
   void step_back() noexcept;
 
   CONCUR_FORCE_INLINE bool push_inside(fiber* f) noexcept {
@@ -177,8 +200,12 @@ class run_queue {
   }
 
   static unsigned recent_in_a_row_limit() noexcept { return CONCUR_MUTANT_IS(14) ? ~0u : 3; }
+
+  static constexpr std::uint32_t gate_thief = 1;   // a thief is inside, or about to be; written by the one that won it
+  static constexpr std::uint32_t gate_fenced = 2;  // the owner needs a full fence; never changes
+
   atomic<std::uint32_t> owner_inside_{0};  // 0, 1; written by the owner
-  atomic<std::uint32_t> thief_inside_{0};  // 0, 1; written by the thief that won it
+  atomic<std::uint32_t> gate_;
   atomic<std::uint32_t> head_;
   atomic<std::uint32_t> tail_;
   atomic<fiber*> recent_{nullptr};
@@ -200,14 +227,26 @@ CONCUR_NOINLINE CONCUR_INLINE void run_queue::step_back() noexcept {
   owner_inside_.store(0, std::memory_order_release);  // release: lets the thief in, with the ring as it is
   unsigned round = 0;
   // acquire: pairs with the thief's leaving.
-  while (thief_inside_.load(std::memory_order_acquire) != 0) spin_wait(round);
+  while ((gate_.load(std::memory_order_acquire) & gate_thief) != 0) spin_wait(round);
+}
+
+CONCUR_NOINLINE CONCUR_INLINE void run_queue::enter_slowly() noexcept {
+  for (;;) {
+    light_fence();
+    // acquire: pairs with the release with which the last thief left.
+    if ((gate_.load(std::memory_order_acquire) & gate_thief) == 0) return;
+    step_back();
+    owner_inside_.store(1, std::memory_order_relaxed);  // relaxed: light_fence orders it
+  }
 }
 
 CONCUR_INLINE std::uint32_t run_queue::steal(fiber** out, bool take_recent) noexcept {
   if (stealable_count() == 0 && !(take_recent && has_recent())) return 0;
-  std::uint32_t expected = 0;
+  const std::uint32_t fenced = gate_.load(std::memory_order_relaxed) & gate_fenced;  // relaxed: never changes
+  std::uint32_t expected = fenced;
   // seq_cst: the rare side of the pattern at the top. relaxed on failure: another thief is there, and we leave.
-  if (!thief_inside_.compare_exchange_strong(expected, 1, std::memory_order_seq_cst, std::memory_order_relaxed))
+  if (!gate_.compare_exchange_strong(expected, fenced | gate_thief, std::memory_order_seq_cst,
+                                     std::memory_order_relaxed))
     return 0;
   heavy_fence();
   // The owner is inside for some ten instructions; if it stays, it was pre-empted there, and somebody else may be
@@ -231,7 +270,7 @@ CONCUR_INLINE std::uint32_t run_queue::steal(fiber** out, bool take_recent) noex
       }
     }
   }
-  thief_inside_.store(0, std::memory_order_release);  // release: publishes the ring to the owner
+  gate_.store(fenced, std::memory_order_release);  // release: publishes the ring to the owner
   return n;
 }
 

@@ -70,6 +70,7 @@ class scheduler {
   // The claimed fiber goes on. From any thread.
   void make_ready(fiber* f) noexcept;
   CONCUR_FORCE_INLINE void make_ready_here(worker* w, fiber* f) noexcept;
+  CONCUR_FORCE_INLINE fiber* pop_and_stay(worker* w) noexcept;  // inside of the queue
   void queue_behind(worker* w, fiber* f) noexcept;
   CONCUR_FORCE_INLINE void queue_behind_here(worker* w, fiber* f) noexcept;  // the same, inside of a switch
   // Another worker may be worth its waking when more waits here than this one soon comes to (pace.hpp; idle.hpp, I1).
@@ -81,7 +82,8 @@ class scheduler {
 
   // --- what a worker runs next (loop.hpp) ---
 
-  fiber* pick_driven(driver& d, worker* w) noexcept;
+  bool is_due_driven(driver& d, worker* w) noexcept;
+  fiber* pop_own(worker* w) noexcept;  // driven.hpp
   fiber* upkeep(worker* w) noexcept;  // every upkeep_interval picks: timers, poller, shared queue; may return a fiber
   fiber* find_work(worker* w) noexcept;              // blocks; null: the runtime stops
   void run_worker(worker* w) noexcept;               // the body of a worker's thread
@@ -129,13 +131,14 @@ class scheduler {
   void send_home(fiber* f) noexcept;
   void empty_inbox(worker* w) noexcept;
   fiber* look_around(worker* w) noexcept;
+  void tell_pick(driver& d, worker* w, fiber* f) noexcept;
   int wait_events_driven(driver& d, poll_event* events, nanoseconds_t timeout_ns) noexcept;
   bool rob(worker* w, worker& victim) noexcept;
   bool search(worker* w) noexcept;
   void look_at_neighbour(worker* w) noexcept;
   void free_memory() noexcept;
   void close_ledger() noexcept;
-  fiber* pop_own(worker* w) noexcept;  // and the following: driven.hpp
+  // driven.hpp
   int give_out_driven(driver& d, poll_event* events, int count) noexcept;
   void start_driven_threads(driver& d);
   void join_driven_threads(driver& d) noexcept;
@@ -163,6 +166,17 @@ CONCUR_FORCE_INLINE void scheduler::queue_behind_here(worker* w, fiber* f) noexc
     return;
   }
   if (CONCUR_UNLIKELY(!w->queue.push(f))) spill(w, f);
+}
+
+CONCUR_FORCE_INLINE fiber* scheduler::pop_and_stay(worker* w) noexcept {
+#if defined(CONCUR_EXPLORE)
+  if (driver* d = driver_or_null()) {
+    fiber* const f = w->queue.pop_and_stay_driven(*d);
+    if (f != nullptr) tell_pick(*d, w, f);
+    return f;
+  }
+#endif
+  return w->queue.pop_and_stay();
 }
 
 CONCUR_FORCE_INLINE void scheduler::make_ready_here(worker* w, fiber* f) noexcept {

@@ -19,8 +19,6 @@
 //   S6  The locks of several sites are dropped along their chain, which lies in the frame of the fiber that left. The fiber
 //       may run again before they all are; it must not let its frame go until it has held, or knows of somebody who has
 //       held, each of them since.
-//   S7  A fiber whose function returned takes the next one in line, if that has not started, onto its own stack
-//       without any switch: that is what makes short fibers cheap.
 //
 // Rejected: dropping the lock first and letting wakers spin on a `switching` flag. Correct, but each remote wake then
 // waits for the slowest switch, and a pre-empted worker stalls its wakers.
@@ -64,6 +62,17 @@ CONCUR_FORCE_INLINE void publish_wait(worker* w, fiber* f) noexcept {
     cancel_departed(f, ticket);
 }
 
+CONCUR_FORCE_INLINE void publish_swapped(worker* w, fiber* f) noexcept {
+  f->set_state(fiber_state::ready);
+  if (CONCUR_LIKELY(f->home == nullptr)) {
+    if (CONCUR_UNLIKELY(!w->queue.push_and_leave(f)))
+      w->sched->queue_behind(w, f);  // the one taken was none of the ring
+  } else {
+    w->queue.leave();
+    w->sched->queue_behind(w, f);
+  }
+}
+
 // First thing after every switch, on the stack of whoever goes on (S2).
 CONCUR_FORCE_INLINE void publish_departed(worker* w) noexcept {
   fiber* f = w->leaving;
@@ -73,10 +82,13 @@ CONCUR_FORCE_INLINE void publish_departed(worker* w) noexcept {
     if (lock != nullptr) lock->unlock();
     return;
   }
-  if (w->how == departure::yielded) {
+  if (CONCUR_LIKELY(w->how == departure::swapped)) {
+    w->how = departure::none;
+    publish_swapped(w, f);
+  } else if (w->how == departure::yielded) {
     w->how = departure::none;
     f->set_state(fiber_state::ready);
-    w->sched->queue_behind_here(w, f);
+    w->sched->queue_behind(w, f);
   } else if (w->how == departure::finished) {
     w->how = departure::none;
     publish_finished(w);
@@ -87,43 +99,70 @@ CONCUR_FORCE_INLINE void publish_departed(worker* w) noexcept {
 
 // Null: nothing local is ready, or upkeep is due; either is for the loop. Upkeep ends waits and takes the locks of
 // sites, one of which the fiber that leaves may hold.
-CONCUR_FORCE_INLINE fiber* pick_next(worker* w) noexcept {
+CONCUR_FORCE_INLINE bool is_upkeep_due(worker* w) noexcept {
   w->budget = worker::operations_per_slice;
   w->switches.add();
 #if defined(CONCUR_EXPLORE)
-  if (driver* d = driver_or_null()) return w->sched->pick_driven(*d, w);
+  if (driver* d = driver_or_null()) return w->sched->is_due_driven(*d, w);
 #endif
-  if (CONCUR_UNLIKELY(--w->picks_to_upkeep == 0)) return CONCUR_MUTANT_IS(52) ? w->sched->upkeep(w) : nullptr;
+  return CONCUR_UNLIKELY(--w->picks_to_upkeep == 0);
+}
+CONCUR_FORCE_INLINE fiber* pick_next(worker* w) noexcept {
+  if (is_upkeep_due(w)) return CONCUR_MUTANT_IS(52) ? w->sched->upkeep(w) : nullptr;
+#if defined(CONCUR_EXPLORE)
+  if (driver_or_null() != nullptr) return w->sched->pop_own(w);
+#endif
   return w->queue.pop();
 }
 
-// Switches to whatever is next, and returns, perhaps on another worker, when the fiber is resumed.
-CONCUR_FORCE_INLINE worker* leave(worker* w, fiber* self) noexcept {
-  fiber* next = pick_next(w);
-  self->exceptions.save_from(w->exceptions);
+// Switches to `next`, and returns, perhaps on another worker, when the fiber is resumed. Publishing is then the caller's next
+// act.
+CONCUR_FORCE_INLINE worker* switch_to_started(worker* w, fiber* self, fiber* next) noexcept {
+  exception_globals* const globals = w->exceptions;
+  self->exceptions.save_from(globals);
   w->leaving = self;
+  next->exceptions.load_into(globals);
+  next->set_state(fiber_state::running);
+  w->current = next;
+  return static_cast<worker*>(switch_fiber_context(self->ctx, next->ctx, w, notice_of(self), notice_of(next)));
+}
+
+// The same with the publishing, where `next` may be new, or none.
+CONCUR_FORCE_INLINE worker* leave_for(worker* w, fiber* self, fiber* next) noexcept {
   if (CONCUR_LIKELY(next != nullptr && next->is_started)) {
-    next->exceptions.load_into(w->exceptions);
-    next->set_state(fiber_state::running);
-    w->current = next;
-    w = static_cast<worker*>(switch_fiber_context(self->ctx, next->ctx, w, notice_of(self), notice_of(next)));
+    w = switch_to_started(w, self, next);
   } else {
+    self->exceptions.save_from(w->exceptions);
+    w->leaving = self;
     w = leave_for_new(w, self, next);
   }
   publish_departed(w);
   return w;
 }
+CONCUR_FORCE_INLINE worker* leave(worker* w, fiber* self) noexcept { return leave_for(w, self, pick_next(w)); }
 
 // Behind every other ready fiber of this worker.
 CONCUR_FORCE_INLINE worker* yield_fiber(worker* w) noexcept {
   fiber* self = w->current;
-  if (!w->queue.has_any() && w->picks_to_upkeep > 1) {
-    --w->picks_to_upkeep;
-    w->budget = worker::operations_per_slice;
-    return w;
+  fiber* next = nullptr;
+  if (CONCUR_LIKELY(!is_upkeep_due(w))) {
+    next = w->sched->pop_and_stay(w);
+    if (CONCUR_LIKELY(next != nullptr && next->is_started)) {
+      w->how = departure::swapped;
+      if (CONCUR_MUTANT_IS(461)) {  // found, and taken, while it is still here
+        publish_swapped(w, self);
+        for (unsigned round = 0; round < 12;) spin_wait(round);
+        w->how = departure::none;
+      }
+      w = switch_to_started(w, self, next);
+      publish_departed(w);
+      return w;
+    }
+    w->queue.leave();
+    if (next == nullptr) return w;
   }
   w->how = departure::yielded;
-  return leave(w, self);
+  return leave_for(w, self, next);
 }
 
 CONCUR_FORCE_INLINE outcome park_fiber_now(worker*& w, spin_lock* lock, wait_reason reason, departure how) noexcept {
@@ -246,109 +285,6 @@ CONCUR_INLINE void cancel_departed(fiber* f, std::uint32_t ticket) noexcept {
   know_cancelled_scopes();
   note_raised(*f->innermost());
   resume(f);
-}
-
-CONCUR_INLINE void publish_finished(worker* w) noexcept {
-  stack* s = w->dead_stack;
-#  if CONCUR_ASAN || CONCUR_TSAN
-  std::launder(reinterpret_cast<stack_notice*>(s->low + s->size - sizeof(stack_notice)))->release();
-#  endif
-  w->sched->recycle_stack(w, s);
-}
-
-// Runs fibers on one stack, one after another, until the next in line has a stack of its own (S7).
-[[noreturn]] CONCUR_NOINLINE inline void fiber_main(worker* w) noexcept {
-  stack* const own = w->current->memory;
-  stack_notice& own_notice = notice_of(w->current);  // at the top of this stack: it outlives the fiber's block
-  publish_departed(w);
-  for (;;) {
-    fiber* self = w->current;
-    self->entry(self, 0);  // the block may be free, and another fiber's, when this returns
-    w = this_worker();
-    w->finished.add();
-    fiber* next = pick_next(w);
-    if (next != nullptr && !next->is_started) {
-#  if CONCUR_TSAN
-      // A fiber of its own for the tool, or it would take two fibers on one stack for one after the other by right.
-      if (!w->sched->give_stack_to(w, next)) w->stackless = std::exchange(next, nullptr);
-#  else
-      next->memory = own;
-      next->is_started = true;
-#    if defined(CONCUR_SAVE_FPU)
-      fpu_control{}.apply();
-#    endif
-#    if CONCUR_ASAN
-      next->notice = &own_notice;
-#    endif
-      if (w->sched->settings.migration == migration::at_start) next->home = w;
-      next->set_state(fiber_state::running);
-      w->current = next;
-      continue;
-#  endif
-    }
-    w->how = departure::finished;
-    w->dead_stack = own;
-    context end;
-    if (next != nullptr) {
-      next->exceptions.load_into(w->exceptions);
-      next->set_state(fiber_state::running);
-      w->current = next;
-      leave_fiber_context(end, next->ctx, w, own_notice, notice_of(next));
-    }
-    w->current = nullptr;
-    leave_fiber_context(end, w->loop, w, own_notice, w->loop_notice);
-  }
-}
-
-// The first function on a stack. Not instrumented: a sanitizer must hear of the new stack before it sees a frame there.
-[[noreturn]] CONCUR_UNINSTRUMENTED inline void fiber_entry(void* raw) noexcept {
-  fiber_main(static_cast<worker*>(enter_fiber_context(raw, notice_of(this_worker()->current))));
-}
-
-CONCUR_INLINE void bind_stack([[maybe_unused]] worker* w, fiber* f, stack* s) noexcept {
-  f->memory = s;
-  f->is_started = true;
-  if (w->sched->settings.migration == migration::at_start) f->home = w;
-  std::size_t size = s->size;
-#  if CONCUR_ASAN || CONCUR_TSAN
-  sanitizer::unpoison(s->low, s->size);
-  size -= sizeof(stack_notice);
-  f->notice = ::new (static_cast<void*>(s->low + size)) stack_notice();
-  size &= ~std::size_t{15};
-  f->notice->bind_stack(s->low, size);
-#  endif
-  prepare_context(f->ctx, s->low, size, &fiber_entry);
-}
-
-CONCUR_NOINLINE CONCUR_INLINE worker* leave_for_new(worker* w, fiber* self, fiber* next) noexcept {
-  if (next != nullptr && !next->is_started && !w->sched->give_stack_to(w, next))
-    w->stackless = std::exchange(next, nullptr);
-  tell_departure(*w, *self);
-  void* back = nullptr;
-  if (next != nullptr) {
-    next->exceptions.load_into(w->exceptions);
-    next->set_state(fiber_state::running);
-    w->current = next;
-    back = switch_fiber_context(self->ctx, next->ctx, w, notice_of(self), notice_of(next));
-  } else {
-    exception_state{}.load_into(w->exceptions);
-    w->current = nullptr;
-    back = switch_fiber_context(self->ctx, w->loop, w, notice_of(self), w->loop_notice);
-  }
-  return static_cast<worker*>(back);
-}
-
-CONCUR_INLINE void enter_fiber(worker* w, fiber* f) noexcept {
-  if (!f->is_started && !w->sched->give_stack_to(w, f)) {
-    w->sched->refuse_stackless(w, f);
-    return;
-  }
-  f->exceptions.load_into(w->exceptions);
-  f->set_state(fiber_state::running);
-  w->current = f;
-  if (driver_or_null() != nullptr) w->budget = 1;  // every parking operation may be interrupted
-  switch_fiber_context(w->loop, f->ctx, w, w->loop_notice, notice_of(f));
-  publish_departed(w);
 }
 
 CONCUR_INLINE void publish_selected(worker* w) noexcept {

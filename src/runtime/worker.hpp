@@ -37,6 +37,7 @@ enum class departure : unsigned char {
   parked,    // it waits; then the site's lock, if any, is dropped
   selected,  // it waits at several sites; then all their locks are dropped
   yielded,   // it is ready, behind the others
+  swapped,   // the same, and its worker's queue was not left since the next one was taken
   finished,  // its stack is free
 };
 

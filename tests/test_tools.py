@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """Tests of what is in tools/: amalgamate, tidy, the test runner, the checks of examples and snippets, on small trees made
-for the purpose; and that conformance.md tells the truth.
+for the purpose; that conformance.md tells the truth; and what tests/cost/run.py makes of counts.
 
 Each rule of tidy gets a tree that is clean but for one planted violation, and must name exactly that line; the tree without
 the plant must be clean. A rule for which no violation is planted here fails the test by its absence.
@@ -12,11 +12,14 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import types
 import unittest
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, os.path.join(ROOT, "tools"))
+sys.path.insert(0, os.path.join(ROOT, "tests", "cost"))
 import amalgamate  # noqa: E402
+import run as cost  # noqa: E402
 import run_snippets  # noqa: E402
 import tidy  # noqa: E402
 
@@ -629,6 +632,130 @@ class Conformance(unittest.TestCase):
         for lie in lies:
             with self.subTest(cell=lie):
                 self.assertGreater(faults(lie), 0)
+
+
+PROFILE = """events: Ir
+ob=(1) /bin/program
+fl=(1) a.cpp
+fn=(1) main
+0x10 7 2
+cob=(2) libc.so
+cfi=(2) b.c
+cfn=(2) puts
+calls=2 0x90
+0x14 8 600
+fi=(3) inlined.hpp
+0x18 9 4
+0x10 7 1
+
+ob=(2)
+fl=(2)
+fn=(2)
+0x90 1 2
+"""
+
+DISASSEMBLY = """
+0000000000001130 <f>:
+    1130:\tlock cmpxchg %edx,(%rdi)
+    1134:\txchg   %rax,0x2a89d(%rip)        # 31438 <word>
+    113b:\txchg   %ax,%ax
+    113d:\tlock orq $0x0,(%rsp)
+    1143:\tlock orb $0x1,(%rdi)
+    1147:\tmfence
+    114a:\tmov    (%rdi),%eax
+    114c:\tlock xadd %rax,(%rdi)
+"""
+
+TRACED = """==7== Callgrind
+SYSCALL[7,2](44) sys_sendto ( 6, 0x5599eb0, 64, 16448, 0x0, 0 ) --> [async] ...
+SYSCALL[7,2](44) ... [async] --> Success(0x40)
+SYSCALL[7,1](  3) sys_close ( 5 )[sync] --> Success(0x0)
+SYSCALL[7,1](  3) sys_close ( 6 )[sync] --> Failure(0x9)
+"""
+
+
+class Cost(unittest.TestCase):
+    def figures(self, **changes):
+        return {**dict.fromkeys(cost.COLUMNS, 4.0), "instructions": 200.0, **changes}
+
+    def difference(self, figures):
+        return types.SimpleNamespace(figures=figures, calls={"recvfrom": 3.0, "sendto": 1.0})
+
+    def test_each_instruction_is_counted_where_it_ran(self):
+        counts = cost.Counts()
+        cost.read_profile(PROFILE.splitlines(), counts)
+        self.assertEqual(
+            counts.instructions,
+            {("/bin/program", 0x10): 3, ("/bin/program", 0x18): 4, ("libc.so", 0x90): 2},  # and not the 600 of a call
+        )
+        self.assertEqual(counts.places["/bin/program", 0x18], ("main", "inlined.hpp", "9"))
+        self.assertEqual(counts.places["libc.so", 0x90], ("puts", "b.c", "1"))
+
+    def test_atomic_instructions_and_fences_are_told_from_others(self):
+        kinds = {address: kind for address, (kind, _) in cost.read_disassembly(DISASSEMBLY.splitlines()).items()}
+        wanted = {0x1130: "atomic", 0x1134: "atomic", 0x113D: "fence", 0x1143: "atomic", 0x1147: "fence", 0x114C: "atomic"}
+        self.assertEqual(kinds, wanted)
+
+    def test_a_system_call_counts_once(self):
+        counts = cost.Counts()
+        cost.read_calls(TRACED.splitlines(), counts)
+        self.assertEqual(counts.calls, {"sendto": 1, "close": 2})
+
+    def test_a_figure_that_has_grown_fails_and_says_what_to_do(self):
+        was = self.figures()
+        for column in cost.COLUMNS:
+            with self.subTest(column=column):
+                now = self.figures(**{column: was[column] * 1.06 + 1})
+                passes, lines = cost.judge("yield_2", was, self.difference(now))
+                self.assertFalse(passes)
+                told = "\n".join(lines)
+                for words in ("yield_2", f"{column}: was {cost.number(was[column])}, is ", "--show yield_2", "--accept"):
+                    self.assertIn(words, told)
+                self.assertIn("callgrind_annotate", told)
+
+    def test_what_stays_within_5_percent_passes_in_silence(self):
+        near = self.figures(instructions=209.0, atomics=4.1, clock=3.9)
+        self.assertEqual(cost.judge("yield_2", self.figures(), self.difference(near)), (True, []))
+
+    def test_the_first_read_modify_write_is_seen(self):
+        was, now = self.figures(atomics=0.0), self.figures(atomics=1.0)
+        self.assertEqual(cost.grown(was, now), ["atomics"])
+
+    def test_a_gain_passes_and_asks_to_be_kept(self):
+        passes, lines = cost.judge("yield_2", self.figures(), self.difference(self.figures(instructions=150.0)))
+        self.assertTrue(passes)
+        self.assertIn("better", lines[0])
+        self.assertIn("--accept", lines[0])
+
+    def test_an_operation_that_is_not_in_the_baseline_fails(self):
+        self.assertFalse(cost.judge("fresh", None, self.difference(self.figures()))[0])
+
+    def test_counting_that_is_wrong_is_found_out(self):
+        right = {name: self.figures(instructions=100.0 + 50 * i, **{"libc atomics": 2.0, **columns})
+                 for i, (name, columns) in enumerate(cost.RULERS.items())}
+        self.assertEqual(cost.check_ruler(right), [])
+        for name in cost.RULERS:
+            for column in cost.RULER:
+                with self.subTest(name=name, column=column):
+                    wrong = {**right, name: {**right[name], column: right[name][column] + 1}}
+                    self.assertNotEqual(cost.check_ruler(wrong), [])
+        self.assertNotEqual(cost.check_ruler({name: {**right[name], "instructions": 100.0} for name in right}), [])
+
+    def test_the_baseline_is_read_as_it_was_written(self):
+        known = {"x86_64, g++ 1": {"known": self.figures(), "mutex": self.figures(clock=0.03)}, "x86_64, clang 2": {}}
+        self.assertEqual(cost.read_baseline(cost.written_baseline(known)), known)
+
+    def test_the_baseline_has_each_operation(self):
+        for key, figures in cost.load_baseline().items():
+            with self.subTest(baseline=key):
+                self.assertEqual(list(figures), list(cost.operations_in_source()))
+
+    def test_the_table_in_the_documentation_is_that_of_the_baseline(self):
+        with open(cost.PAGE, encoding="utf-8") as file:
+            page = file.read()
+        self.assertIn(cost.BEGIN, page)
+        self.assertEqual(page, cost.page_with(page, cost.markdown(cost.load_baseline())), "run tests/cost/run.py --markdown")
+        self.assertNotEqual(page, cost.page_with(page, "another table"))
 
 
 if __name__ == "__main__":

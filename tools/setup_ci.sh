@@ -6,7 +6,7 @@ set -euo pipefail
 
 packages=(g++ make python3 curl doctest-dev)
 if [ "${1:-}" != test ]; then
-  packages+=(clang llvm lld meson ninja-build pkg-config binutils strace qemu-user
+  packages+=(clang llvm lld meson ninja-build pkg-config binutils strace valgrind qemu-user
     g++-aarch64-linux-gnu g++-arm-linux-gnueabihf g++-riscv64-linux-gnu)
   # The i386 cross compiler exists for other hosts, and g++-multilib conflicts with it.
   [ "$(uname -m)" = x86_64 ] && packages+=(g++-i686-linux-gnu)

@@ -60,6 +60,18 @@ lane() { # name, compiler, flags, make arguments...
     BUILD="$BUILD/${name//[^A-Za-z0-9]/_}" CXX="$cxx" CXXFLAGS="$flags" "$@"
 }
 
+# What one operation takes, in figures that do not depend on what else the machine does.
+cost() {
+  local reason
+  reason=$(tests/cost/run.py --why-not)
+  [ -z "$reason" ] || {
+    printf '%-44s  left out: %s\n' "cost per operation" "$reason"
+    return
+  }
+  stage "cost per operation" tests/cost/run.py
+  grep -h '^Nothing is judged' "$logs/cost_per_operation.log" || true
+}
+
 # All but the tests themselves.
 check_without_tests() {
   if has python3; then
@@ -68,8 +80,9 @@ check_without_tests() {
     stage "tools" python3 tests/test_tools.py
     stage "snippets" python3 tools/run_snippets.py
     [ ! -f bench/test_bench.py ] || stage "benchmark script" python3 bench/test_bench.py
+    cost
   else
-    echo "no python3: the header, the style, the tools and the snippets are not looked at"
+    echo "no python3: the header, the style, the tools, the snippets and the cost of operations are not looked at"
   fi
   stage "compile" tests/compile/run.sh "$@"
   stage "abi" tests/abi/run.sh "$@"

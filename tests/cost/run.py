@@ -433,7 +433,11 @@ def main():
     compilers = [one for one in COMPILERS if shutil.which(one)] if wanted.accept else COMPILERS[:1]
     status = 0
     for compiler in compilers or COMPILERS[:1]:
-        status = run_with(compiler, wanted) or status
+        try:
+            status = run_with(compiler, wanted) or status
+        except (RuntimeError, subprocess.SubprocessError) as error:
+            print(f"{error}\nNothing could be counted.\n0 passed, 1 failed")
+            status = 1
     return status
 
 

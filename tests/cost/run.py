@@ -6,7 +6,7 @@ usage: run.py [operation...]     measures, and judges; ends with `N passed, N fa
        run.py --markdown         writes that table anew, from the baseline
        run.py --show OPERATION   which instructions the atomic ones are, which system calls, and the dearest functions
        run.py --why-not          prints what is missing to run here at all; nothing when nothing is
-       ... --with=FLAG           compiles with this flag too, and before the others: -I of another header, say
+       ... --with=FLAG           compiles with this flag too: -I/of/another/header, say, which goes before ours
 
 What is counted does not drift with the machine's load: instructions, atomic read-modify-writes, full fences, allocations,
 system calls and looks at the clock, each for one operation. Each runs twice under callgrind, with two counts; the

@@ -83,10 +83,10 @@ func main() {
 	commands := map[string]func(){
 		"yield": yield, "spawn": spawn, "ping_pong": pingPong, "channel": channel,
 		"select": selects, "ring": ring, "skynet": skynet, "mutex": mutex, "sleepers": sleepers,
-		"parked": parked, "nursery": nurseries, "idle": idle, "echo": echo, "http": httpServer,
+		"parked": parked, "nursery": nurseries, "fib": fib, "idle": idle, "echo": echo, "http": httpServer,
 	}
 	if len(os.Args) < 2 || commands[os.Args[1]] == nil {
-		fmt.Fprintln(os.Stderr, "usage: go-bench yield|spawn|ping_pong|channel|select|ring|skynet|mutex|sleepers|parked|nursery|idle|echo|http "+
+		fmt.Fprintln(os.Stderr, "usage: go-bench yield|spawn|ping_pong|channel|select|ring|skynet|mutex|sleepers|parked|nursery|fib|idle|echo|http "+
 			"[--workers N] ...")
 		os.Exit(2)
 	}

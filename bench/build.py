@@ -1,7 +1,7 @@
 # bench/build.py - makes every program a contender needs, and says by name what cannot be had.
 #
-# All C++ programs get the same flags, ours included. Peers come from the system's packages, tokio from crates.io at the versions
-# that its Cargo.lock names: as root what is missing is installed, otherwise it is named.
+# All C++ programs get the same flags, ours included. Peers come from the system's packages, those in Rust from crates.io at the
+# versions that their Cargo.lock names: as root what is missing is installed, otherwise it is named.
 import os
 import shutil
 import subprocess
@@ -17,25 +17,32 @@ PEERS = {
     "Go": (lambda: shutil.which("go"), "golang-go"),
     "Boost.Fiber": (lambda: os.path.exists("/usr/include/boost/fiber/all.hpp"), "libboost-fiber-dev"),
     "Boost.Context": (lambda: os.path.exists("/usr/include/boost/context/fiber.hpp"), "libboost-context-dev"),
-    "tokio": (lambda: shutil.which("cargo"), "cargo"),
+    "the Rust peers' cargo": (lambda: shutil.which("cargo"), "cargo"),
     "Boost.Lockfree": (lambda: os.path.exists("/usr/include/boost/lockfree/queue.hpp"), "libboost-dev"),
     "moodycamel": (lambda: os.path.exists("/usr/include/concurrentqueue/concurrentqueue.h"), "libconcurrentqueue-dev"),
     "moodycamel's 1 to 1": (lambda: os.path.exists("/usr/include/readerwriterqueue/readerwriterqueue.h"),
                             "libreaderwriterqueue-dev"),
     "TBB": (lambda: os.path.exists("/usr/include/tbb/concurrent_queue.h"), "libtbb-dev"),
+    "Asio": (lambda: os.path.exists("/usr/include/asio/experimental/channel.hpp"), "libasio-dev"),
+    "libuv": (lambda: os.path.exists("/usr/include/uv.h"), "libuv1-dev"),
     "wrk": (lambda: shutil.which("wrk"), "wrk"),
     "nginx": (lambda: shutil.which("nginx") or os.path.exists("/usr/sbin/nginx"), "nginx-light"),
 }
 
 
-# a folder of peers/ in C++: what must be there, and what it is linked with
+# a folder of peers/ in C++: what must be there, and what its programs are linked with; Asio's are in the C++ of its coroutines
 CXX_PEERS = {
     "boost_fiber": (["Boost.Fiber"], ["-lboost_fiber", "-lboost_context"]),
     "boost_context": (["Boost.Context"], ["-lboost_context"]),
     "boost_lockfree": (["Boost.Lockfree"], ["-latomic"]),
     "moodycamel": (["moodycamel", "moodycamel's 1 to 1"], []),
     "tbb": (["TBB"], ["-ltbb"]),
+    "asio": (["Asio"], ["-std=c++20"]),
+    "libuv": (["libuv"], ["-luv"]),
 }
+
+# folders of peers/ in Rust, each one program; what they share is measure.rs
+RUST_PEERS = ("tokio", "rayon", "crossbeam")
 
 
 class Unavailable(Exception):
@@ -118,12 +125,13 @@ def program(name, missing):
         folder = os.path.join(BENCH, "peers", "go")
         if not os.path.exists(output) or os.path.getmtime(output) < newest(folder):
             run_compiler(["go", "build", "-o", output, "."], output, folder)
-    elif kind == "tokio":
-        if "tokio" in missing:
+    elif kind in RUST_PEERS:
+        if "the Rust peers' cargo" in missing:
             raise Unavailable("cargo, which builds it, is not installed")
-        folder = os.path.join(BENCH, "peers", "tokio")
-        if not os.path.exists(output) or os.path.getmtime(output) < newest(folder):
-            target = os.path.join(OUT, "cargo")
+        folder = os.path.join(BENCH, "peers", kind)
+        sources = [os.path.join(folder, name) for name in ("src", "Cargo.toml", "Cargo.lock")]
+        if not os.path.exists(output) or os.path.getmtime(output) < newest(*sources, os.path.join(BENCH, "peers", "measure.rs")):
+            target = os.path.join(OUT, "cargo", kind)
             run_compiler(["cargo", "build", "--quiet", "--release", "--locked", "--target-dir", target], output, folder)
             shutil.copy(os.path.join(target, "release", "concurbench"), output)
     elif kind == "nginx":
@@ -140,23 +148,37 @@ def first_line(*command):
         return "not there"
 
 
-def tokio_version():
-    with open(os.path.join(BENCH, "peers", "tokio", "Cargo.lock"), encoding="utf-8") as file:
+def crate_version(crate):
+    with open(os.path.join(BENCH, "peers", crate, "Cargo.lock"), encoding="utf-8") as file:
         lines = file.read().splitlines()
-    return lines[lines.index('name = "tokio"') + 1].split('"')[1]
+    return lines[lines.index(f'name = "{crate}"') + 1].split('"')[1]
+
+
+# The values of the macros `names` in a header, with dots between them.
+def header_version(path, *names):
+    if not os.path.exists(path):
+        return "not there"
+    with open(path, encoding="utf-8") as file:
+        words = [line.split() for line in file if line.startswith("#define ")]
+    values = {found[1]: found[2] for found in words if len(found) > 2}
+    return ".".join(values.get(name, "?") for name in names)
+
+
+def asio_version():
+    number = header_version("/usr/include/asio/version.hpp", "ASIO_VERSION")
+    return f"{int(number) // 100000}.{int(number) // 100 % 1000}.{int(number) % 100}" if number.isdigit() else number
 
 
 def machine():
     with open("/proc/cpuinfo", encoding="utf-8") as file:
         models = [line.split(":", 1)[1].strip() for line in file if line.startswith("model name")]
-    boost = "not there"
-    if os.path.exists("/usr/include/boost/version.hpp"):
-        with open("/usr/include/boost/version.hpp", encoding="utf-8") as file:
-            found = [line.split('"')[1] for line in file if line.startswith("#define BOOST_LIB_VERSION")]
-            boost = found[0].replace("_", ".") if found else boost
     return {
         "cpu": models[0] if models else os.uname().machine, "cpus": len(os.sched_getaffinity(0)),
         "kernel": f"{os.uname().sysname} {os.uname().release}", "compiler": first_line(CXX, "--version"),
-        "flags": " ".join(FLAGS), "go": first_line("go", "version"), "boost": boost,
-        "tokio": f"{tokio_version()}, {first_line('rustc', '--version')}",
+        "flags": " ".join(FLAGS), "go": first_line("go", "version"), "rust": first_line("rustc", "--version"),
+        "boost": header_version("/usr/include/boost/version.hpp", "BOOST_LIB_VERSION").strip('"').replace("_", "."),
+        "tbb": header_version("/usr/include/oneapi/tbb/version.h", "TBB_VERSION_MAJOR", "TBB_VERSION_MINOR"),
+        "asio": asio_version(),
+        "libuv": header_version("/usr/include/uv/version.h", "UV_VERSION_MAJOR", "UV_VERSION_MINOR", "UV_VERSION_PATCH"),
+        **{crate: crate_version(crate) for crate in RUST_PEERS},
     }

@@ -57,7 +57,7 @@ def cell(result, name):
 
 
 COLUMNS = ("Go", "Boost.Fiber", "tokio", "Boost.Context", "epoll loop", "nginx", "Go net/http", "concur http_server",
-           "Boost.Lockfree", "moodycamel", "TBB")
+           "Boost.Lockfree", "moodycamel", "TBB", "rayon", "crossbeam", "Asio", "libuv", "bare switch", "bare queue")
 
 
 def marked(name, notes):
@@ -76,7 +76,9 @@ def markdown(rows, machine):
     lines += ["", f"Medians; `~`: the runs differ by more than 20 %; `*`: see below. In brackets ours divided by theirs. "
               f"{machine['cpu']}, "
               f"{machine['cpus']} CPUs, {machine['kernel']}, {machine['compiler']}, {machine['go']}, Boost {machine['boost']}, "
-              f"tokio {machine.get('tokio', 'not there')}."]
+              f"tokio {machine.get('tokio', 'not there')}, rayon {machine.get('rayon', 'not there')}, crossbeam "
+              f"{machine.get('crossbeam', 'not there')}, TBB {machine.get('tbb', 'not there')}, Asio "
+              f"{machine.get('asio', 'not there')}, libuv {machine.get('libuv', 'not there')}."]
     for row in rows:
         for name, note in row.get("notes", {}).items():
             lines.append(f"{row['row']}. {row['title']} [{row['workers']}]: {name}*: {note}.  ")

@@ -38,12 +38,15 @@ class Experiment:
     absent: dict = field(default_factory=dict)  # name -> why it takes no part
     notes: dict = field(default_factory=dict)   # name -> in what its work differs; marked `*`, and said below the table
     once: tuple = ()        # who is measured a single time, because it takes minutes; marked like a note
+    differs: dict = field(default_factory=dict)  # as `notes`, from the table of those who take part
 
     def key(self):
         return f"{self.row}: {self.title} [{self.workers}]"
 
     def all_notes(self):
-        said = {name: [note] for name, note in self.notes.items()}
+        said = {name: [note] for name, note in self.differs.items()}
+        for name, note in self.notes.items():
+            said.setdefault(name, []).append(note)
         for name in self.once:
             said.setdefault(name, []).append("takes so long that it is measured a single time")
         return {name: "; ".join(parts) for name, parts in said.items()}
@@ -57,28 +60,79 @@ def goal(value, go):
 @dataclass
 class Peer:
     command: str            # `{program}` stands for the program's name; the first word is what build.py makes
-    programs: set
+    programs: set           # names; one with a flag, as `skynet --join`, stands for that way of running it alone
     lacks: dict = field(default_factory=dict)   # program -> why; "" for all that are not named
     most_workers: int = 0   # more than these it cannot run with; 0: any number
     too_many: str = ""      # why not
+    any_workers: set = field(default_factory=set)  # programs that `most_workers` does not hold for
+    differs: dict = field(default_factory=dict)    # program -> in what its work differs; "" for all that are not named
+    counts: dict = field(default_factory=dict)     # program -> its own --count for everybody's: a run takes a second or so
 
-    def why_not(self, program, workers):
-        if program not in self.programs:
-            return self.lacks.get(program, self.lacks.get("", "has no program for it"))
-        return self.too_many if self.most_workers and workers > self.most_workers else ""
+    def why_not(self, program, form, workers):
+        if not self.programs & {program, form}:
+            return self.lacks.get(form) or self.lacks.get(program) or self.lacks.get("", "has no program for it")
+        is_limited = self.most_workers and program not in self.any_workers
+        return self.too_many if is_limited and workers > self.most_workers else ""
+
+    def note(self, program, form):
+        return self.differs.get(form) or self.differs.get(program) or self.differs.get("", "")
 
 
 SOCKETLESS = "has no sockets of its own"
+JOINLESS = "has no fork-join: that would be row c again"
 SCOPELESS = "has no groups of fibers that are joined and cancelled together"
+NO_RENDEZVOUS = "has no rendezvous: capacity 1 stands for the unbuffered channel"
+TASKS_ALONE = "has only tasks that run to their end, and wait for none but those they made"
+TASKS = "its tasks cannot wait for one another"
+THREADS = "its fibers are threads of the kernel, and workers the processors they may use"
+STACKLESS = "its tasks are stackless: they keep what lives across a wait"
+ONE_LOOP = "is one loop on one thread here"
+
+
+def a_tenth(count):
+    return max(1, count // 10)
+
 
 TAKES_PART = {
     "Go": Peer("go {program}", {"yield", "spawn", "ping_pong", "channel", "select", "ring", "skynet", "mutex", "sleepers",
-                                "parked", "nursery", "idle", "echo", "http"}),
+                                "parked", "nursery", "idle", "echo", "http", "fib"},
+               counts={"fib": lambda n: n - 9}),
     "Boost.Fiber": Peer("boost_fiber/{program}", {"yield", "spawn", "ping_pong", "channel", "ring", "skynet", "mutex", "sleepers",
                                                   "parked"},
-                        {"select": "has no select", "nursery": SCOPELESS, "": SOCKETLESS}),
-    "tokio": Peer("tokio {program}", {"ping_pong", "channel", "select", "ring", "skynet", "mutex", "sleepers"}),
+                        {"select": "has no select", "nursery": SCOPELESS, "fib": JOINLESS, "": SOCKETLESS}),
+    "tokio": Peer("tokio {program}", {"yield", "spawn", "ping_pong", "channel", "select", "ring", "skynet", "mutex", "sleepers",
+                                      "parked", "nursery", "idle", "echo", "http"},
+                  {"fib": JOINLESS},
+                  differs={"yield": STACKLESS, "spawn": STACKLESS,
+                           "parked": STACKLESS + "; its channel is that of the crate async-channel",
+                           "nursery": "a crowd is a JoinSet, whose tasks are dropped where they wait when it is cancelled"},
+                  counts={"yield": lambda count: count // 2}),
+    "rayon": Peer("rayon {program}", {"fib", "spawn", "skynet --join"}, {"": TASKS_ALONE},
+                  differs={"spawn": TASKS, "skynet": TASKS}),
+    "TBB": Peer("tbb/{program}", {"fib", "spawn", "skynet --join"}, {"": TASKS_ALONE},
+                differs={"spawn": TASKS, "skynet": TASKS}, counts={"fib": lambda n: n - 5}),
+    "crossbeam": Peer("crossbeam {program}", {"ping_pong", "channel", "select"},
+                      {"": "has channels and queues between threads, and no fibers", "fib": JOINLESS},
+                      differs={"": THREADS, "channel --never-wait": "its one fiber is a thread"},
+                      counts={"ping_pong": lambda count: count // 20, "select": lambda count: count // 20, "channel": a_tenth,
+                              "channel --never-wait": lambda count: count}),
+    "Asio": Peer("asio/{program}", {"ping_pong", "channel", "sleepers", "echo", "http", "idle"},
+                 {"select": "its receives that are given up may take a value along: that is no select",
+                  "fib": JOINLESS, "": "is a loop for I/O, and has no program for it"},
+                 most_workers=1, too_many="has a loop to each thread here: its coroutines meet on one",
+                 any_workers={"http", "idle"},
+                 differs={"idle": ONE_LOOP, "channel": STACKLESS, "ping_pong": STACKLESS},
+                 counts={"channel --never-wait": lambda count: count // 3}),
+    "libuv": Peer("libuv/{program}", {"sleepers", "echo", "http", "idle"},
+                  {"": "has callbacks at one loop, and nothing that waits"},
+                  most_workers=1, too_many="has a loop to each thread, and a timer belongs to one",
+                  any_workers={"http", "idle"},
+                  differs={"sleepers": "its sleepers are timers, of whole milliseconds: they may fire up to one early",
+                           "idle": ONE_LOOP + ", and handles wait in it, for it has no fibers"}),
 }
+
+# Of this system's packages none is Taskflow or libfork, and the registries that carry other people's sources have neither.
+NOT_TO_BE_HAD = {"Taskflow": "is in no package of this system", "libfork": "is in no package of this system"}
 
 
 def words_of(workers, settings):
@@ -88,20 +142,24 @@ def words_of(workers, settings):
     return words
 
 
-# Ours and all that have the program, with the same arguments: `contenders` and `absent` of an experiment.
+# Ours and all that have the program, with the same arguments: `contenders`, `absent` and `differs` of an experiment.
 def everyone(program, workers, **settings):
     words = words_of(workers, settings)
-    found = {"contenders": {"concur": ["ours/" + program] + words}, "absent": {}}
+    form = " ".join([program] + ["--" + name.replace("_", "-") for name, value in settings.items() if value is True])
+    found = {"contenders": {"concur": ["ours/" + program] + words}, "absent": {}, "differs": {}}
     for name, peer in TAKES_PART.items():
-        why = peer.why_not(program, workers)
+        why = peer.why_not(program, form, workers)
         if why:
             found["absent"][name] = why
-        else:
-            found["contenders"][name] = peer.command.format(program=program).split() + words
+            continue
+        count_for = peer.counts.get(form, peer.counts.get(program))
+        own = {**settings, "count": count_for(settings["count"])} if count_for else settings
+        found["contenders"][name] = peer.command.format(program=program).split() + words_of(workers, own)
+        if peer.note(program, form):
+            found["differs"][name] = peer.note(program, form)
     return found
 
 
-NO_RENDEZVOUS = "has no rendezvous: capacity 1 stands for the unbuffered channel"
 ONE_LESS = "its channel of capacity 128 holds 127"
 ASYNC_CHANNEL = "its own channel has one receiver: the crate async-channel is measured"
 
@@ -111,15 +169,20 @@ def switches(scale):
         "a", "bare switch", 1,
         [Figure("switch", "a switch", "ns", Goal(1.5, "Boost.Context", 5.0))],
         {"concur": ["ours/switch", "--count", str(scale(100000000))],
-         "Boost.Context": ["boost_context/switch", "--count", str(scale(50000000))]},
+         "Boost.Context": ["boost_context/switch", "--count", str(scale(50000000))],
+         "bare switch": ["floor/switch", "--count", str(scale(100000000))]},
         absent={"Go": "has no switch of its own to call", "Boost.Fiber": "switches by Boost.Context"})]
 
 
 def yields(scale):
     rows = []
     for fibers, workers, best in ((2, 1, goal(7, 121)), (1000, 1, goal(9, 130)), (1000, 2, goal(6, 135))):
+        taking_part = everyone("yield", workers, fibers=fibers, count=scale(10000000))
+        if workers == 1:
+            taking_part["contenders"]["bare queue"] = ["floor/yield"] + taking_part["contenders"]["concur"][1:]
+            taking_part["differs"]["bare queue"] = "contexts in a list take turns, with no runtime around them"
         rows.append(Experiment("b", f"yield, {fibers} fibers", workers, [Figure("yield", "a yield", "ns", best)],
-                               **everyone("yield", workers, fibers=fibers, count=scale(10000000))))
+                               **taking_part))
     return rows
 
 
@@ -208,6 +271,17 @@ def sleepers(scale):
         **everyone("sleepers", workers, count=count)) for workers in (1, 2)]
 
 
+# A count is the n of fib(n) here, and a figure that of one call: peers that take longer are given a smaller n.
+def fork_joins(scale):
+    rows = []
+    for workers, best in ((1, Goal(8, "rayon", 8.6)), (2, Goal(4.5, "rayon", 5.3))):
+        taking_part = everyone("fib", workers, count=36 if scale(10) == 10 else 31)
+        taking_part["absent"].update(NOT_TO_BE_HAD)
+        rows.append(Experiment("g", "fork-join, fib without a cut-off", workers, [Figure("call", "a call", "ns", best)],
+                               **taking_part))
+    return rows
+
+
 def parked(scale):
     count = scale(1000000)
     return [Experiment(
@@ -289,13 +363,14 @@ def queues(scale):
         rows.append(Experiment(
             "q", f"{kinds[kind]} of 1024, {shape}", pushers + poppers or 1, [figure],
             {"concur": ["ours/queue"] + words, "Boost.Lockfree": ["boost_lockfree/queue"] + words,
-             "moodycamel": ["moodycamel/queue"] + words, "TBB": ["tbb/queue"] + words},
+             "moodycamel": ["moodycamel/queue"] + words, "TBB": ["tbb/queue"] + words,
+             "crossbeam": ["crossbeam", "queue"] + words},
             notes={"moodycamel": UNBOUNDED} if kind != 1 else {}))
     return rows
 
 
-ROWS = {"a": switches, "b": yields, "c": spawns, "d": channels, "e": rings, "f": skynets, "h": parked, "i": mutexes,
-        "j": sleepers, "k": echoes, "l": http, "m": idle, "n": nurseries, "q": queues}
+ROWS = {"a": switches, "b": yields, "c": spawns, "d": channels, "e": rings, "f": skynets, "g": fork_joins, "h": parked,
+        "i": mutexes, "j": sleepers, "k": echoes, "l": http, "m": idle, "n": nurseries, "q": queues}
 
 
 # Every experiment of the rows asked for. Quick runs do a tenth of the work: enough to see that all of it runs.

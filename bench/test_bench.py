@@ -91,9 +91,24 @@ class Judgement(unittest.TestCase):
         self.assertIn("a single time", experiment.all_notes()["Go"])
 
     def test_a_peer_that_is_missing_is_named(self):
-        for name, peer in (("tokio", "cargo"), ("go", "Go"), ("boost_fiber/mutex", "Boost.Fiber")):
+        for name, peer in (("tokio", "cargo"), ("go", "Go"), ("boost_fiber/mutex", "Boost.Fiber"),
+                           ("rayon", "cargo"), ("asio/echo", "Asio"), ("libuv/echo", "libuv"), ("tbb/fib", "TBB")):
             with self.assertRaisesRegex(build.Unavailable, peer):
                 build.program(name, set(build.PEERS))
+
+    def test_who_has_one_way_of_running_a_program_takes_part_in_that_alone(self):
+        by_join, by_channels = rows.everyone("skynet", 1, count=10, join=True), rows.everyone("skynet", 1, count=10)
+        self.assertIn("TBB", by_join["contenders"])
+        self.assertEqual((by_join["differs"]["TBB"], by_channels["absent"]["TBB"]), (rows.TASKS, rows.TASKS_ALONE))
+
+    def test_who_cannot_run_with_so_many_workers_says_so(self):
+        one, two = rows.everyone("sleepers", 1, count=10), rows.everyone("sleepers", 2, count=10)
+        self.assertIn("libuv", one["contenders"])
+        self.assertIn("loop", two["absent"]["libuv"])
+
+    def test_who_takes_longer_has_a_count_of_its_own(self):
+        found = rows.everyone("fib", 2, count=36)["contenders"]
+        self.assertEqual((found["concur"][-1], found["rayon"][-1], found["Go"][-1]), ("36", "36", "27"))
 
     def test_every_note_names_a_contender(self):
         for experiment in rows.experiments(rows.ROWS, False):

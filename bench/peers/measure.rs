@@ -15,7 +15,8 @@ impl Arguments {
         let mut words = std::env::args().skip(1);
         let command = words.next().unwrap_or_default();
         let arguments = Arguments(words.collect());
-        if let Some(unknown) = arguments.0.iter().find(|word| word.starts_with("--") && !known.contains(&word.as_str())) {
+        if let Some(unknown) = arguments.0.iter().find(|word| word.starts_with("--") && !known.contains(&word.as_str()))
+        {
             eprintln!("unknown argument {unknown}");
             std::process::exit(2);
         }

@@ -34,13 +34,13 @@ asio::awaitable<void> send_and_wait(bench::tcp_socket& client, long each) {
 }
 
 // The loop has work for as long as a server waits, so the last client stops it.
-asio::awaitable<void> client_rounds(bench::tcp_socket& client, long each, std::size_t& running, asio::io_context& loop) {
+asio::awaitable<void> client_rounds(bench::tcp_socket& client, long each, long& running, asio::io_context& loop) {
   co_await send_and_wait(client, each);
   if (--running == 0) loop.stop();
 }
 
 void rounds(bench::single_loop& loop, std::vector<bench::tcp_socket>& clients, long each) {
-  std::size_t running = clients.size();
+  auto running = static_cast<long>(clients.size());
   for (bench::tcp_socket& client : clients) loop.go(client_rounds(client, each, running, loop.context()));
   loop.run();
 }

@@ -73,7 +73,7 @@ void wakes_nobody(long count) {
 
 int main(int argc, char** argv) {
   const bench::arguments arguments(argc, argv, {"--workers", "--count"});
-  const auto count = static_cast<std::uint32_t>(arguments.number("--count", 20000));
+  const auto count = static_cast<std::uint32_t>(arguments.number("--count", 5000));
   const int workers = arguments.number("--workers", 2) > 1 ? 2 : 1;
   cpu_set_t allowed;
   sched_getaffinity(0, sizeof allowed, &allowed);

@@ -27,7 +27,8 @@ void give_buffer(uv_handle_t* of, std::size_t, uv_buf_t* buffer) {
 
 void echo(uv_stream_t* from, ssize_t got, const uv_buf_t* buffer) {
   if (got > 0) return bench::write_all(from, buffer->base, static_cast<std::size_t>(got));
-  if (got < 0) uv_close(reinterpret_cast<uv_handle_t*>(from), [](uv_handle_t* of) { delete static_cast<server*>(of->data); });
+  if (got == 0) return;
+  uv_close(reinterpret_cast<uv_handle_t*>(from), [](uv_handle_t* of) { delete static_cast<server*>(of->data); });
 }
 
 void accept_one(uv_stream_t* listener, int status) {
@@ -83,8 +84,8 @@ void connect_all(uv_loop_t* loop, uv_tcp_t& listener, std::vector<std::unique_pt
       uv_read_start(of->handle, give_message, receive);
       if (--running == 0) uv_stop(of->handle->loop);
     };
-    bench::must_uv(uv_tcp_connect(&one->connecting, &one->handle, reinterpret_cast<const sockaddr*>(&address), connected),
-                "uv_tcp_connect");
+    const auto* to = reinterpret_cast<const sockaddr*>(&address);
+    bench::must_uv(uv_tcp_connect(&one->connecting, &one->handle, to, connected), "uv_tcp_connect");
     uv_tcp_nodelay(&one->handle, 1);
   }
   uv_run(loop, UV_RUN_DEFAULT);

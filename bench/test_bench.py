@@ -7,6 +7,7 @@ import unittest.mock
 sys.dont_write_bytecode = True
 
 import build  # noqa: E402
+import contenders  # noqa: E402
 import measure  # noqa: E402
 import report  # noqa: E402
 import rows  # noqa: E402
@@ -97,17 +98,17 @@ class Judgement(unittest.TestCase):
                 build.program(name, set(build.PEERS))
 
     def test_who_has_one_way_of_running_a_program_takes_part_in_that_alone(self):
-        by_join, by_channels = rows.everyone("skynet", 1, count=10, join=True), rows.everyone("skynet", 1, count=10)
+        by_join, by_channels = contenders.everyone("skynet", 1, count=10, join=True), contenders.everyone("skynet", 1, count=10)
         self.assertIn("TBB", by_join["contenders"])
-        self.assertEqual((by_join["differs"]["TBB"], by_channels["absent"]["TBB"]), (rows.TASKS, rows.TASKS_ALONE))
+        self.assertEqual((by_join["differs"]["TBB"], by_channels["absent"]["TBB"]), (contenders.TASKS, contenders.TASKS_ALONE))
 
     def test_who_cannot_run_with_so_many_workers_says_so(self):
-        one, two = rows.everyone("sleepers", 1, count=10), rows.everyone("sleepers", 2, count=10)
+        one, two = contenders.everyone("sleepers", 1, count=10), contenders.everyone("sleepers", 2, count=10)
         self.assertIn("libuv", one["contenders"])
         self.assertIn("loop", two["absent"]["libuv"])
 
     def test_who_takes_longer_has_a_count_of_its_own(self):
-        found = rows.everyone("fib", 2, count=36)["contenders"]
+        found = contenders.everyone("fib", 2, count=36)["contenders"]
         self.assertEqual((found["concur"][-1], found["rayon"][-1], found["Go"][-1]), ("36", "36", "27"))
 
     def test_every_note_names_a_contender(self):

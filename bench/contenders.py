@@ -12,7 +12,7 @@ class Peer:
     too_many: str = ""      # why not
     any_workers: set = field(default_factory=set)  # programs that `most_workers` does not hold for
     differs: dict = field(default_factory=dict)    # program -> in what its work differs; "" for all that are not named
-    counts: dict = field(default_factory=dict)     # program -> its own --count for everybody's: a run takes a second or so
+    counts: dict = field(default_factory=dict)     # program -> its own --count, from the others': a run takes a second or so
 
     def why_not(self, program, form, workers):
         if not self.programs & {program, form}:
@@ -32,6 +32,7 @@ TASKS_ALONE = "has only tasks that run to their end, and wait for none but those
 TASKS = "its tasks cannot wait for one another"
 THREADS = "its fibers are threads of the kernel, and workers the processors they may use"
 STACKLESS = "its tasks are stackless: they keep what lives across a wait"
+MILLISECONDS = "its timers are of whole milliseconds"
 ONE_LOOP = "is one loop on one thread here"
 
 
@@ -47,10 +48,12 @@ TAKES_PART = {
                                                   "parked"},
                         {"select": "has no select", "nursery": SCOPELESS, "fib": JOINLESS, "": SOCKETLESS}),
     "tokio": Peer("tokio {program}", {"yield", "spawn", "ping_pong", "channel", "select", "ring", "skynet", "mutex", "sleepers",
-                                      "parked", "nursery", "idle", "echo", "http"},
+                                      "parked", "nursery", "idle", "echo", "http", "waiters", "timers", "latency"},
                   {"fib": JOINLESS},
                   differs={"yield": STACKLESS, "spawn": STACKLESS,
                            "parked": STACKLESS + "; its channel is that of the crate async-channel",
+                           "waiters": "its channels have no rendezvous, but capacity 1; with several receivers, of async-channel",
+                           "timers": MILLISECONDS, "latency": MILLISECONDS,
                            "nursery": "a crowd is a JoinSet, whose tasks are dropped where they wait when it is cancelled"},
                   counts={"yield": lambda count: count // 2}),
     "rayon": Peer("rayon {program}", {"fib", "spawn", "skynet --join"}, {"": TASKS_ALONE},
@@ -73,7 +76,7 @@ TAKES_PART = {
                   {"": "has callbacks at one loop, and nothing that waits"},
                   most_workers=1, too_many="has a loop to each thread, and a timer belongs to one",
                   any_workers={"http", "idle"},
-                  differs={"sleepers": "its sleepers are timers, of whole milliseconds: they may fire up to one early",
+                  differs={"sleepers": MILLISECONDS + ", and may fire up to one early",
                            "idle": ONE_LOOP + ", and handles wait in it, for it has no fibers"}),
 }
 

@@ -46,7 +46,7 @@ class Experiment:
         return f"{self.row}: {self.title} [{self.workers}]"
 
     def all_notes(self):
-        said = {name: [note] for name, note in self.differs.items()}
+        said = {name: [note] for name, note in self.differs.items() if name in self.contenders}
         for name, note in self.notes.items():
             said.setdefault(name, []).append(note)
         for name in self.once:

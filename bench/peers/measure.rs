@@ -28,6 +28,11 @@ impl Arguments {
         at.and_then(|at| self.0.get(at + 1)).map_or(otherwise, |word| word.parse().expect("a number"))
     }
 
+    pub fn text<'a>(&'a self, name: &str, otherwise: &'a str) -> &'a str {
+        let at = self.0.iter().position(|word| word == name);
+        at.and_then(|at| self.0.get(at + 1)).map_or(otherwise, String::as_str)
+    }
+
     pub fn has(&self, name: &str) -> bool {
         self.0.iter().any(|word| word == name)
     }

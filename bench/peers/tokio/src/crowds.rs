@@ -1,5 +1,5 @@
-use crate::elapsed_ns;
 use crate::measure::{expect_sum, report, Arguments};
+use crate::{cpu_ns, elapsed_ns};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, Mutex};
@@ -122,18 +122,6 @@ pub async fn mutex(arguments: Arguments) {
     let each = arguments.number("--count", 10000000) / tasks;
     contend(tasks, each / 10 + 1).await;
     report("lock", elapsed_ns(contend(tasks, each)).await / (tasks * each) as f64, "ns");
-}
-
-/// The time this process has been on a processor, in all its threads and in the kernel on its behalf.
-fn cpu_ns() -> f64 {
-    let mut used = std::mem::MaybeUninit::<libc::rusage>::zeroed();
-    // SAFETY: getrusage fills what it is given, and all zeros is a valid rusage.
-    let used = unsafe {
-        libc::getrusage(libc::RUSAGE_SELF, used.as_mut_ptr());
-        used.assume_init()
-    };
-    let nanoseconds = |time: libc::timeval| time.tv_sec as f64 * 1e9 + time.tv_usec as f64 * 1e3;
-    nanoseconds(used.ru_utime) + nanoseconds(used.ru_stime)
 }
 
 async fn mean_lateness_ns(count: usize) -> f64 {

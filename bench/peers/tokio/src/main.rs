@@ -10,9 +10,11 @@ mod measure;
 
 mod channels;
 mod crowds;
+mod latency;
 mod network;
 mod nurseries;
 mod tasks;
+mod waiting;
 
 use measure::{usage, Arguments};
 use std::future::Future;
@@ -24,7 +26,7 @@ pub async fn elapsed_ns(work: impl Future<Output = ()>) -> f64 {
     start.elapsed().as_nanos() as f64
 }
 
-const KNOWN: [&str; 12] = [
+const KNOWN: [&str; 17] = [
     "--workers",
     "--count",
     "--fibers",
@@ -37,7 +39,24 @@ const KNOWN: [&str; 12] = [
     "--connections",
     "--serve",
     "--port",
+    "--rounds",
+    "--side",
+    "--waiters",
+    "--timers",
+    "--kind",
 ];
+
+/// The time this process has been on a processor, in all its threads and in the kernel on its behalf.
+pub fn cpu_ns() -> f64 {
+    let mut used = std::mem::MaybeUninit::<libc::rusage>::zeroed();
+    // SAFETY: getrusage fills what it is given, and all zeros is a valid rusage.
+    let used = unsafe {
+        libc::getrusage(libc::RUSAGE_SELF, used.as_mut_ptr());
+        used.assume_init()
+    };
+    let nanoseconds = |time: libc::timeval| time.tv_sec as f64 * 1e9 + time.tv_usec as f64 * 1e3;
+    nanoseconds(used.ru_utime) + nanoseconds(used.ru_stime)
+}
 
 fn main() {
     let (command, arguments) = Arguments::with_command(&KNOWN);
@@ -66,10 +85,13 @@ fn main() {
             "sleepers" => tokio::spawn(crowds::sleepers(arguments)),
             "parked" => tokio::spawn(tasks::parked(arguments)),
             "nursery" => tokio::spawn(nurseries::nursery(arguments)),
+            "waiters" => tokio::spawn(waiting::waiters(arguments)),
+            "timers" => tokio::spawn(waiting::timers(arguments)),
+            "latency" => tokio::spawn(latency::latency(arguments)),
             "idle" => tokio::spawn(tasks::idle(arguments)),
             "echo" => tokio::spawn(network::echo(arguments)),
             "http" => tokio::spawn(network::http(arguments)),
-            _ => usage("yield|spawn|ping_pong|channel|select|ring|skynet|mutex|sleepers|parked|nursery|idle|echo|http"),
+            _ => usage("WORKLOAD"),
         };
         body.await.expect("the workload ends well");
     });

@@ -5,12 +5,22 @@
 import os
 import shutil
 import subprocess
+import sys
 
 BENCH = os.path.dirname(os.path.abspath(__file__))
 TOP = os.path.dirname(BENCH)
 OUT = os.path.join(os.environ.get("BUILD") or os.path.join(TOP, "build"), "bench")
 CXX = os.environ.get("CXX") or "g++"
 FLAGS = ["-std=c++17", "-O2", "-DNDEBUG", "-pthread"]
+
+
+# A Python that has the plotting library; what Debian installs is there for Debian's own Python, which need not be ours.
+def plotting_python():
+    for python in (sys.executable, "/usr/bin/python3"):
+        if os.path.exists(python) and subprocess.run([python, "-c", "import matplotlib"], capture_output=True).returncode == 0:
+            return python
+    return None
+
 
 # what it is for, how it shows, what Debian calls it
 PEERS = {
@@ -25,6 +35,7 @@ PEERS = {
     "TBB": (lambda: os.path.exists("/usr/include/tbb/concurrent_queue.h"), "libtbb-dev"),
     "wrk": (lambda: shutil.which("wrk"), "wrk"),
     "nginx": (lambda: shutil.which("nginx") or os.path.exists("/usr/sbin/nginx"), "nginx-light"),
+    "matplotlib": (plotting_python, "python3-matplotlib"),
 }
 
 
@@ -54,7 +65,8 @@ def install_peers(may_install):
                 print("failed: apt-get", " ".join(command))
         missing = {name: package for name, (is_there, package) in PEERS.items() if not is_there()}
     for name, package in missing.items():
-        print(f"missing: {name} (package {package}); its columns stay empty")
+        effect = "there are no plots" if name == "matplotlib" else "its columns stay empty"
+        print(f"missing: {name} (package {package}); {effect}")
     return set(missing)
 
 

@@ -1,10 +1,4 @@
-# bench/report.py - turns the figures into what people read: lines for the terminal, a Markdown table, plots.
-#
-# The plots are SVG written by hand: bars on a logarithmic scale, since the contenders differ by factors, and no library is
-# needed to draw a rectangle.
-import math
-from html import escape
-
+# bench/report.py - turns the figures into what people read: lines for the terminal, a Markdown table. plot.py draws them.
 OURS = "concur"
 
 
@@ -94,29 +88,3 @@ def print_result(result, notes=()):
               f"   {text_of(figure['least'], ''):>10} - {text_of(figure['most'], ''):<10} {ratio}{noise}")
     if result.get("goal"):
         print(f"    {'':28} goal {goal_text(result)}: {verdict_text(result).replace('**', '')}")
-
-
-def svg(rows):
-    bars = []
-    for row in rows:
-        for result in row["results"]:
-            shown = [(name, figure["median"]) for name, figure in result["figures"].items() if figure["median"] > 0]
-            if shown:
-                bars.append((f"{row['title']} [{row['workers']}], {result['label']}", result["unit"], shown))
-    height = 10 + sum(26 + 18 * len(shown) for _, _, shown in bars)
-    lines = [f'<svg xmlns="http://www.w3.org/2000/svg" width="720" height="{height}" font-family="sans-serif" font-size="12">',
-             f'<rect width="720" height="{height}" fill="#fff"/>']
-    y = 20
-    for title, unit, shown in bars:
-        lines.append(f'<text x="8" y="{y}" font-weight="bold">{escape(title)} (logarithmic)</text>')
-        low = math.log10(min(value for _, value in shown)) - 0.5
-        high = math.log10(max(value for _, value in shown))
-        for name, value in shown:
-            y += 18
-            width = 380 * (math.log10(value) - low) / (high - low)
-            colour = "#1f6feb" if name.startswith(OURS) else "#9aa4af"
-            lines.append(f'<text x="150" y="{y}" text-anchor="end">{escape(name)}</text>'
-                         f'<rect x="156" y="{y - 11}" width="{width:.1f}" height="13" fill="{colour}"/>'
-                         f'<text x="{162 + width:.1f}" y="{y}">{escape(text_of(value, unit))}</text>')
-        y += 26
-    return "\n".join(lines + ["</svg>"]) + "\n"

@@ -15,6 +15,7 @@ import json
 import os
 import resource
 import statistics
+import subprocess
 import sys
 
 sys.dont_write_bytecode = True
@@ -125,8 +126,16 @@ def keep(letter, measured, machine, repeats):
     with open(os.path.join(RESULTS, f"row_{letter}.json"), "w", encoding="utf-8") as file:
         json.dump({"machine": machine, "repeats": repeats, "rows": measured}, file, indent=1)
         file.write("\n")
-    with open(os.path.join(RESULTS, f"row_{letter}.svg"), "w", encoding="utf-8") as file:
-        file.write(report.svg(measured))
+
+
+def draw():
+    python = build.plotting_python()
+    if python is None:
+        print("no plots: no Python here has matplotlib (package python3-matplotlib)")
+        return
+    done = subprocess.run([python, os.path.join(build.BENCH, "plot.py"), RESULTS], capture_output=True, text=True)
+    if done.returncode != 0:
+        print("no plots:", (done.stderr.strip().splitlines() or ["plot.py failed"])[-1])
 
 
 def write_table():
@@ -182,6 +191,7 @@ def main():
             keep(letter, measured, machine, repeats)
     if not arguments.quick:
         write_table()
+        draw()
         print(f"\nkept in {os.path.relpath(RESULTS)}: row_*.json, row_*.svg, table.md")
     if not is_whole:
         print("\none of our own programs does not build or run: see above")

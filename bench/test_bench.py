@@ -1,6 +1,10 @@
 #!/usr/bin/env python3
 # bench/test_bench.py - the judgements of run.py, tested: a table that flatters us would be worse than none.
+import json
+import os
+import subprocess
 import sys
+import tempfile
 import unittest
 import unittest.mock
 
@@ -77,6 +81,24 @@ class Judgement(unittest.TestCase):
         self.assertIn("Go 20 ns (0.50), tokio* 40 ns (0.25)", table)
         self.assertIn("d. t [1]: tokio*: has no rendezvous.", table)
         self.assertIn("d. t [1]: Boost.Fiber: has no select.", table)
+
+    def test_plots_are_the_same_bytes_for_the_same_figures_and_name_the_missing(self):
+        python = build.plotting_python()
+        if python is None:
+            self.skipTest("no Python here has matplotlib")
+        row = {"row": "d", "title": "a & b", "workers": 1, "absent": {"Boost.Fiber": "has no select"}, "notes": {},
+               "results": [result(None, failed={"tokio": "crashed"}, concur=0, Go=20)]}
+        drawn = []
+        for _ in range(2):
+            with tempfile.TemporaryDirectory() as folder:
+                with open(os.path.join(folder, "row_d.json"), "w", encoding="utf-8") as file:
+                    json.dump({"rows": [row]}, file)
+                subprocess.run([python, os.path.join(build.BENCH, "plot.py"), folder], check=True, capture_output=True)
+                with open(os.path.join(folder, "row_d.svg"), encoding="utf-8") as file:
+                    drawn.append(file.read())
+        self.assertEqual(drawn[0], drawn[1])
+        for words in ("a &amp; b", "not there: has no select", "not there: crashed"):
+            self.assertIn(words, drawn[0])
 
     def test_who_takes_minutes_is_measured_a_single_time_and_that_is_said(self):
         calls = []

@@ -14,6 +14,21 @@ CXX = os.environ.get("CXX") or "g++"
 FLAGS = ["-std=c++17", "-O2", "-DNDEBUG", "-pthread"]
 
 
+# What drives HTTP servers at a constant rate: from crates.io, built once, some minutes long.
+OHA_VERSION = "1.16.0"
+OHA = os.path.join(OUT, "oha", "bin", "oha")
+
+
+def install_oha():
+    if os.path.exists(OHA) or not shutil.which("cargo"):
+        return
+    print(f"building oha {OHA_VERSION}, which takes some minutes", flush=True)
+    done = subprocess.run(["cargo", "install", "oha", "--version", OHA_VERSION, "--locked", "--quiet", "--root",
+                           os.path.join(OUT, "oha"), "--target-dir", os.path.join(OUT, "cargo")], capture_output=True, text=True)
+    if done.returncode != 0:
+        print("failed: cargo install oha:", (done.stderr.strip().splitlines() or ["no message"])[-1])
+
+
 # A Python that has the plotting library; what Debian installs is there for Debian's own Python, which need not be ours.
 def plotting_python():
     for python in (sys.executable, "/usr/bin/python3"):
@@ -36,6 +51,7 @@ PEERS = {
     "wrk": (lambda: shutil.which("wrk"), "wrk"),
     "nginx": (lambda: shutil.which("nginx") or os.path.exists("/usr/sbin/nginx"), "nginx-light"),
     "matplotlib": (plotting_python, "python3-matplotlib"),
+    "oha": (lambda: os.path.exists(OHA), f"by cargo: oha {OHA_VERSION}"),
 }
 
 
@@ -55,15 +71,18 @@ class Unavailable(Exception):
 
 def install_peers(may_install):
     missing = {name: package for name, (is_there, package) in PEERS.items() if not is_there()}
-    if missing and may_install and os.geteuid() == 0 and shutil.which("apt-get"):
-        print("installing", ", ".join(missing.values()))
+    packages = [package for package in missing.values() if not package.startswith("by cargo")]
+    if packages and may_install and os.geteuid() == 0 and shutil.which("apt-get"):
+        print("installing", ", ".join(packages))
         # One at a time: a package that cannot be had must not cost the others.
-        for command in [["update"]] + [["install", "-y", "--no-install-recommends", one] for one in missing.values()]:
+        for command in [["update"]] + [["install", "-y", "--no-install-recommends", one] for one in packages]:
             done = subprocess.run(["apt-get", "-qq"] + command, stdout=subprocess.DEVNULL,
                                   env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"})
             if done.returncode != 0:
                 print("failed: apt-get", " ".join(command))
-        missing = {name: package for name, (is_there, package) in PEERS.items() if not is_there()}
+    if may_install:
+        install_oha()
+    missing = {name: package for name, (is_there, package) in PEERS.items() if not is_there()}
     for name, package in missing.items():
         effect = "there are no plots" if name == "matplotlib" else "its columns stay empty"
         print(f"missing: {name} (package {package}); {effect}")
@@ -138,6 +157,8 @@ def program(name, missing):
             target = os.path.join(OUT, "cargo")
             run_compiler(["cargo", "build", "--quiet", "--release", "--locked", "--target-dir", target], output, folder)
             shutil.copy(os.path.join(target, "release", "concurbench"), output)
+    elif kind == "oha":
+        return OHA
     elif kind == "nginx":
         if "nginx" in missing:
             raise Unavailable("nginx is not installed")
@@ -158,17 +179,33 @@ def tokio_version():
     return lines[lines.index('name = "tokio"') + 1].split('"')[1]
 
 
-def machine():
+# What says its version itself; for the rest the package says it.
+SAY_VERSION = {"Go": ("go", "version"), "tokio": ("rustc", "--version")}
+
+
+def versions(missing):
+    said = {}
+    for name, (_, package) in PEERS.items():
+        if name in missing:
+            said[name] = "not there"
+        elif name == "oha":
+            said[name] = OHA_VERSION
+        else:
+            command = SAY_VERSION.get(name, ("dpkg-query", "-W", "-f=${Version}", package.split()[0]))
+            said[name] = (f"{tokio_version()}, " if name == "tokio" else "") + first_line(*command)
+    return said
+
+
+def memory_gib():
+    with open("/proc/meminfo", encoding="ascii") as file:
+        return round(int(file.readline().split()[1]) / 2**20, 1)
+
+
+def machine(missing=()):
     with open("/proc/cpuinfo", encoding="utf-8") as file:
         models = [line.split(":", 1)[1].strip() for line in file if line.startswith("model name")]
-    boost = "not there"
-    if os.path.exists("/usr/include/boost/version.hpp"):
-        with open("/usr/include/boost/version.hpp", encoding="utf-8") as file:
-            found = [line.split('"')[1] for line in file if line.startswith("#define BOOST_LIB_VERSION")]
-            boost = found[0].replace("_", ".") if found else boost
     return {
-        "cpu": models[0] if models else os.uname().machine, "cpus": len(os.sched_getaffinity(0)),
+        "cpu": models[0] if models else os.uname().machine, "cpus": len(os.sched_getaffinity(0)), "memory": f"{memory_gib()} GiB",
         "kernel": f"{os.uname().sysname} {os.uname().release}", "compiler": first_line(CXX, "--version"),
-        "flags": " ".join(FLAGS), "go": first_line("go", "version"), "boost": boost,
-        "tokio": f"{tokio_version()}, {first_line('rustc', '--version')}",
+        "flags": " ".join(FLAGS), "peers": versions(missing),
     }

@@ -18,6 +18,7 @@ matplotlib.use("svg")
 import matplotlib.pyplot as plt  # noqa: E402
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator  # noqa: E402
 
+import curves  # noqa: E402
 import report  # noqa: E402
 
 OURS_COLOUR, PEERS_COLOUR, FAINT = "#1f6feb", "#b3bac2", "#6b7480"
@@ -107,6 +108,76 @@ def draw_bars(rows, path):
     save(figure, path)
 
 
+# --- curves ---
+
+CURVE_SIZE = (WIDTH, 2.5)
+CURVE_COLUMNS = 2
+
+
+def colour_of(name, others):
+    if is_ours(name):
+        return OURS_COLOUR
+    return LINE_COLOURS.get(name) or OTHER_LINES[others.index(name) % len(OTHER_LINES)]
+
+
+def draw_lines(axes, curve):
+    names = curves.ours_first(curves.contenders(curve))
+    others = [name for name in names if name not in LINE_COLOURS]
+    for name in names:
+        there = [(point["x"], point["figures"][name]) for point in curve["points"] if name in point["figures"]]
+        xs, middles = [x for x, _ in there], [one["median"] for _, one in there]
+        colour = colour_of(name, others)
+        spread = [[one["median"] - one["least"] for _, one in there], [one["most"] - one["median"] for _, one in there]]
+        axes.errorbar(xs, middles, yerr=spread, color=colour, linewidth=1.8 if is_ours(name) else 1.1, marker="o",
+                      markersize=3 if is_ours(name) else 2.2, capsize=1.8, elinewidth=0.6, label=name)
+        if xs:
+            axes.annotate(name, (xs[-1], middles[-1]), xytext=(5, 0), textcoords="offset points", va="center", fontsize=7,
+                          color=colour, annotation_clip=False)
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    xs = [point["x"] for point in curve["points"]]
+    axes.set_xticks(xs, [short(x) for x in xs])
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=9))
+    axes.yaxis.set_major_formatter(FuncFormatter(short))
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.tick_params(length=2, width=0.5, labelsize=7, pad=2)
+    axes.grid(axis="y", color="#e5e8eb", linewidth=0.5)
+    axes.set_axisbelow(True)
+    axes.set_title(f"{curve['title']}: {curve['label']}, {curve['unit']}", loc="left", fontsize=8, fontweight="bold", pad=16)
+    axes.text(0, 1.03, curves.verdict_text(curve).replace("**", ""), transform=axes.transAxes, fontsize=7, color=FAINT)
+    axes.set_xlabel(curve["axis"], fontsize=7, labelpad=1)
+
+
+def draw_curves(some, path):
+    lines = -(-len(some) // CURVE_COLUMNS)
+    width, height = CURVE_SIZE
+    figure, grid = plt.subplots(lines, CURVE_COLUMNS, figsize=(width, height * lines), squeeze=False)
+    for axes, curve in zip(grid.flat, some):
+        draw_lines(axes, curve)
+    for axes in grid.flat[len(some):]:
+        axes.axis("off")
+    missing = sorted({f"{name}: {why}" for curve in some for point in curve["points"]
+                      for name, why in {**point["absent"], **point["failed"]}.items()})
+    below = 0.3 + 0.14 * len(missing)
+    whole = height * lines + below
+    figure.set_size_inches(width, whole)
+    figure.subplots_adjust(left=0.055, right=0.925, top=1 - 0.4 / whole, bottom=(below + 0.35) / whole, wspace=0.32, hspace=0.5)
+    note = ["logarithmic scales; points: medians; whiskers: least and most"] + ["not there: " + one for one in missing]
+    figure.text(0.055, 0.06 / whole, "\n".join(note), fontsize=7, color=FAINT, va="bottom", linespacing=1.4)
+    save(figure, path)
+
+
+def draw_all_curves(folder):
+    path = os.path.join(folder, "curves.json")
+    if not os.path.exists(path):
+        return
+    with open(path, encoding="utf-8") as file:
+        every = json.load(file)["curves"]
+    for axis in dict.fromkeys(curve["axis"] for curve in every):
+        draw_curves([curve for curve in every if curve["axis"] == axis], os.path.join(folder, f"curves_{axis}.svg"))
+
+
 def main():
     if len(sys.argv) != 2:
         print("usage: plot.py FOLDER", file=sys.stderr)
@@ -114,6 +185,7 @@ def main():
     for path in sorted(glob.glob(os.path.join(sys.argv[1], "row_*.json"))):
         with open(path, encoding="utf-8") as file:
             draw_bars(json.load(file)["rows"], path[:-len("json")] + "svg")
+    draw_all_curves(sys.argv[1])
     return 0
 
 

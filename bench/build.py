@@ -5,6 +5,7 @@
 import os
 import shutil
 import subprocess
+import sys
 
 BENCH = os.path.dirname(os.path.abspath(__file__))
 TOP = os.path.dirname(BENCH)
@@ -12,12 +13,38 @@ OUT = os.path.join(os.environ.get("BUILD") or os.path.join(TOP, "build"), "bench
 CXX = os.environ.get("CXX") or "g++"
 FLAGS = ["-std=c++17", "-O2", "-DNDEBUG", "-pthread"]
 
+
+# What drives HTTP servers at a constant rate: from crates.io, built once, some minutes long.
+OHA_VERSION = "1.16.0"
+OHA = os.path.join(OUT, "oha", "bin", "oha")
+
+
+def install_oha():
+    if os.path.exists(OHA) or not shutil.which("cargo"):
+        return
+    print(f"building oha {OHA_VERSION}, which takes some minutes", flush=True)
+    done = subprocess.run(["cargo", "install", "oha", "--version", OHA_VERSION, "--locked", "--quiet", "--root",
+                           os.path.join(OUT, "oha"), "--target-dir", os.path.join(OUT, "cargo")], capture_output=True, text=True)
+    if done.returncode != 0:
+        print("failed: cargo install oha:", (done.stderr.strip().splitlines() or ["no message"])[-1])
+
+
+# A Python that has the plotting library; what Debian installs is there for Debian's own Python, which need not be ours.
+def plotting_python():
+    for python in (sys.executable, "/usr/bin/python3"):
+        if os.path.exists(python) and subprocess.run([python, "-c", "import matplotlib"], capture_output=True).returncode == 0:
+            return python
+    return None
+
+
+CARGO = "the Rust peers' cargo"
+
 # what it is for, how it shows, what Debian calls it
 PEERS = {
     "Go": (lambda: shutil.which("go"), "golang-go"),
     "Boost.Fiber": (lambda: os.path.exists("/usr/include/boost/fiber/all.hpp"), "libboost-fiber-dev"),
     "Boost.Context": (lambda: os.path.exists("/usr/include/boost/context/fiber.hpp"), "libboost-context-dev"),
-    "the Rust peers' cargo": (lambda: shutil.which("cargo"), "cargo"),
+    CARGO: (lambda: shutil.which("cargo"), "cargo"),
     "Boost.Lockfree": (lambda: os.path.exists("/usr/include/boost/lockfree/queue.hpp"), "libboost-dev"),
     "moodycamel": (lambda: os.path.exists("/usr/include/concurrentqueue/concurrentqueue.h"), "libconcurrentqueue-dev"),
     "moodycamel's 1 to 1": (lambda: os.path.exists("/usr/include/readerwriterqueue/readerwriterqueue.h"),
@@ -27,6 +54,8 @@ PEERS = {
     "libuv": (lambda: os.path.exists("/usr/include/uv.h"), "libuv1-dev"),
     "wrk": (lambda: shutil.which("wrk"), "wrk"),
     "nginx": (lambda: shutil.which("nginx") or os.path.exists("/usr/sbin/nginx"), "nginx-light"),
+    "matplotlib": (plotting_python, "python3-matplotlib"),
+    "oha": (lambda: os.path.exists(OHA), f"by cargo: oha {OHA_VERSION}"),
 }
 
 
@@ -51,17 +80,21 @@ class Unavailable(Exception):
 
 def install_peers(may_install):
     missing = {name: package for name, (is_there, package) in PEERS.items() if not is_there()}
-    if missing and may_install and os.geteuid() == 0 and shutil.which("apt-get"):
-        print("installing", ", ".join(missing.values()))
+    packages = [package for package in missing.values() if not package.startswith("by cargo")]
+    if packages and may_install and os.geteuid() == 0 and shutil.which("apt-get"):
+        print("installing", ", ".join(packages))
         # One at a time: a package that cannot be had must not cost the others.
-        for command in [["update"]] + [["install", "-y", "--no-install-recommends", one] for one in missing.values()]:
+        for command in [["update"]] + [["install", "-y", "--no-install-recommends", one] for one in packages]:
             done = subprocess.run(["apt-get", "-qq"] + command, stdout=subprocess.DEVNULL,
                                   env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"})
             if done.returncode != 0:
                 print("failed: apt-get", " ".join(command))
-        missing = {name: package for name, (is_there, package) in PEERS.items() if not is_there()}
+    if may_install:
+        install_oha()
+    missing = {name: package for name, (is_there, package) in PEERS.items() if not is_there()}
     for name, package in missing.items():
-        print(f"missing: {name} (package {package}); its columns stay empty")
+        effect = "there are no plots" if name == "matplotlib" else "its columns stay empty"
+        print(f"missing: {name} (package {package}); {effect}")
     return set(missing)
 
 
@@ -126,7 +159,7 @@ def program(name, missing):
         if not os.path.exists(output) or os.path.getmtime(output) < newest(folder):
             run_compiler(["go", "build", "-o", output, "."], output, folder)
     elif kind in RUST_PEERS:
-        if "the Rust peers' cargo" in missing:
+        if CARGO in missing:
             raise Unavailable("cargo, which builds it, is not installed")
         folder = os.path.join(BENCH, "peers", kind)
         sources = [os.path.join(folder, name) for name in ("src", "Cargo.toml", "Cargo.lock")]
@@ -134,6 +167,8 @@ def program(name, missing):
             target = os.path.join(OUT, "cargo", kind)
             run_compiler(["cargo", "build", "--quiet", "--release", "--locked", "--target-dir", target], output, folder)
             shutil.copy(os.path.join(target, "release", "concurbench"), output)
+    elif kind == "oha":
+        return OHA
     elif kind == "nginx":
         if "nginx" in missing:
             raise Unavailable("nginx is not installed")
@@ -154,31 +189,33 @@ def crate_version(crate):
     return lines[lines.index(f'name = "{crate}"') + 1].split('"')[1]
 
 
-# The values of the macros `names` in a header, with dots between them.
-def header_version(path, *names):
-    if not os.path.exists(path):
-        return "not there"
-    with open(path, encoding="utf-8") as file:
-        words = [line.split() for line in file if line.startswith("#define ")]
-    values = {found[1]: found[2] for found in words if len(found) > 2}
-    return ".".join(values.get(name, "?") for name in names)
+# What says its version itself; for the rest the package says it.
+SAY_VERSION = {"Go": ("go", "version"), CARGO: ("rustc", "--version")}
 
 
-def asio_version():
-    number = header_version("/usr/include/asio/version.hpp", "ASIO_VERSION")
-    return f"{int(number) // 100000}.{int(number) // 100 % 1000}.{int(number) % 100}" if number.isdigit() else number
+def versions(missing):
+    said = {}
+    for name, (_, package) in PEERS.items():
+        if name in missing:
+            said[name] = "not there"
+        elif name == "oha":
+            said[name] = OHA_VERSION
+        else:
+            command = SAY_VERSION.get(name, ("dpkg-query", "-W", "-f=${Version}", package.split()[0]))
+            said[name] = first_line(*command)
+    return {**said, **{crate: crate_version(crate) for crate in RUST_PEERS}}
 
 
-def machine():
+def memory_gib():
+    with open("/proc/meminfo", encoding="ascii") as file:
+        return round(int(file.readline().split()[1]) / 2**20, 1)
+
+
+def machine(missing=()):
     with open("/proc/cpuinfo", encoding="utf-8") as file:
         models = [line.split(":", 1)[1].strip() for line in file if line.startswith("model name")]
     return {
-        "cpu": models[0] if models else os.uname().machine, "cpus": len(os.sched_getaffinity(0)),
+        "cpu": models[0] if models else os.uname().machine, "cpus": len(os.sched_getaffinity(0)), "memory": f"{memory_gib()} GiB",
         "kernel": f"{os.uname().sysname} {os.uname().release}", "compiler": first_line(CXX, "--version"),
-        "flags": " ".join(FLAGS), "go": first_line("go", "version"), "rust": first_line("rustc", "--version"),
-        "boost": header_version("/usr/include/boost/version.hpp", "BOOST_LIB_VERSION").strip('"').replace("_", "."),
-        "tbb": header_version("/usr/include/oneapi/tbb/version.h", "TBB_VERSION_MAJOR", "TBB_VERSION_MINOR"),
-        "asio": asio_version(),
-        "libuv": header_version("/usr/include/uv/version.h", "UV_VERSION_MAJOR", "UV_VERSION_MINOR", "UV_VERSION_PATCH"),
-        **{crate: crate_version(crate) for crate in RUST_PEERS},
+        "flags": " ".join(FLAGS), "peers": versions(missing),
     }

@@ -42,7 +42,7 @@ def a_tenth(count):
 
 TAKES_PART = {
     "Go": Peer("go {program}", {"yield", "spawn", "ping_pong", "channel", "select", "ring", "skynet", "mutex", "sleepers",
-                                "parked", "nursery", "idle", "echo", "http", "fib"},
+                                "parked", "nursery", "idle", "echo", "http", "fib", "waiters", "timers", "latency"},
                counts={"fib": lambda n: n - 9}),
     "Boost.Fiber": Peer("boost_fiber/{program}", {"yield", "spawn", "ping_pong", "channel", "ring", "skynet", "mutex", "sleepers",
                                                   "parked"},

@@ -35,7 +35,7 @@ class Experiment:
     workers: int
     figures: list
     contenders: dict        # name -> command; its first word names what build.py makes
-    runner: str = "program"  # program, idle, echo, http: see measure.py
+    runner: str = "program"  # program, latency, idle, echo, http, http_latency: see measure.py
     settings: dict = field(default_factory=dict)
     absent: dict = field(default_factory=dict)  # name -> why it takes no part
     notes: dict = field(default_factory=dict)   # name -> in what its work differs; marked `*`, and said below the table
@@ -45,11 +45,11 @@ class Experiment:
     def key(self):
         return f"{self.row}: {self.title} [{self.workers}]"
 
-    def all_notes(self):
+    def all_notes(self, also_once=()):
         said = {name: [note] for name, note in self.differs.items() if name in self.contenders}
         for name, note in self.notes.items():
             said.setdefault(name, []).append(note)
-        for name in self.once:
+        for name in dict.fromkeys((*self.once, *also_once)):
             said.setdefault(name, []).append("takes so long that it is measured a single time")
         return {name: "; ".join(parts) for name, parts in said.items()}
 
@@ -267,8 +267,46 @@ def queues(scale):
     return rows
 
 
+FUTEX = "is a thread that a futex wakes, or that sleeps: what the machine charges"
+NO_THREADS = "has no plain threads: the sender is a goroutine, on a thread of its own, that comes back from a system call"
+
+
+def percentiles(goal_against=""):
+    best = Goal(0, goal_against, ratio=1.0) if goal_against else None
+    return [Figure("p50", "p50", "us", best), Figure("p99", "p99", "us", best), Figure("p99_9", "p99.9", "us")]
+
+
+def latencies(scale):
+    rows = []
+    for kind, title, count, against in (("woken", "a fiber woken by a plain thread, all idle", 3000, ""),
+                                        ("woken_busy", "a fiber woken by a fiber, among 100 that yield", 50000, "Go"),
+                                        ("timer", "a sleep of 1 ms, lateness, all idle", 5000, "Go"),
+                                        ("timer_busy", "a sleep of 1 ms, lateness, half loaded", 5000, "Go")):
+        for workers in (1, 2):
+            count = count if kind == "woken_busy" else max(1000, scale(count))
+            taking_part = everyone("latency", workers, kind=kind, count=count)
+            if kind in ("woken", "timer"):
+                taking_part["contenders"]["bare thread"] = ["floor/latency"] + taking_part["contenders"]["concur"][1:]
+            notes = {"bare thread": FUTEX} if kind in ("woken", "timer") else {}
+            notes.update({"Go": NO_THREADS} if kind == "woken" else {})
+            rows.append(Experiment("r", title, workers, percentiles(against), runner="latency", notes=notes, **taking_part))
+    return rows
+
+
+def http_latencies(scale):
+    workers = 2
+    words = words_of(workers, {})
+    contenders = {"concur": ["ours/http_minimal"] + words, "Go": ["go", "http"] + words, "nginx": ["nginx"] + words,
+                  "Go net/http": ["go", "http", "--nethttp"] + words, "epoll loop": ["floor/http"] + words}
+    whole = scale(10) == 10
+    settings = {"connections": 64, "seconds": 5 if whole else 2, "wrk_seconds": 3 if whole else 1}
+    return [Experiment("s", "HTTP keep-alive at half load, 64 connections", workers, percentiles("Go"), contenders,
+                       runner="http_latency", settings=settings)]
+
+
 ROWS = {"a": switches, "b": yields, "c": spawns, "d": channels, "e": rings, "f": skynets, "g": fork_joins, "h": parked,
-        "i": mutexes, "j": sleepers, "k": echoes, "l": http, "m": idle, "n": nurseries, "q": queues}
+        "i": mutexes, "j": sleepers, "k": echoes, "l": http, "m": idle, "n": nurseries, "q": queues, "r": latencies,
+        "s": http_latencies}
 
 
 # Every experiment of the rows asked for. Quick runs do a tenth of the work: enough to see that all of it runs.

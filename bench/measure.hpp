@@ -43,6 +43,12 @@ class arguments {
     }
     return otherwise;
   }
+  const char* text(const char* name, const char* otherwise) const {
+    for (int i = 1; i + 1 < argc_; ++i) {
+      if (std::strcmp(argv_[i], name) == 0) return argv_[i + 1];
+    }
+    return otherwise;
+  }
   bool has(const char* name) const {
     for (int i = 1; i < argc_; ++i) {
       if (std::strcmp(argv_[i], name) == 0) return true;
@@ -57,6 +63,12 @@ class arguments {
 
 inline void report(const char* name, double value, const char* unit) {
   std::printf("%s %.3f %s\n", name, value, unit);
+  std::fflush(stdout);
+}
+
+// All of them, for measure.py to sort: percentiles of percentiles mean nothing.
+inline void report_samples(const std::vector<double>& values_ns) {
+  for (const double value : values_ns) std::printf("sample %.0f ns\n", value);
   std::fflush(stdout);
 }
 

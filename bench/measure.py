@@ -1,7 +1,10 @@
 # bench/measure.py - runs one contender once and returns its figures.
 #
-# Four ways: a program that measures itself and prints `name value unit`; one that is watched while it idles; an echo server
-# driven by our epoll client; an HTTP server driven by wrk. A server's own share of the CPU is read from /proc before and after.
+# Six ways: a program that measures itself and prints `name value unit`; one that prints every sample; one that is watched while
+# it idles; an echo server driven by our epoll client; an HTTP server driven by wrk, as hard as it can; one driven by oha, at a
+# constant rate. A server's own share of the CPU is read from /proc before and after.
+import json
+import math
 import os
 import re
 import signal
@@ -25,11 +28,11 @@ def describe_exit(code, stderr):
     return cause + (f": {words[-1]}" if words else "")
 
 
-def run_to_end(command, affinity=None):
+def run_to_end(command, affinity=None, limit_s=LIMIT_S):
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S, preexec_fn=pin(affinity))
+        done = subprocess.run(command, capture_output=True, text=True, timeout=limit_s, preexec_fn=pin(affinity))
     except subprocess.TimeoutExpired:
-        raise Failed(f"not ended after {LIMIT_S} s") from None
+        raise Failed(f"not ended after {limit_s} s") from None
     if done.returncode != 0:
         raise Failed(describe_exit(done.returncode, done.stderr))
     return done.stdout
@@ -51,8 +54,24 @@ def printed_figures(text):
     return figures
 
 
-def program(command, _settings):
-    return printed_figures(run_to_end(command))
+def program(command, settings):
+    return printed_figures(run_to_end(command, limit_s=settings.get("limit_s", LIMIT_S)))
+
+
+PERCENTILES = {"p50": 0.5, "p99": 0.99, "p99_9": 0.999, "worst": 1}
+
+
+# The least sample that as large a share of all is not above: always one that was measured, never one in between.
+def percentile(ordered, share):
+    return ordered[max(0, math.ceil(round(share * len(ordered), 6)) - 1)]
+
+
+def latency(command, settings):
+    text = run_to_end(command, limit_s=settings.get("limit_s", LIMIT_S))
+    samples_us = sorted(float(line.split()[1]) / 1000 for line in text.splitlines() if line.startswith("sample "))
+    if len(samples_us) < settings.get("samples", 1):
+        raise Failed(f"gave {len(samples_us)} samples of {settings['samples']}")
+    return {name: percentile(samples_us, share) for name, share in PERCENTILES.items()}
 
 
 # --- what /proc says ---
@@ -180,23 +199,80 @@ def nginx_command(command, port):
     return [command[0], "-c", path, "-p", folder, "-e", os.path.join(folder, "error.log")]
 
 
-def http(command, settings):
-    port = free_port()
+def http_server(command, port):
     is_nginx = os.path.basename(command[0]) == "nginx"
-    with Running(nginx_command(command, port) if is_nginx else command + ["--port", str(port)]) as server:
-        server.wait_for_port(port)
-        load = ["wrk", "-t2", f"-c{settings['connections']}", f"http://127.0.0.1:{port}/", "-d"]
-        run_to_end(load + ["1"])
-        before = cpu_seconds(server.process.pid)
-        text = run_to_end(load + [str(settings["seconds"])])
-        server.must_be_alive()
-        spent = cpu_seconds(server.process.pid) - before
+    return Running(nginx_command(command, port) if is_nginx else command + ["--port", str(port)])
+
+
+def wrk(port, connections, seconds):
+    text = run_to_end(["wrk", "-t2", f"-c{connections}", f"http://127.0.0.1:{port}/", "-d", str(seconds)])
     for trouble in re.findall(r"(?:Socket errors|Non-2xx).*", text):
         raise Failed("wrk: " + trouble)
+    return text
+
+
+def requests_a_second(text):
+    return float(re.search(r"Requests/sec:\s+([\d.]+)", text).group(1))
+
+
+def http(command, settings):
+    port = free_port()
+    with http_server(command, port) as server:
+        server.wait_for_port(port)
+        run_to_end(["wrk", "-t2", f"-c{settings['connections']}", f"http://127.0.0.1:{port}/", "-d", "1"])
+        before = cpu_seconds(server.process.pid)
+        text = wrk(port, settings["connections"], settings["seconds"])
+        server.must_be_alive()
+        spent = cpu_seconds(server.process.pid) - before
     answered = int(re.search(r"(\d+) requests in", text).group(1))
     if answered == 0:
         raise Failed("not one request was answered")
-    return {"requests": float(re.search(r"Requests/sec:\s+([\d.]+)", text).group(1)), "cpu": spent * 1e6 / answered}
+    return {"requests": requests_a_second(text), "cpu": spent * 1e6 / answered}
 
 
-RUNNERS = {"program": program, "idle": idle, "echo": echo, "http": http}
+# Half of what the weakest of them does when wrk drives it, measured now: the rate at which all are then driven.
+def choose_rate(commands, settings, give_up):
+    capacities = {}
+    for name, command in commands.items():
+        port = free_port()
+        try:
+            with http_server(command, port) as server:
+                server.wait_for_port(port)
+                capacities[name] = requests_a_second(wrk(port, settings["connections"], settings["wrk_seconds"]))
+        except (Failed, OSError) as problem:
+            give_up(name, str(problem))
+    settings["capacities"] = capacities
+    settings["rate"] = int(min(capacities.values(), default=0) / 2)
+    print(f"    {settings['rate']:,} requests a second, half of what {min(capacities, key=capacities.get, default='nobody')} can")
+
+
+# Requests begin at a constant rate whether or not the last ones have been answered; a latency counts from the moment in
+# which the request was due, so that one that the generator sent late is not flattered.
+def http_latency(command, settings):
+    port = free_port()
+    with http_server(command, port) as server:
+        server.wait_for_port(port)
+        load = [build.program("oha", ()), "--no-tui", "--output-format", "json", "--latency-correction",
+                "-c", str(settings["connections"]), "-q", str(settings["rate"])]
+        address = f"http://127.0.0.1:{port}/"
+        run_to_end(load + ["-z", "1s", address])
+        figures = oha_figures(json.loads(run_to_end(load + ["-z", f"{settings['seconds']}s", address])), settings["rate"])
+        server.must_be_alive()
+    return figures
+
+
+def oha_figures(said, rate):
+    wrong = {code: count for code, count in said["statusCodeDistribution"].items() if code != "200"}
+    # Those that the end of the run cut off are no failures.
+    wrong.update({why: count for why, count in said["errorDistribution"].items() if "deadline" not in why})
+    if wrong:
+        raise Failed("oha: " + ", ".join(f"{count} times {what}" for what, count in wrong.items()))
+    if said["summary"]["requestsPerSec"] < 0.95 * rate:
+        raise Failed(f"oha: only {said['summary']['requestsPerSec']:.0f} of {rate} requests a second could be sent")
+    times = said["latencyPercentiles"]
+    return {"p50": times["p50"] * 1e6, "p99": times["p99"] * 1e6, "p99_9": times["p99.9"] * 1e6}
+
+
+RUNNERS = {"program": program, "latency": latency, "idle": idle, "echo": echo, "http": http, "http_latency": http_latency}
+TOOLS = {"http": ("wrk",), "http_latency": ("wrk", "oha")}  # what drives the contenders of a runner
+PREPARATIONS = {"http_latency": choose_rate}                # done once before its contenders take turns

@@ -5,6 +5,8 @@
 # a ratio to a peer in the same run, since lone times drift by 30 % between machines: it is goal / what that peer took there.
 from dataclasses import dataclass, field
 
+from contenders import NO_RENDEZVOUS, NOT_TO_BE_HAD, everyone, words_of
+
 
 @dataclass
 class Goal:
@@ -33,18 +35,21 @@ class Experiment:
     workers: int
     figures: list
     contenders: dict        # name -> command; its first word names what build.py makes
-    runner: str = "program"  # program, idle, echo, http: see measure.py
+    runner: str = "program"  # program, latency, idle, echo, http, http_latency: see measure.py
     settings: dict = field(default_factory=dict)
     absent: dict = field(default_factory=dict)  # name -> why it takes no part
     notes: dict = field(default_factory=dict)   # name -> in what its work differs; marked `*`, and said below the table
     once: tuple = ()        # who is measured a single time, because it takes minutes; marked like a note
+    differs: dict = field(default_factory=dict)  # as `notes`, from the table of those who take part
 
     def key(self):
         return f"{self.row}: {self.title} [{self.workers}]"
 
-    def all_notes(self):
-        said = {name: [note] for name, note in self.notes.items()}
-        for name in self.once:
+    def all_notes(self, also_once=()):
+        said = {name: [note] for name, note in self.differs.items() if name in self.contenders}
+        for name, note in self.notes.items():
+            said.setdefault(name, []).append(note)
+        for name in dict.fromkeys((*self.once, *also_once)):
             said.setdefault(name, []).append("takes so long that it is measured a single time")
         return {name: "; ".join(parts) for name, parts in said.items()}
 
@@ -53,55 +58,6 @@ def goal(value, go):
     return Goal(value, "Go", go)
 
 
-# One who may take part: how its programs are called, which ones it has, and why it lacks the others.
-@dataclass
-class Peer:
-    command: str            # `{program}` stands for the program's name; the first word is what build.py makes
-    programs: set
-    lacks: dict = field(default_factory=dict)   # program -> why; "" for all that are not named
-    most_workers: int = 0   # more than these it cannot run with; 0: any number
-    too_many: str = ""      # why not
-
-    def why_not(self, program, workers):
-        if program not in self.programs:
-            return self.lacks.get(program, self.lacks.get("", "has no program for it"))
-        return self.too_many if self.most_workers and workers > self.most_workers else ""
-
-
-SOCKETLESS = "has no sockets of its own"
-SCOPELESS = "has no groups of fibers that are joined and cancelled together"
-
-TAKES_PART = {
-    "Go": Peer("go {program}", {"yield", "spawn", "ping_pong", "channel", "select", "ring", "skynet", "mutex", "sleepers",
-                                "parked", "nursery", "idle", "echo", "http"}),
-    "Boost.Fiber": Peer("boost_fiber/{program}", {"yield", "spawn", "ping_pong", "channel", "ring", "skynet", "mutex", "sleepers",
-                                                  "parked"},
-                        {"select": "has no select", "nursery": SCOPELESS, "": SOCKETLESS}),
-    "tokio": Peer("tokio {program}", {"ping_pong", "channel", "select", "ring", "skynet", "mutex", "sleepers"}),
-}
-
-
-def words_of(workers, settings):
-    words = ["--workers", str(workers)]
-    for name, value in settings.items():
-        words += ["--" + name.replace("_", "-")] + ([] if value is True else [str(value)])
-    return words
-
-
-# Ours and all that have the program, with the same arguments: `contenders` and `absent` of an experiment.
-def everyone(program, workers, **settings):
-    words = words_of(workers, settings)
-    found = {"contenders": {"concur": ["ours/" + program] + words}, "absent": {}}
-    for name, peer in TAKES_PART.items():
-        why = peer.why_not(program, workers)
-        if why:
-            found["absent"][name] = why
-        else:
-            found["contenders"][name] = peer.command.format(program=program).split() + words
-    return found
-
-
-NO_RENDEZVOUS = "has no rendezvous: capacity 1 stands for the unbuffered channel"
 ONE_LESS = "its channel of capacity 128 holds 127"
 ASYNC_CHANNEL = "its own channel has one receiver: the crate async-channel is measured"
 
@@ -111,15 +67,20 @@ def switches(scale):
         "a", "bare switch", 1,
         [Figure("switch", "a switch", "ns", Goal(1.5, "Boost.Context", 5.0))],
         {"concur": ["ours/switch", "--count", str(scale(100000000))],
-         "Boost.Context": ["boost_context/switch", "--count", str(scale(50000000))]},
+         "Boost.Context": ["boost_context/switch", "--count", str(scale(50000000))],
+         "bare switch": ["floor/switch", "--count", str(scale(100000000))]},
         absent={"Go": "has no switch of its own to call", "Boost.Fiber": "switches by Boost.Context"})]
 
 
 def yields(scale):
     rows = []
     for fibers, workers, best in ((2, 1, goal(7, 121)), (1000, 1, goal(9, 130)), (1000, 2, goal(6, 135))):
+        taking_part = everyone("yield", workers, fibers=fibers, count=scale(10000000))
+        if workers == 1:
+            taking_part["contenders"]["bare queue"] = ["floor/yield"] + taking_part["contenders"]["concur"][1:]
+            taking_part["differs"]["bare queue"] = "contexts in a list take turns, with no runtime around them"
         rows.append(Experiment("b", f"yield, {fibers} fibers", workers, [Figure("yield", "a yield", "ns", best)],
-                               **everyone("yield", workers, fibers=fibers, count=scale(10000000))))
+                               **taking_part))
     return rows
 
 
@@ -208,6 +169,17 @@ def sleepers(scale):
         **everyone("sleepers", workers, count=count)) for workers in (1, 2)]
 
 
+# A count is the n of fib(n) here, and a figure that of one call: peers that take longer are given a smaller n.
+def fork_joins(scale):
+    rows = []
+    for workers, best in ((1, Goal(8, "rayon", 8.6)), (2, Goal(4.5, "rayon", 5.3))):
+        taking_part = everyone("fib", workers, count=36 if scale(10) == 10 else 31)
+        taking_part["absent"].update(NOT_TO_BE_HAD)
+        rows.append(Experiment("g", "fork-join, fib without a cut-off", workers, [Figure("call", "a call", "ns", best)],
+                               **taking_part))
+    return rows
+
+
 def parked(scale):
     count = scale(1000000)
     return [Experiment(
@@ -289,13 +261,52 @@ def queues(scale):
         rows.append(Experiment(
             "q", f"{kinds[kind]} of 1024, {shape}", pushers + poppers or 1, [figure],
             {"concur": ["ours/queue"] + words, "Boost.Lockfree": ["boost_lockfree/queue"] + words,
-             "moodycamel": ["moodycamel/queue"] + words, "TBB": ["tbb/queue"] + words},
+             "moodycamel": ["moodycamel/queue"] + words, "TBB": ["tbb/queue"] + words,
+             "crossbeam": ["crossbeam", "queue"] + words},
             notes={"moodycamel": UNBOUNDED} if kind != 1 else {}))
     return rows
 
 
-ROWS = {"a": switches, "b": yields, "c": spawns, "d": channels, "e": rings, "f": skynets, "h": parked, "i": mutexes,
-        "j": sleepers, "k": echoes, "l": http, "m": idle, "n": nurseries, "q": queues}
+FUTEX = "is a thread that a futex wakes, or that sleeps: what the machine charges"
+NO_THREADS = "has no plain threads: the sender is a goroutine, on a thread of its own, that comes back from a system call"
+
+
+def percentiles(goal_against=""):
+    best = Goal(0, goal_against, ratio=1.0) if goal_against else None
+    return [Figure("p50", "p50", "us", best), Figure("p99", "p99", "us", best), Figure("p99_9", "p99.9", "us")]
+
+
+def latencies(scale):
+    rows = []
+    for kind, title, count, against in (("woken", "a fiber woken by a plain thread, all idle", 3000, ""),
+                                        ("woken_busy", "a fiber woken by a fiber, among 100 that yield", 50000, "Go"),
+                                        ("timer", "a sleep of 1 ms, lateness, all idle", 5000, "Go"),
+                                        ("timer_busy", "a sleep of 1 ms, lateness, half loaded", 5000, "Go")):
+        for workers in (1, 2):
+            count = count if kind == "woken_busy" else max(1000, scale(count))
+            taking_part = everyone("latency", workers, kind=kind, count=count)
+            if kind in ("woken", "timer"):
+                taking_part["contenders"]["bare thread"] = ["floor/latency"] + taking_part["contenders"]["concur"][1:]
+            notes = {"bare thread": FUTEX} if kind in ("woken", "timer") else {}
+            notes.update({"Go": NO_THREADS} if kind == "woken" else {})
+            rows.append(Experiment("r", title, workers, percentiles(against), runner="latency", notes=notes, **taking_part))
+    return rows
+
+
+def http_latencies(scale):
+    workers = 2
+    words = words_of(workers, {})
+    contenders = {"concur": ["ours/http_minimal"] + words, "Go": ["go", "http"] + words, "nginx": ["nginx"] + words,
+                  "Go net/http": ["go", "http", "--nethttp"] + words, "epoll loop": ["floor/http"] + words}
+    whole = scale(10) == 10
+    settings = {"connections": 64, "seconds": 5 if whole else 2, "wrk_seconds": 3 if whole else 1}
+    return [Experiment("s", "HTTP keep-alive at half load, 64 connections", workers, percentiles("Go"), contenders,
+                       runner="http_latency", settings=settings)]
+
+
+ROWS = {"a": switches, "b": yields, "c": spawns, "d": channels, "e": rings, "f": skynets, "g": fork_joins, "h": parked,
+        "i": mutexes, "j": sleepers, "k": echoes, "l": http, "m": idle, "n": nurseries, "q": queues, "r": latencies,
+        "s": http_latencies}
 
 
 # Every experiment of the rows asked for. Quick runs do a tenth of the work: enough to see that all of it runs.

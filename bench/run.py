@@ -2,11 +2,12 @@
 # bench/run.py - ours and every peer that can be had, in turn, on this machine, now.
 #
 # Only ratios from one run are believed: contenders alternate (A B A B), so that a machine that slows down slows both; the
-# median is shown with the least and the most; figures that differ by more than 20 % are measured again, and marked when that
-# does not settle them. What is missing, fails or takes no part is named with its reason.
+# median is shown with the least and the most, a ratio with those of its pairs; figures that differ by more than 20 % are
+# measured again, and marked when that does not settle them. What is missing, fails or takes no part is named with its reason.
 #
-#     bench/run.py                      all rows, five times each
+#     bench/run.py                      all rows, five times each, and the growth curves
 #     bench/run.py --rows b,d --quick   two rows, a tenth of the work, twice
+#     bench/run.py --curves             the growth curves alone
 #     bench/run.py --markdown           only print the table of the results kept in bench/results
 #
 # Exit code 1 when one of our own programs does not build or run.
@@ -15,17 +16,21 @@ import json
 import os
 import resource
 import statistics
+import subprocess
 import sys
+import time
 
 sys.dont_write_bytecode = True
 
 import build  # noqa: E402
+import curves  # noqa: E402
 import measure  # noqa: E402
 import report  # noqa: E402
 import rows  # noqa: E402
 
 RESULTS = os.path.join(build.BENCH, "results")
 NOISE_LIMIT = 0.2
+SLOW_S = 12  # a peer that takes longer is not measured again
 
 
 def spread(values):
@@ -41,13 +46,18 @@ class Samples:
         self.values = {name: {} for name in experiment.contenders}
         self.failed = {}
         self.commands = {}
+        self.slow = set(experiment.once)
         for name, command in experiment.contenders.items():
             try:
-                if experiment.runner == "http" and "wrk" in missing:
-                    raise build.Unavailable("wrk, which drives it, is not installed")
+                for tool in measure.TOOLS.get(experiment.runner, ()):
+                    if tool in missing:
+                        raise build.Unavailable(f"{tool}, which drives it, is not installed")
                 self.commands[name] = [build.program(command[0], missing)] + command[1:]
             except build.Unavailable as problem:
                 self.give_up(name, str(problem))
+        prepare = measure.PREPARATIONS.get(experiment.runner)
+        if prepare and self.commands:
+            prepare(self.commands, experiment.settings, self.give_up)
 
     def give_up(self, name, why):
         self.failed[name] = why
@@ -55,13 +65,16 @@ class Samples:
 
     def take(self):
         for name, command in self.commands.items():
-            if name in self.failed or (name in self.experiment.once and self.values[name]):
+            if name in self.failed or (name in self.slow and self.values[name]):
                 continue
+            begin = time.monotonic()
             try:
                 figures = measure.RUNNERS[self.experiment.runner](command, self.experiment.settings)
             except (measure.Failed, build.Unavailable, OSError) as problem:
                 self.give_up(name, str(problem))
                 continue
+            if time.monotonic() - begin > SLOW_S and not name.startswith(report.OURS) and self.experiment.runner == "program":
+                self.slow.add(name)
             for figure in self.experiment.figures:
                 if figure.name not in figures:
                     self.give_up(name, f"printed no {figure.name}")
@@ -72,6 +85,9 @@ class Samples:
         judged = [values for figures in self.values.values() for values in figures.values()]
         return any(len(values) > 1 and spread(values) > NOISE_LIMIT for values in judged)
 
+    def notes(self):
+        return self.experiment.all_notes(sorted(self.slow))
+
     def result_of(self, figure):
         figures = {}
         for name in self.commands:
@@ -79,6 +95,10 @@ class Samples:
             if values and name not in self.failed:
                 figures[name] = {"median": statistics.median(values), "least": min(values), "most": max(values),
                                  "noisy": spread(values) > NOISE_LIMIT, "values": values}
+        ours = figures.get(report.OURS)
+        for name, one in figures.items():
+            if ours and name != report.OURS:
+                one["ratio"] = report.ratio(ours, one)
         goal = None
         if figure.goal:
             goal = {"value": figure.goal.value, "against": figure.goal.against, "limit": figure.goal.limit(),
@@ -87,12 +107,58 @@ class Samples:
                 "more_is_better": figure.more_is_better, "figures": figures, "failed": self.failed}
 
 
+class Progress:
+    """Says before each experiment how many there are and how long the rest may take: by what each took the last time on this
+    machine, or by a guess, and by how far the guesses were off so far."""
+
+    PATH = os.path.join(build.OUT, "durations.json")
+
+    def __init__(self, experiments, repeats):
+        self.taken = {}
+        if os.path.exists(self.PATH):
+            with open(self.PATH, encoding="utf-8") as file:
+                self.taken = json.load(file)
+        self.expected = [self.taken.get(one.key(), self.guess(one)) * repeats for one in experiments]
+        self.experiments, self.repeats = experiments, repeats
+        self.done, self.begin = 0, time.monotonic()
+
+    # Seconds for one run of each contender. Who is measured once takes long, and noisy figures are taken twice.
+    @staticmethod
+    def guess(experiment):
+        each = 1.3 if experiment.runner == "program" else experiment.settings.get("seconds", 3) + 2
+        return 1.5 * each * len(experiment.contenders) + 10 * len(experiment.once)
+
+    def minutes_left(self):
+        behind, ahead = sum(self.expected[:self.done]), sum(self.expected[self.done:])
+        factor = (time.monotonic() - self.begin) / behind if behind > 60 else 1
+        return ahead * factor / 60
+
+    def run(self, experiment, work):
+        self.done += 1
+        print(f"\n[{self.done} of {len(self.experiments)}, about {self.minutes_left_with_this():.0f} min left] "
+              f"{experiment.key()}", flush=True)
+        begin = time.monotonic()
+        result = work()
+        self.taken[experiment.key()] = round((time.monotonic() - begin) / self.repeats, 2)
+        return result
+
+    def minutes_left_with_this(self):
+        self.done -= 1
+        try:
+            return self.minutes_left()
+        finally:
+            self.done += 1
+
+    def keep(self):
+        os.makedirs(build.OUT, exist_ok=True)
+        with open(self.PATH, "w", encoding="utf-8") as file:
+            json.dump(self.taken, file, indent=1)
+
+
 def run_experiment(experiment, repeats, missing):
-    print(f"\n{experiment.key()}", flush=True)
     for name, why in experiment.absent.items():
         print(f"    {name} takes no part: it {why}")
-    notes = experiment.all_notes()
-    for name, note in notes.items():
+    for name, note in experiment.all_notes().items():
         print(f"    {name}*: {note}")
     samples = Samples(experiment, missing)
     for _ in range(repeats):
@@ -102,56 +168,87 @@ def run_experiment(experiment, repeats, missing):
         for _ in range(repeats):
             samples.take()
     results = [samples.result_of(figure) for figure in experiment.figures]
+    notes = samples.notes()
     for result in results:
         report.print_result(result, notes)
     return {"row": experiment.row, "title": experiment.title, "workers": experiment.workers, "results": results,
-            "absent": experiment.absent, "notes": notes}
+            "settings": experiment.settings, "absent": experiment.absent, "notes": notes}
 
 
-def kept_rows():
-    found, machine = [], None
-    for letter in rows.ROWS:
-        path = os.path.join(RESULTS, f"row_{letter}.json")
-        if os.path.exists(path):
-            with open(path, encoding="utf-8") as file:
-                kept = json.load(file)
-            found += kept["rows"]
-            machine = kept["machine"]
-    return found, machine
+# --- what is kept ---
+
+def kept(name):
+    path = os.path.join(RESULTS, name)
+    if not os.path.exists(path):
+        return None
+    with open(path, encoding="utf-8") as file:
+        return json.load(file)
 
 
-def keep(letter, measured, machine, repeats):
+def keep(name, what):
     os.makedirs(RESULTS, exist_ok=True)
-    with open(os.path.join(RESULTS, f"row_{letter}.json"), "w", encoding="utf-8") as file:
-        json.dump({"machine": machine, "repeats": repeats, "rows": measured}, file, indent=1)
+    with open(os.path.join(RESULTS, name), "w", encoding="utf-8") as file:
+        json.dump(what, file, indent=1)
         file.write("\n")
-    with open(os.path.join(RESULTS, f"row_{letter}.svg"), "w", encoding="utf-8") as file:
-        file.write(report.svg(measured))
+
+
+def draw():
+    python = build.plotting_python()
+    if python is None:
+        print("no plots: no Python here has matplotlib (package python3-matplotlib)")
+        return
+    done = subprocess.run([python, os.path.join(build.BENCH, "plot.py"), RESULTS], capture_output=True, text=True)
+    if done.returncode != 0:
+        print("no plots:", (done.stderr.strip().splitlines() or ["plot.py failed"])[-1])
 
 
 def write_table():
-    found, machine = kept_rows()
-    if not found:
+    found = [row for letter in rows.ROWS for row in (kept(f"row_{letter}.json") or {"rows": []})["rows"]]
+    grown = kept("curves.json")
+    if not found and not grown:
         return "no results are kept yet: run bench/run.py first\n"
-    table = report.markdown(found, machine)
+    table = report.markdown(found, kept("machine.json") or {}, curves.markdown(grown["curves"]) if grown else ())
     with open(os.path.join(RESULTS, "table.md"), "w", encoding="utf-8") as file:
         file.write(table)
     return table
 
 
+# --- the run ---
+
 def read_arguments():
     parser = argparse.ArgumentParser(description="Measure concur against its peers.")
-    parser.add_argument("--rows", default=",".join(rows.ROWS), help="letters, with commas; all: %(default)s")
+    parser.add_argument("--rows", help=f"letters, with commas; all: {','.join(rows.ROWS)}; no curves then, unless asked for")
+    parser.add_argument("--curves", nargs="?", const=",".join(curves.CURVES), help="the growth curves; without --rows these "
+                        f"alone; or some of them, with commas: {','.join(curves.CURVES)}")
     parser.add_argument("--quick", action="store_true", help="a tenth of the work, twice; nothing is kept")
     parser.add_argument("--repeats", type=int, default=0, help="runs of each contender (5; quick: 2)")
     parser.add_argument("--markdown", action="store_true", help="print the table of the kept results and do nothing else")
-    parser.add_argument("--no-install", action="store_true", help="never call apt-get")
+    parser.add_argument("--no-install", action="store_true", help="install nothing")
     arguments = parser.parse_args()
-    arguments.rows = [letter for letter in arguments.rows.replace(" ", "").split(",") if letter]
-    unknown = [letter for letter in arguments.rows if letter not in rows.ROWS]
-    if unknown:
-        parser.error(f"no such row: {', '.join(unknown)}; there are {', '.join(rows.ROWS)}")
+    is_whole = arguments.rows is None and arguments.curves is None
+    for name, known in (("rows", rows.ROWS), ("curves", curves.CURVES)):
+        asked = ",".join(known) if is_whole else getattr(arguments, name) or ""
+        asked = [word for word in asked.replace(" ", "").split(",") if word]
+        setattr(arguments, name, asked)
+        unknown = [word for word in asked if word not in known]
+        if unknown:
+            parser.error(f"--{name}: there is no {', '.join(unknown)}; there are {', '.join(known)}")
     return arguments
+
+
+# Everything is built before anything is measured: a compiler heats the machine.
+def build_all(experiments, missing):
+    names = dict.fromkeys(command[0] for one in experiments for command in one.contenders.values())
+    print(f"building what {len(names)} programs need", flush=True)
+    for name in names:
+        try:
+            build.program(name, missing)
+        except build.Unavailable:
+            pass  # said where it would have taken part
+
+
+def our_failures(results):
+    return [name for result in results for name in result["failed"] if name.startswith(report.OURS)]
 
 
 def main():
@@ -164,28 +261,50 @@ def main():
         return 1
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard if soft < hard else soft, hard))
-    missing = build.install_peers(not arguments.no_install)
-    machine = build.machine()
-    for name, value in machine.items():
-        print(f"{name:9} {value}")
     load = os.getloadavg()[0]
+    missing = build.install_peers(not arguments.no_install)
+    machine = build.machine(missing)
     machine["load_before"] = round(load, 2)
+    for name, value in [*machine.items(), *machine["peers"].items()]:
+        if name != "peers":
+            print(f"{name:20} {value}")
     if load > 0.5:
         print(f"the machine is busy (load {load:.2f}): take no figure of this run for true")
     repeats = arguments.repeats or (2 if arguments.quick else 5)
-    is_whole = True
-    for letter in arguments.rows:
-        measured = [run_experiment(one, repeats, missing) for one in rows.experiments([letter], arguments.quick)]
-        failed = [name for row in measured for result in row["results"] for name in result["failed"]]
-        is_whole = is_whole and not any(name.startswith(report.OURS) for name in failed)
+    by_row = {letter: rows.experiments([letter], arguments.quick) for letter in arguments.rows}
+    grown = curves.selected(arguments.curves, arguments.quick)
+    experiments = [one for some in by_row.values() for one in some]
+    experiments += [one for curve in grown for one in curve.points.values()]
+    build_all(experiments, missing)
+    progress = Progress(experiments, repeats)
+    print(f"{len(experiments)} experiments, {repeats} times each: about {progress.minutes_left():.0f} min", flush=True)
+    failures = []
+    for letter, some in by_row.items():
+        measured = [progress.run(one, lambda one=one: run_experiment(one, repeats, missing)) for one in some]
+        failures += our_failures(result for row in measured for result in row["results"])
         if not arguments.quick:
-            keep(letter, measured, machine, repeats)
+            keep(f"row_{letter}.json", {"machine": machine, "repeats": repeats, "rows": measured})
+    drawn = [one for curve in grown for one in curves.measure_curve(
+        curve, lambda one: progress.run(one, lambda: run_experiment(one, repeats, missing)))]
+    failures += our_failures(point for curve in drawn for point in curve["points"])
+    for curve in drawn:
+        curves.print_curve(curve)
+    machine["load_after"] = round(os.getloadavg()[0], 2)
     if not arguments.quick:
+        if drawn:
+            before = {one["key"]: one for one in (kept("curves.json") or {"curves": []})["curves"]}
+            merged = {**before, **{one["key"]: one for one in drawn}}
+            keep("curves.json", {"machine": machine, "repeats": repeats, "curves": list(merged.values())})
+        keep("machine.json", machine)
+        progress.keep()
         write_table()
-        print(f"\nkept in {os.path.relpath(RESULTS)}: row_*.json, row_*.svg, table.md")
-    if not is_whole:
+        draw()
+        print(f"\nkept in {os.path.relpath(RESULTS)}: row_*.json, curves.json, machine.json, *.svg, table.md")
+    print(f"load: {machine['load_before']} before, {machine['load_after']} after; {len(experiments)} experiments in "
+          f"{(time.monotonic() - progress.begin) / 60:.0f} min")
+    if failures:
         print("\none of our own programs does not build or run: see above")
-    return 0 if is_whole else 1
+    return 1 if failures else 0
 
 
 if __name__ == "__main__":

@@ -25,6 +25,11 @@ var (
 	capacity    = flags.Int("capacity", 128, "of the channel")
 	connections = flags.Int("connections", 1, "TCP connections")
 	port        = flags.Int("port", 0, "TCP port to listen on")
+	rounds      = flags.Int("rounds", 0, "do the warm part so many times")
+	waiting     = flags.Int("waiters", 100, "goroutines that wait")
+	side        = flags.String("side", "receivers", "what they wait for: receivers, senders, mutex, semaphore")
+	timers      = flags.Int("timers", 1000, "timers that are armed")
+	kind        = flags.String("kind", "woken", "of latency: woken, woken_busy, timer, timer_busy")
 	many        = flags.Bool("many", false, "spawn all, then join all")
 	join        = flags.Bool("join", false, "join instead of channels")
 	neverWait   = flags.Bool("never-wait", false, "send and receive in turn")
@@ -83,11 +88,12 @@ func main() {
 	commands := map[string]func(){
 		"yield": yield, "spawn": spawn, "ping_pong": pingPong, "channel": channel,
 		"select": selects, "ring": ring, "skynet": skynet, "mutex": mutex, "sleepers": sleepers,
-		"parked": parked, "nursery": nurseries, "idle": idle, "echo": echo, "http": httpServer,
+		"parked": parked, "nursery": nurseries, "fib": fib, "waiters": waiters, "timers": manyTimers, "latency": latency,
+		"idle": idle, "echo": echo, "http": httpServer,
 	}
 	if len(os.Args) < 2 || commands[os.Args[1]] == nil {
-		fmt.Fprintln(os.Stderr, "usage: go-bench yield|spawn|ping_pong|channel|select|ring|skynet|mutex|sleepers|parked|nursery|idle|echo|http "+
-			"[--workers N] ...")
+		fmt.Fprintln(os.Stderr, "usage: go-bench yield|spawn|ping_pong|channel|select|ring|skynet|mutex|sleepers|parked|nursery|"+
+			"fib|waiters|timers|latency|idle|echo|http [--workers N] ...")
 		os.Exit(2)
 	}
 	must(flags.Parse(os.Args[2:]))

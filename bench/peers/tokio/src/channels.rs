@@ -1,4 +1,5 @@
-use crate::{elapsed_ns, expect_sum, report, Arguments};
+use crate::elapsed_ns;
+use crate::measure::{expect_sum, report, Arguments};
 use tokio::sync::mpsc;
 
 async fn round_trips(count: usize) {

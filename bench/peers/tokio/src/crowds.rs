@@ -1,4 +1,5 @@
-use crate::{cpu_ns, elapsed_ns, expect_sum, report, Arguments};
+use crate::measure::{expect_sum, report, Arguments};
+use crate::{cpu_ns, elapsed_ns};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, Mutex};

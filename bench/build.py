@@ -167,6 +167,8 @@ def program(name, missing):
             target = os.path.join(OUT, "cargo", kind)
             run_compiler(["cargo", "build", "--quiet", "--release", "--locked", "--target-dir", target], output, folder)
             shutil.copy(os.path.join(target, "release", "concurbench"), output)
+    elif kind == "compiler":
+        return shutil.which(CXX) or CXX
     elif kind == "oha":
         return OHA
     elif kind == "nginx":

@@ -14,6 +14,7 @@ import tempfile
 import time
 
 import build
+import weights
 
 LIMIT_S = 180
 
@@ -273,6 +274,7 @@ def oha_figures(said, rate):
     return {"p50": times["p50"] * 1e6, "p99": times["p99"] * 1e6, "p99_9": times["p99.9"] * 1e6}
 
 
-RUNNERS = {"program": program, "latency": latency, "idle": idle, "echo": echo, "http": http, "http_latency": http_latency}
+RUNNERS = {"program": program, "latency": latency, "idle": idle, "echo": echo, "http": http, "http_latency": http_latency,
+           "compile": weights.compile_time, "size": weights.size}
 TOOLS = {"http": ("wrk",), "http_latency": ("wrk", "oha")}  # what drives the contenders of a runner
 PREPARATIONS = {"http_latency": choose_rate}                # done once before its contenders take turns

@@ -304,9 +304,28 @@ def http_latencies(scale):
                        runner="http_latency", settings=settings)]
 
 
+def compile_times(_scale):
+    figure = Figure("time", "the compiler's time", "ms", Goal(900, "<future>", 468))
+    contenders = {"concur": ["compiler", '"concur.hpp"'],
+                  "concur, declarations": ["compiler", '"concur.hpp"', "-DCONCUR_SEPARATE_COMPILATION"],
+                  "<future>": ["compiler", "<future>"], "<iostream>": ["compiler", "<iostream>"],
+                  "Boost.Fiber": ["compiler", "<boost/fiber/all.hpp>"], "Asio": ["compiler", "<asio.hpp>"],
+                  "TBB": ["compiler", "<tbb/tbb.h>"]}
+    return [Experiment("t", "compiling one file that includes it", 1, [figure], contenders, runner="compile")]
+
+
+def sizes(_scale):
+    contenders = {"concur": ["compiler", "least.cpp"],
+                  "concur, -fno-exceptions": ["compiler", "least.cpp", "-fno-exceptions", "-fno-rtti"],
+                  "Boost.Fiber": ["compiler", "peers/boost_fiber/least.cpp", "-lboost_fiber", "-lboost_context"]}
+    return [Experiment("u", "code of one fiber and one channel, over an empty program", 1,
+                       [Figure("text", "text", "KiB", Goal(60))], contenders, runner="size",
+                       notes={"Boost.Fiber": "what is in its shared libraries does not count"})]
+
+
 ROWS = {"a": switches, "b": yields, "c": spawns, "d": channels, "e": rings, "f": skynets, "g": fork_joins, "h": parked,
         "i": mutexes, "j": sleepers, "k": echoes, "l": http, "m": idle, "n": nurseries, "q": queues, "r": latencies,
-        "s": http_latencies}
+        "s": http_latencies, "t": compile_times, "u": sizes}
 
 
 # Every experiment of the rows asked for. Quick runs do a tenth of the work: enough to see that all of it runs.

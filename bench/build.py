@@ -1,11 +1,14 @@
 # bench/build.py - makes every program a contender needs, and says by name what cannot be had.
 #
 # All C++ programs get the same flags, ours included. Peers come from the system's packages, those in Rust from crates.io at the
-# versions that their Cargo.lock names: as root what is missing is installed, otherwise it is named.
+# versions that their Cargo.lock names; of Java, Kotlin and Node see managed.py. As root what is missing is installed, otherwise
+# it is named.
 import os
 import shutil
 import subprocess
 import sys
+
+import managed
 
 BENCH = os.path.dirname(os.path.abspath(__file__))
 TOP = os.path.dirname(BENCH)
@@ -52,6 +55,9 @@ PEERS = {
     "TBB": (lambda: os.path.exists("/usr/include/tbb/concurrent_queue.h"), "libtbb-dev"),
     "Asio": (lambda: os.path.exists("/usr/include/asio/experimental/channel.hpp"), "libasio-dev"),
     "libuv": (lambda: os.path.exists("/usr/include/uv.h"), "libuv1-dev"),
+    "Java": (managed.jdk, f"openjdk-{managed.JDK_LEAST}-jdk-headless"),
+    "Kotlin's Maven": (lambda: shutil.which("mvn"), "maven"),
+    "Node": (lambda: shutil.which("node"), "nodejs"),
     "wrk": (lambda: shutil.which("wrk"), "wrk"),
     "nginx": (lambda: shutil.which("nginx") or os.path.exists("/usr/sbin/nginx"), "nginx-light"),
     "matplotlib": (plotting_python, "python3-matplotlib"),
@@ -110,16 +116,16 @@ def newest(*paths):
     for path in paths:
         if os.path.isdir(path):
             times += [newest(os.path.join(path, name)) for name in os.listdir(path)]
-        elif path.endswith((".cpp", ".hpp", ".go", ".mod", ".rs", ".toml", ".lock")):
+        elif path.endswith((".cpp", ".hpp", ".go", ".mod", ".rs", ".toml", ".lock", ".java", ".kt", ".xml", ".mjs")):
             times.append(os.path.getmtime(path))
     return max(times, default=0)
 
 
-def run_compiler(command, output, directory=None):
+def run_compiler(command, output, directory=None, **variables):
     os.makedirs(os.path.dirname(output), exist_ok=True)
-    done = subprocess.run(command, cwd=directory, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=directory, capture_output=True, text=True, env={**os.environ, **variables})
     if done.returncode != 0:
-        lines = [line for line in (done.stderr or done.stdout).splitlines() if "error" in line] or ["no message"]
+        lines = [line for line in (done.stderr + done.stdout).splitlines() if "error" in line.lower()] or ["no message"]
         raise Unavailable(f"does not build: {lines[0].strip()}")
 
 
@@ -169,6 +175,12 @@ def program(name, missing):
             shutil.copy(os.path.join(target, "release", "concurbench"), output)
     elif kind == "compiler":
         return shutil.which(CXX) or CXX
+    elif kind in managed.NEEDS:
+        for need in managed.NEEDS[kind]:
+            if need in missing:
+                raise Unavailable(f"{need} is not installed" + (f" in version {managed.JDK_LEAST}" if need == "Java" else ""))
+        if not os.path.exists(output) or os.path.getmtime(output) < newest(os.path.join(BENCH, "peers", kind)):
+            managed.make(kind, output, run_compiler)
     elif kind == "oha":
         return OHA
     elif kind == "nginx":
@@ -192,7 +204,7 @@ def crate_version(crate):
 
 
 # What says its version itself; for the rest the package says it.
-SAY_VERSION = {"Go": ("go", "version"), CARGO: ("rustc", "--version")}
+SAY_VERSION = {"Go": ("go", "version"), CARGO: ("rustc", "--version"), "Node": ("node", "--version")}
 
 
 def versions(missing):
@@ -202,10 +214,12 @@ def versions(missing):
             said[name] = "not there"
         elif name == "oha":
             said[name] = OHA_VERSION
+        elif name == "Java":
+            said[name] = " ".join([managed.java_version(managed.jdk()), *managed.JAVA_FLAGS])
         else:
             command = SAY_VERSION.get(name, ("dpkg-query", "-W", "-f=${Version}", package.split()[0]))
             said[name] = first_line(*command)
-    return {**said, **{crate: crate_version(crate) for crate in RUST_PEERS}}
+    return {**said, "Kotlin": managed.kotlin_version(), **{crate: crate_version(crate) for crate in RUST_PEERS}}
 
 
 def memory_gib():

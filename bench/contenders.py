@@ -34,6 +34,11 @@ THREADS = "its fibers are threads of the kernel, and workers the processors they
 STACKLESS = "its tasks are stackless: they keep what lives across a wait"
 MILLISECONDS = "its timers are of whole milliseconds"
 ONE_LOOP = "is one loop on one thread here"
+ONE_THREAD = "runs everything on one thread"
+COLLECTED = "read when its heap has been collected; the times are those of a second crowd, with the code compiled"
+PROMISES = "its async functions begin at once in their caller: these await nothing first, so that they wait their turn"
+CHANNELLESS = "has no channels"
+CALLBACKS = "has callbacks at its sockets"
 
 
 def a_tenth(count):
@@ -78,6 +83,23 @@ TAKES_PART = {
                   any_workers={"http", "idle"},
                   differs={"sleepers": MILLISECONDS + ", and may fire up to one early",
                            "idle": ONE_LOOP + ", and handles wait in it, for it has no fibers"}),
+    "Java": Peer("java {program}", {"yield", "spawn", "ping_pong", "channel", "ring", "skynet", "mutex", "sleepers", "parked",
+                                    "fib", "idle", "echo", "http", "latency"},
+                 {"select": "has no select", "nursery": "has its StructuredTaskScope as a preview only"},
+                 differs={"parked": "waits for a latch, since its queues cannot be closed; " + COLLECTED,
+                          "fib": "forks tasks of a ForkJoinPool, not threads"}),
+    "Kotlin": Peer("kotlin {program}", {"yield", "spawn", "ping_pong", "channel", "select", "ring", "skynet", "mutex", "sleepers",
+                                        "parked", "nursery"},
+                   {"fib": JOINLESS, **dict.fromkeys(("idle", "echo", "http"), SOCKETLESS)},
+                   differs={"parked": STACKLESS + "; " + COLLECTED, "": STACKLESS}),
+    "Node": Peer("node {program}", {"yield", "spawn", "ping_pong", "skynet --join", "sleepers", "parked", "idle", "echo", "http"},
+                 {**dict.fromkeys(("channel", "select", "ring", "skynet"), CHANNELLESS), "nursery": SCOPELESS, "fib": JOINLESS,
+                  "mutex": "has no mutex, since nothing interrupts a function of its one thread"},
+                 most_workers=1, too_many=ONE_THREAD, any_workers={"idle", "http"},
+                 differs={"yield": "awaits what is there already, and looks at no socket or timer", "spawn": PROMISES,
+                          "skynet": PROMISES, "ping_pong": CHANNELLESS + ": two promises make one that is unbuffered",
+                          "parked": "waits for a promise; " + COLLECTED, "idle": ONE_THREAD, "echo": CALLBACKS,
+                          "http": CALLBACKS + ", and a process to a worker"}),
 }
 
 # They belong to row g, but no package has them whose version could be pinned.

@@ -228,6 +228,7 @@ def http(scale):
         contenders["concur"] = ["ours/http_minimal"] + words
         contenders.update({"concur http_server": ["example/http_server"] + words,
                            "Go net/http": ["go", "http", "--nethttp"] + words,
+                           "Node node:http": ["node", "http", "--nodehttp"] + words,
                            "epoll loop": ["floor/http"] + words, "nginx": ["nginx"] + words})
         rows.append(Experiment(
             "l", f"HTTP keep-alive, 13-byte reply, wrk with {connections} connections", workers,

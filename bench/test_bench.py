@@ -138,7 +138,7 @@ class Judgement(unittest.TestCase):
 
     def test_every_peer_says_its_version_or_that_it_is_missing(self):
         said = build.versions({"Go"})
-        self.assertEqual(set(said), set(build.PEERS) | set(build.RUST_PEERS))
+        self.assertEqual(set(said), set(build.PEERS) | set(build.RUST_PEERS) | {"Kotlin"})
         self.assertEqual(said["Go"], "not there")
 
     def test_what_is_left_is_reckoned_from_what_was_done(self):
@@ -235,9 +235,18 @@ class Judgement(unittest.TestCase):
 
     def test_a_peer_that_is_missing_is_named(self):
         for name, peer in (("tokio", "cargo"), ("go", "Go"), ("boost_fiber/mutex", "Boost.Fiber"),
-                           ("rayon", "cargo"), ("asio/echo", "Asio"), ("libuv/echo", "libuv"), ("tbb/fib", "TBB")):
+                           ("rayon", "cargo"), ("asio/echo", "Asio"), ("libuv/echo", "libuv"), ("tbb/fib", "TBB"),
+                           ("java", "Java"), ("kotlin", "Java"), ("node", "Node")):
             with self.assertRaisesRegex(build.Unavailable, peer):
                 build.program(name, set(build.PEERS))
+
+    def test_the_newest_jdk_that_has_virtual_threads_is_taken(self):
+        homes = {"/8": "1.8.0_402", "/9": "9.0.4", "/17": "17.0.15"}
+        with unittest.mock.patch.object(build.managed.glob, "glob", lambda _: list(homes)), \
+                unittest.mock.patch.object(build.managed, "java_version", lambda home: homes.get(home, "")):
+            self.assertEqual(build.managed.jdk(), "")
+            homes.update({"/25": "25.0.3", "/21": "21.0.9"})
+            self.assertEqual(build.managed.jdk(), "/25")
 
     def test_who_has_one_way_of_running_a_program_takes_part_in_that_alone(self):
         by_join, by_channels = contenders.everyone("skynet", 1, count=10, join=True), contenders.everyone("skynet", 1, count=10)

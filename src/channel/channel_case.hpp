@@ -22,7 +22,8 @@ namespace detail {
 template <class Item>
 class channel_case : public select_case {
  protected:
-  channel_case(channel_core<Item>* core, const case_traits& kind, bool sends) noexcept : select_case(kind), core_(core) {
+  channel_case(channel_core<Item>* core, const case_traits& kind_in, bool sends) noexcept
+      : select_case(kind_in), core_(core) {
     if (core_ == nullptr) return;
     channel_state& of_core = core_->state();
     set_site_lock(of_core.lock);

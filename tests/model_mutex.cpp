@@ -127,25 +127,8 @@ void add_unlock(program& p, const variant& v) {
   p.label("unlocked");
 }
 
-void add_locker(program& p, const variant& v, bool is_impatient) {
-  p.label("again");
-  p.atomically("tries", [](world& w, int me) {
-    w.reg(me, 0) = (w.memory[the_word] & held) == 0 ? 1 : 0;
-    if (w.reg(me, 0) == 0) return;
-    w.memory[the_word] = static_cast<value>((w.memory[the_word] | held) & (w.reg(me, 3) != 0 ? ~woken : ~0));
-  });
-  p.jump_if([](world& w, int me) { return w.reg(me, 0) != 0; }, "taken");
-  if (is_impatient) {
-    p.jump_if([](world& w, int me) { return w.reg(me, 3) == 0; }, "waits");
-    p.atomically("leaves while it is held", [v](world& w, int me) {
-      w.reg(me, 0) = (w.memory[the_word] & held) != 0 ? 1 : 0;
-      if (w.reg(me, 0) != 0 && v.late_one_retires)
-        w.memory[the_word] = static_cast<value>(w.memory[the_word] & ~woken);
-    });
-    p.jump_if([](world& w, int me) { return w.reg(me, 0) == 0; }, "again");
-    p.jump("end");
-    p.label("waits");
-  }
+// Takes the lock of the queue, and holds it at "parks"; goes back to "again" if the mutex is free.
+void add_announcement(program& p, const variant& v) {
   p.lock(queue_lock);
   p.label("announces").atomically("announces", [v](world& w, int me) {
     const int word = w.memory[the_word];
@@ -167,6 +150,28 @@ void add_locker(program& p, const variant& v, bool is_impatient) {
   }
   p.jump("parks");
   p.label("is free").unlock(queue_lock).jump("again");
+}
+
+void add_locker(program& p, const variant& v, bool is_impatient) {
+  p.label("again");
+  p.atomically("tries", [](world& w, int me) {
+    w.reg(me, 0) = (w.memory[the_word] & held) == 0 ? 1 : 0;
+    if (w.reg(me, 0) == 0) return;
+    w.memory[the_word] = static_cast<value>((w.memory[the_word] | held) & (w.reg(me, 3) != 0 ? ~woken : ~0));
+  });
+  p.jump_if([](world& w, int me) { return w.reg(me, 0) != 0; }, "taken");
+  if (is_impatient) {
+    p.jump_if([](world& w, int me) { return w.reg(me, 3) == 0; }, "waits");
+    p.atomically("leaves while it is held", [v](world& w, int me) {
+      w.reg(me, 0) = (w.memory[the_word] & held) != 0 ? 1 : 0;
+      if (w.reg(me, 0) != 0 && v.late_one_retires)
+        w.memory[the_word] = static_cast<value>(w.memory[the_word] & ~woken);
+    });
+    p.jump_if([](world& w, int me) { return w.reg(me, 0) == 0; }, "again");
+    p.jump("end");
+    p.label("waits");
+  }
+  add_announcement(p, v);
   p.label("parks").atomically("queues", [](world& w, int me) {
     push(w, me);
     w.memory[wait_word + me] = 1;

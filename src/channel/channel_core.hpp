@@ -241,7 +241,7 @@ class channel_core : private channel_state {
     outcome result = wait<wait_reason::channel_send>(w, held, &value, deadline_ns);
     if (CONCUR_LIKELY(result != outcome::retry)) return end_form(result, code...);
     result = outcome::granted;
-    w = this_worker();
+    w = worker_of_fiber();
     if (send_once(w, value, deadline_ns, held, result)) return end_form(result, code...);
     return wait_to_send(w, held, value, deadline_ns, code...);
   }
@@ -254,7 +254,7 @@ class channel_core : private channel_state {
     if (result != outcome::retry && (!tick_source<T>::is_possible || result != outcome::timed_out))
       return end_form(result, code...);
     result = outcome::granted;
-    w = this_worker();
+    w = worker_of_fiber();
     if (receive_once(w, slot, deadline_ns, held, result)) return end_form(result, code...);
     return wait_to_receive(w, held, slot, deadline_ns, code...);
   }
@@ -323,7 +323,7 @@ class channel_core : private channel_state {
   template <wait_reason reason>
   CONCUR_FORCE_INLINE outcome wait(worker* w, spin_lock* held, void* value, nanoseconds_t deadline_ns) noexcept {
     intrusive_list<waiter>& queue = reason == wait_reason::channel_send ? senders : receivers;
-    if (CONCUR_UNLIKELY(w == nullptr || w->current == nullptr)) return wait_on_thread(queue, held, value, deadline_ns);
+    if (CONCUR_UNLIKELY(w == nullptr)) return wait_on_thread(queue, held, value, deadline_ns);
     waiter note(w->current, value, deadline_ns == never);
     queue.push_back(&note);
     return withdraw(queue, note, park_fiber(w, held, deadline_ns, reason));

@@ -64,11 +64,16 @@ CONCUR_FORCE_INLINE waiter* serve_first(intrusive_list<waiter>& queue, served_pa
   worker* const w = served.w;
   while (waiter* note = queue.pop_front()) {
     party* const who = note->who;
-    served.is_near = note->is_sole && w != nullptr && static_cast<fiber*>(who)->owner == w->sched;
-    if (CONCUR_LIKELY(served.is_near ? claim_sole(*static_cast<fiber*>(who), note->ticket) : note->claim())) {
-      served.who = who;
-      return note;
+    const bool is_near = note->is_sole && w != nullptr && static_cast<fiber*>(who)->owner == w->sched;
+    if (CONCUR_LIKELY(is_near)) {
+      if (CONCUR_UNLIKELY(!claim_sole(*static_cast<fiber*>(who), note->ticket))) continue;
+      served.is_near = true;
+    } else {
+      if (CONCUR_UNLIKELY(!note->claim())) continue;
+      served.is_near = false;
     }
+    served.who = who;
+    return note;
   }
   return nullptr;
 }

@@ -240,6 +240,12 @@ CONCUR_FORCE_INLINE worker* checkpoint() {
   return w;
 }
 
+// What checkpoint() gave, after a wait.
+inline worker* worker_of_fiber() noexcept {
+  worker* const w = this_worker();
+  return w != nullptr && w->current != nullptr ? w : nullptr;
+}
+
 // The same without throwing. False: the caller is cancelled. Else w is what checkpoint() returns.
 worker* checkpoint_slow_quietly(worker* w) noexcept;  // null: cancelled
 CONCUR_FORCE_INLINE bool checkpoint_quietly(worker*& w) noexcept {

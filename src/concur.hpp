@@ -60,6 +60,7 @@
 #include "runtime/idle.hpp"
 #include "runtime/monitor.hpp"
 #include "runtime/scheduler.hpp"
+#include "runtime/serve.hpp"
 #include "runtime/suspend.hpp"
 #include "runtime/caller.hpp"
 #include "runtime/forms.hpp"
@@ -89,6 +90,7 @@
 
 // channel: values handed over
 #include "channel/tick_source.hpp"
+#include "channel/channel_lock.hpp"
 #include "channel/channel_core.hpp"
 #include "channel/channel.hpp"
 #include "channel/channel_ends.hpp"

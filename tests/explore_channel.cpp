@@ -23,16 +23,16 @@ template <class T>
 void await_sender(const concur::channel<T>& ch) {
   auto* const core = concur::detail::channel_access::core_of(ch);
   const auto has_any = [core] {
-    const concur::detail::lock_scope<concur::detail::retirable_lock> held(core->lock());
-    return !core->senders().is_empty();
+    const concur::detail::channel_lock_scope held(core->state().lock, concur::detail::this_worker());
+    return !core->state().senders.is_empty();
   };
   while (!has_any()) concur::this_fiber::yield();
 }
 template <class T>
 bool has_waiting(const concur::channel<T>& ch) {
   auto* const core = concur::detail::channel_access::core_of(ch);
-  const concur::detail::lock_scope<concur::detail::retirable_lock> held(core->lock());
-  return !core->senders().is_empty() || !core->receivers().is_empty();
+  const concur::detail::channel_lock_scope held(core->state().lock, concur::detail::this_worker());
+  return !core->state().senders.is_empty() || !core->state().receivers.is_empty();
 }
 
 // Memory that two parties use one after the other.
@@ -574,4 +574,54 @@ TEST_CASE("threads only: two send with a limit of time, one receives") {
         explore_expect(sent[0] + sent[1] == received, "sent and received do not agree");
       },
       {0});
+}
+
+// --- what saves the exchanges ---
+
+TEST_CASE("a channel of one worker becomes another's as well: one at a time, whoever is the favourite") {
+  const nothing_left_over guard;
+  hold([] {
+    concur::detail::channel_lock lock;
+    place counted;
+    concur::with_nursery([&](concur::nursery& n) {
+      for (int who = 0; who < 2; ++who) {
+        n.go([&] {
+          for (int i = 0; i < 5; ++i) {
+            const concur::detail::channel_lock_scope held(lock, concur::detail::this_worker());
+            const int before = counted.read();
+            if (concur::detail::driver* d = concur::detail::driver_or_null()) d->step();
+            counted.write(before + 1);
+          }
+        });
+      }
+    });
+    const concur::detail::channel_lock_scope held(lock, concur::detail::this_worker());
+    explore_expect(counted.read() == 10, "two were inside at once");
+  });
+}
+
+TEST_CASE("who is served and cancelled in the same moment went, or did not") {
+  const nothing_left_over guard;
+  hold([] {
+    concur::channel<int> ch;
+    concur::cancel_scope receiving(concur::deferred);
+    int received = 0;
+    int sent = 0;
+    concur::with_nursery([&](concur::nursery& n) {
+      n.go([&] {
+        std::error_code error;
+        receiving.run([&] { received += ch.recv(error).value_or(0); });
+      });
+      n.go([&] { receiving.cancel(); });
+      n.go([&] {
+        for (int tries = 0; tries < 4 && sent == 0; ++tries) {
+          int value = 7;
+          if (ch.try_send(value)) sent = 7;
+          concur::this_fiber::yield();
+        }
+      });
+    });
+    explore_expect(received == sent, "sent and received do not agree");
+    explore_expect(!has_waiting(ch), "the queue holds the note of a fiber that has gone");
+  });
 }

@@ -19,8 +19,8 @@ namespace {
 template <class T>
 bool has_waiting(const concur::channel<T>& ch) {
   auto* const core = concur::detail::channel_access::core_of(ch);
-  const concur::detail::lock_scope<concur::spin_lock> held(core->lock());
-  return !core->senders().is_empty() || !core->receivers().is_empty();
+  const concur::detail::channel_lock_scope held(core->state().lock, concur::detail::this_worker());
+  return !core->state().senders.is_empty() || !core->state().receivers.is_empty();
 }
 
 }  // namespace

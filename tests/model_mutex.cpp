@@ -1,5 +1,6 @@
 // model_mutex.cpp - the word and the queue of a mutex (sync/mutex_core.hpp), in every interleaving: one at a time, nobody
-// waits for ever, and an unlock does not touch a mutex that the next holder has destroyed (M5).
+// waits for ever, and an unlock does not touch a mutex that the next holder has destroyed (M5), also one that frees it by a
+// plain store (M8).
 #include <doctest/doctest.h>
 
 #include "support/model.hpp"
@@ -11,9 +12,11 @@ using model::world;
 
 namespace {
 
-enum word { the_word, queue_lock, first, second, third, wait_word, result = 8, inside = 11, users, is_gone };
+enum word { the_word, queue_lock, first, second, third, wait_word, result = 8, inside = 11, users, is_gone, owner };
 constexpr int held = 1;
 constexpr int waiting = 2;
+constexpr int woken = 4;
+constexpr int careful = 8;  // one unlock
 enum end_of_wait { none, retry, granted, cancelled };
 
 struct variant {
@@ -21,6 +24,10 @@ struct variant {
   bool looks_again = true;           // an unlock that found nobody frees the word only if nobody has come since
   bool leaver_unlinks = true;
   bool late_one_looks = true;  // a woken waiter whose deadline has passed takes the mutex if it is free
+  bool late_one_retires = true;  // one that leaves is no longer the one that competes
+  bool heavy_fence = true;
+  bool waits_for_unlock = true;  // who queues first waits until no unlock is under way
+  bool looks_after_wait = true;  // and looks whether that one forgot it
   bool frees_last = true;      // freeing the word is the last touch
   bool destroys = false;       // the last user destroys the mutex; who was cancelled comes again
 };
@@ -49,17 +56,29 @@ void touch(program& p, const variant& v) {
   });
 }
 
-void add_free(program& p, const variant& v, const char* to) {
-  touch(p, v);
-  p.atomically("frees the word if nobody waits", [](world& w, int me) {
-    w.reg(me, 0) = w.memory[the_word] == held ? 1 : 0;
-    if (w.reg(me, 0) != 0) w.memory[the_word] = 0;
-  });
-  p.jump_if([](world& w, int me) { return w.reg(me, 0) != 0; }, to);
-}
-
 void add_unlock(program& p, const variant& v) {
-  add_free(p, v, "unlocked");
+  touch(p, v);
+  p.store(owner, 0);
+  // light_fence: the compiler is held, the core is not. No step.
+  p.load(0, the_word);
+  p.jump_if([](world& w, int me) { return w.reg(me, 0) != held; }, "is careful");
+  p.release(the_word, 0);
+  if (!v.frees_last) touch(p, v);
+  p.jump("unlocked");
+  p.label("is careful");
+  touch(p, v);
+  p.store(owner, 2);
+  p.label("looks");
+  p.load(0, the_word);
+  p.jump_if([](world& w, int me) { return (w.reg(me, 0) & (waiting | woken)) == waiting; }, "slow");
+  p.label("frees").atomically("frees the word if it is what was seen", [](world& w, int me) {
+    const int seen = w.reg(me, 0);
+    w.reg(me, 0) = w.memory[the_word] == seen ? 1 : 0;
+    if (w.reg(me, 0) == 0) return;
+    w.memory[the_word] = static_cast<value>(seen - held - (seen >= careful ? careful : 0));
+  });
+  p.jump_if([](world& w, int me) { return w.reg(me, 0) != 0; }, "unlocked");
+  p.jump("looks");
   p.label("slow");
   touch(p, v);
   p.lock(queue_lock);
@@ -80,7 +99,8 @@ void add_unlock(program& p, const variant& v) {
   });
   if (!v.frees_last) {
     p.atomically("frees the word under the lock", [](world& w, int me) {
-      if (w.reg(me, 1) == 0 || w.reg(me, 2) == 0) w.memory[the_word] = static_cast<value>(w.memory[the_word] & ~held);
+      if (w.reg(me, 1) == 0 || w.reg(me, 2) == 0) w.memory[the_word] =
+          static_cast<value>((w.memory[the_word] & ~held) | (w.reg(me, 1) != 0 ? woken : 0));
     });
   }
   touch(p, v);
@@ -89,8 +109,9 @@ void add_unlock(program& p, const variant& v) {
   if (v.frees_last) {
     p.jump_if([](world& w, int me) { return w.reg(me, 2) != 0; }, "hands over");
     touch(p, v);
-    p.atomically("frees the word",
-                 [](world& w, int) { w.memory[the_word] = static_cast<value>(w.memory[the_word] & ~held); });
+    p.atomically("frees the word, and one is woken", [](world& w, int) {
+      w.memory[the_word] = static_cast<value>((w.memory[the_word] & ~held) | woken);
+    });
   }
   p.label("hands over").atomically("resumes", [](world& w, int me) {
     w.memory[result + w.reg(me, 1) - 1] = w.reg(me, 2) != 0 ? granted : retry;
@@ -98,8 +119,7 @@ void add_unlock(program& p, const variant& v) {
   p.jump("unlocked");
   p.label("nobody");
   if (v.frees_last && v.looks_again) {
-    add_free(p, v, "unlocked");
-    p.jump("slow");
+    p.jump("looks");
   } else if (v.frees_last) {
     p.atomically("frees the word",
                  [](world& w, int) { w.memory[the_word] = static_cast<value>(w.memory[the_word] & ~held); });
@@ -107,21 +127,51 @@ void add_unlock(program& p, const variant& v) {
   p.label("unlocked");
 }
 
+// Takes the lock of the queue, and holds it at "parks"; goes back to "again" if the mutex is free.
+void add_announcement(program& p, const variant& v) {
+  p.lock(queue_lock);
+  p.label("announces").atomically("announces", [v](world& w, int me) {
+    const int word = w.memory[the_word];
+    w.reg(me, 0) = (word & held) != 0 || !v.looks_before_parking ? 1 : 0;
+    w.reg(me, 1) = word >= careful ? 1 : 0;
+    if (w.reg(me, 0) == 0) return;
+    const int over = w.reg(me, 3) != 0 ? woken : 0;
+    w.memory[the_word] = static_cast<value>((word & (held | waiting | woken) & ~over) | waiting | careful);
+  });
+  p.jump_if([](world& w, int me) { return w.reg(me, 0) == 0; }, "is free");
+  p.jump_if([](world& w, int me) { return w.reg(me, 1) != 0; }, "parks");
+  p.heavy_fence(v.heavy_fence);
+  if (v.waits_for_unlock)
+    p.wait("until no unlock is under way",
+           [](world& w, int) { return w.memory[owner] != 0 || (w.memory[the_word] & waiting) == 0; });
+  if (v.looks_after_wait) {
+    p.load(0, the_word);
+    p.jump_if([](world& w, int me) { return (w.reg(me, 0) & waiting) == 0; }, "announces");
+  }
+  p.jump("parks");
+  p.label("is free").unlock(queue_lock).jump("again");
+}
+
 void add_locker(program& p, const variant& v, bool is_impatient) {
   p.label("again");
   p.atomically("tries", [](world& w, int me) {
     w.reg(me, 0) = (w.memory[the_word] & held) == 0 ? 1 : 0;
-    w.memory[the_word] = static_cast<value>(w.memory[the_word] | held);
+    if (w.reg(me, 0) == 0) return;
+    w.memory[the_word] = static_cast<value>((w.memory[the_word] | held) & (w.reg(me, 3) != 0 ? ~woken : ~0));
   });
   p.jump_if([](world& w, int me) { return w.reg(me, 0) != 0; }, "taken");
-  if (is_impatient) p.jump_if([](world& w, int me) { return w.reg(me, 3) != 0; }, "end");
-  p.lock(queue_lock);
-  p.atomically("announces", [v](world& w, int me) {
-    w.reg(me, 0) = (w.memory[the_word] & held) != 0 || !v.looks_before_parking ? 1 : 0;
-    if (w.reg(me, 0) != 0 || !is_queue_empty(w)) w.memory[the_word] = static_cast<value>(w.memory[the_word] | waiting);
-  });
-  p.jump_if([](world& w, int me) { return w.reg(me, 0) != 0; }, "parks");
-  p.unlock(queue_lock).jump("again");
+  if (is_impatient) {
+    p.jump_if([](world& w, int me) { return w.reg(me, 3) == 0; }, "waits");
+    p.atomically("leaves while it is held", [v](world& w, int me) {
+      w.reg(me, 0) = (w.memory[the_word] & held) != 0 ? 1 : 0;
+      if (w.reg(me, 0) != 0 && v.late_one_retires)
+        w.memory[the_word] = static_cast<value>(w.memory[the_word] & ~woken);
+    });
+    p.jump_if([](world& w, int me) { return w.reg(me, 0) == 0; }, "again");
+    p.jump("end");
+    p.label("waits");
+  }
+  add_announcement(p, v);
   p.label("parks").atomically("queues", [](world& w, int me) {
     push(w, me);
     w.memory[wait_word + me] = 1;
@@ -145,6 +195,7 @@ void add_locker(program& p, const variant& v, bool is_impatient) {
   p.unlock(queue_lock).jump(v.destroys ? "again" : "end");
 
   p.label("taken");
+  p.store(owner, 1, true);
   p.atomically("is inside", [](world& w, int me) {
     if (++w.memory[inside] != 1) w.fault = 1;
     w.reg(me, 3) = --w.memory[users] == 0 ? 1 : 0;
@@ -201,6 +252,14 @@ TEST_CASE("each step is needed") {
   variant leaves_when_woken;
   leaves_when_woken.late_one_looks = false;
   CHECK_FALSE(outcome_of(leaves_when_woken).is_sound);
+  variant stays_woken;
+  stays_woken.late_one_retires = false;
+  CHECK_FALSE(outcome_of(stays_woken).is_sound);
+  for (bool variant::*part : {&variant::heavy_fence, &variant::waits_for_unlock, &variant::looks_after_wait}) {
+    variant v;
+    v.*part = false;
+    CHECK_FALSE(outcome_of(v).is_sound);
+  }
 }
 
 TEST_CASE("the last user may destroy the mutex") {

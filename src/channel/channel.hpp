@@ -53,9 +53,9 @@ class channel_handle {
   // The same without throwing: false when it was closed already, or is nil.
   bool try_close() noexcept { return core_ != nullptr && core_->close(); }
 
-  bool closed() const noexcept { return core_ != nullptr && core_->is_closed(); }
+  bool closed() const noexcept { return core_ != nullptr && core_->is_closed_now(); }
   std::size_t size() const noexcept { return core_ != nullptr ? core_->size() : 0; }
-  std::size_t capacity() const noexcept { return core_ != nullptr ? core_->capacity() : 0; }
+  std::size_t capacity() const noexcept { return core_ != nullptr ? core_->bound() : 0; }
   // Whether two handles are the same channel.
   friend bool operator==(const channel_handle& a, const channel_handle& b) noexcept { return a.core_ == b.core_; }
   friend bool operator!=(const channel_handle& a, const channel_handle& b) noexcept { return a.core_ != b.core_; }

@@ -22,9 +22,14 @@ namespace detail {
 template <class Item>
 class channel_case : public select_case {
  protected:
-  explicit channel_case(channel_core<Item>* core) noexcept
-      : select_case(case_traits{false, false, tick_source<Item>::is_possible}), core_(core) {
-    if (core_ != nullptr) set_site_lock(&core_->lock());
+  channel_case(channel_core<Item>* core, const case_traits& kind_in, bool sends) noexcept
+      : select_case(kind_in), core_(core) {
+    if (core_ == nullptr) return;
+    channel_state& of_core = core_->state();
+    set_site_lock(of_core.lock);
+    queue = sends ? &of_core.senders : &of_core.receivers;
+    is_sending = sends;
+    if (sends || !tick_source<Item>::is_possible) state = &of_core;
   }
   channel_case(channel_case&& other) noexcept : select_case(other), core_(other.core_) {
     is_owner_ = std::exchange(other.is_owner_, false);
@@ -37,15 +42,6 @@ class channel_case : public select_case {
     if (core_ == nullptr) return;
     core_->hold();
     is_owner_ = true;
-  }
-
-  // The note's place in the queue of one side.
-  void enter_queue(intrusive_list<waiter>& queue, void* value) noexcept {
-    note.value = value;
-    queue.push_back(&note);
-  }
-  void leave_queue(intrusive_list<waiter>& queue) noexcept {
-    if (intrusive_list<waiter>::is_linked(&note)) queue.erase(&note);
   }
 
   channel_core<Item>* core_;
@@ -62,16 +58,21 @@ class recv_case final : public channel_case<Item> {
                 "select: the function of recv takes a std::optional<T>, for channel<void> a bool, or nothing");
 
  public:
-  recv_case(channel_core<Item>* core, F&& handler) : channel_case<Item>(core), handler_(std::move(handler)) {}
-  recv_case(recv_case&&) = default;
+  static constexpr case_traits traits{false, false, tick_source<Item>::is_possible, false};
 
-  bool is_ready(nanoseconds_t) noexcept override { return this->core_ != nullptr && this->core_->can_receive(); }
-  attempt take(party*& served) override {
+  recv_case(channel_core<Item>* core, F&& handler)
+      : channel_case<Item>(core, traits, false), handler_(std::move(handler)) {
+    this->note.value = &slot_;
+  }
+  recv_case(recv_case&& other) : channel_case<Item>(std::move(other)), handler_(std::move(other.handler_)) {
+    this->note.value = &slot_;
+  }
+
+  bool is_ready(nanoseconds_t) noexcept override { return this->core_ != nullptr && this->core_->can_receive_tick(); }
+  attempt take(served_party& served) override {
     const attempt result = this->core_->receive_step(slot_, served);
     return result == attempt::closed ? attempt::done : result;
   }
-  void enter() noexcept override { this->enter_queue(this->core_->receivers(), &slot_); }
-  void leave() noexcept override { this->leave_queue(this->core_->receivers()); }
   nanoseconds_t deadline_ns() const noexcept override {
     return this->core_ != nullptr ? this->core_->next_tick_ns() : never;
   }
@@ -98,27 +99,33 @@ class send_case final : public channel_case<Item> {
   static_assert(std::is_invocable<F&>::value, "select: the function of send takes nothing");
 
  public:
+  static constexpr case_traits traits{false, false, false, true};
+
   send_case(channel_core<Item>* core, Item* lent, F&& handler)
-      : channel_case<Item>(core), value_(lent), handler_(std::move(handler)) {}
+      : channel_case<Item>(core, traits, true), value_(lent), handler_(std::move(handler)) {
+    this->note.value = value_;
+  }
   template <class V>
   send_case(channel_core<Item>* core, std::in_place_t, V&& value, F&& handler)
-      : channel_case<Item>(core), kept_(std::in_place, std::forward<V>(value)), handler_(std::move(handler)) {
-    value_ = &*kept_;
+      : channel_case<Item>(core, traits, true),
+        kept_(std::in_place, std::forward<V>(value)),
+        handler_(std::move(handler)) {
+    this->note.value = value_ = &*kept_;
   }
   send_case(send_case&& other)
       : channel_case<Item>(std::move(other)),
         kept_(std::move(other.kept_)),
         value_(kept_ ? &*kept_ : other.value_),
-        handler_(std::move(other.handler_)) {}
+        handler_(std::move(other.handler_)) {
+    this->note.value = value_;
+  }
 
-  bool is_ready(nanoseconds_t) noexcept override { return this->core_ != nullptr && this->core_->can_send(); }
-  attempt take(party*& served) override {
+  bool is_ready(nanoseconds_t) noexcept override { return false; }
+  attempt take(served_party& served) override {
     const attempt result = this->core_->send_step(*value_, served);
     is_closed_ = result == attempt::closed;
     return is_closed_ ? attempt::done : result;
   }
-  void enter() noexcept override { this->enter_queue(this->core_->senders(), value_); }
-  void leave() noexcept override { this->leave_queue(this->core_->senders()); }
   bool end(outcome result) override {
     is_closed_ = result == outcome::closed;
     return true;
@@ -133,7 +140,7 @@ class send_case final : public channel_case<Item> {
     channel_case<Item>::own();
     if (kept_) return;
     kept_.emplace(std::move(*value_));
-    value_ = &*kept_;
+    this->note.value = value_ = &*kept_;
   }
 
  private:

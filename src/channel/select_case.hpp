@@ -19,11 +19,12 @@
 CONCUR_NAMESPACE_BEGIN
 namespace detail {
 
-// What there is to ask a case of its kind; most are asked nothing of it.
+// What there is to ask a case of its kind; most are asked nothing of it. A select whose cases the compiler knows asks it.
 struct case_traits {
   bool is_otherwise = false;
   bool prepares = false;      // prepare() does something
   bool has_deadline = false;  // deadline_ns() is not always never
+  bool hears_end = false;     // end() does something
 };
 
 class select_case {
@@ -34,13 +35,13 @@ class select_case {
 
   // Before each round, without any lock. What it finds must be looked at again under the lock.
   virtual void prepare() {}
-  // Whether it could go now. `now` is the time, if the case has a deadline.
+  // Whether it could go now. `now` is the time, if the case has a deadline. Not asked where there is a `state`.
   virtual bool is_ready(nanoseconds_t now) noexcept = 0;
   // Goes. done; or blocked: somebody was faster; or again. `served` is to be resumed when the locks are dropped.
-  virtual attempt take(party*& served) = 0;
-  // Puts the note, which has its party, into the queue.
+  virtual attempt take(served_party& served) = 0;
+  // Puts the note, which has its party, into the queue; and takes it out, if it is there still. Not asked where there is a
+  // `queue`.
   virtual void enter() noexcept {}
-  // Takes the note out, if it is there still.
   virtual void leave() noexcept {}
   // Somebody claimed the note, with this outcome: granted or closed. Without any lock. False: it was for nothing, and the
   // select begins again.
@@ -55,14 +56,43 @@ class select_case {
   // When it may become ready by itself.
   virtual nanoseconds_t deadline_ns() const noexcept { return never; }
 
-  // The lock of its site; null for a case that waits at no site, or is never ready.
-  void set_site_lock(retirable_lock* lock) noexcept { site.lock = lock; }
-  retirable_lock& site_lock() const noexcept { return static_cast<retirable_lock&>(*site.lock); }
+  // The lock of its site, of one kind or the other; none for a case that waits at no site, or is never ready.
+  void set_site_lock(retirable_lock* lock) noexcept {
+    place = retirable = lock;
+  }
+  void set_site_lock(channel_lock& lock) noexcept { place = channel = &lock; }
+  // The three questions that a select asks at each site, answered here for channels: a call through a table costs as much as
+  // the answer.
+  CONCUR_FORCE_INLINE bool can_go(nanoseconds_t now) noexcept {
+    if (CONCUR_UNLIKELY(state == nullptr)) return is_ready(now);
+    return is_sending ? state->can_send() : state->can_receive();
+  }
+  CONCUR_FORCE_INLINE void enter_queue(party* who) noexcept {
+    note.begin(who);
+    if (CONCUR_UNLIKELY(queue == nullptr)) return enter();
+    queue->push_back(&note);
+  }
+  CONCUR_FORCE_INLINE void leave_queue() noexcept {
+    if (CONCUR_UNLIKELY(queue == nullptr)) return leave();
+    if (intrusive_list<waiter>::is_linked(&note)) queue->erase(&note);
+  }
 
-  lock_chain site;          // which holds what set_site_lock says
+  // Takes it. Null: it was retired.
+  CONCUR_FORCE_INLINE spin_lock* lock_site(worker* w) noexcept {
+    if (CONCUR_LIKELY(channel != nullptr)) return &channel->lock(w);
+    return retirable->lock_unless_retired() == 0 ? retirable : nullptr;
+  }
+
+  const void* place = nullptr;  // the site's lock, by which sites are told apart; null: no site
+  channel_lock* channel = nullptr;
+  retirable_lock* retirable = nullptr;
+  channel_state* state = nullptr;
+  intrusive_list<waiter>* queue = nullptr;
+  lock_chain site;          // while it is held
   waiter note;              // while the select waits
   bool is_retired = false;  // the lock can no longer be had: what it guarded has happened
   bool is_candidate = false;
+  bool is_sending = false;  // what is done to `state`
   case_traits kind;
   int descriptor = -1;  // what a plain thread has to watch, for a case without a site
   bool is_for_writing = false;
@@ -71,7 +101,12 @@ class select_case {
   // A copy is a case that waits nowhere.
   select_case(const select_case& other) noexcept
       : kind(other.kind), descriptor(other.descriptor), is_for_writing(other.is_for_writing) {
-    site.lock = other.site.lock;
+    place = other.place;
+    channel = other.channel;
+    retirable = other.retirable;
+    state = other.state;
+    queue = other.queue;
+    is_sending = other.is_sending;
   }
 };
 
@@ -79,11 +114,13 @@ class select_case {
 template <class F>
 class timed_case final : public select_case {
  public:
+  static constexpr case_traits traits{false, false, true, false};
+
   timed_case(nanoseconds_t deadline, F&& handler)
-      : select_case(case_traits{false, false, true}), deadline_ns_(deadline), handler_(std::move(handler)) {}
+      : select_case(traits), deadline_ns_(deadline), handler_(std::move(handler)) {}
 
   bool is_ready(nanoseconds_t now) noexcept override { return deadline_ns_ <= now; }
-  attempt take(party*&) override { return attempt::done; }
+  attempt take(served_party&) override { return attempt::done; }
   void run() override { handler_(); }
   bool is_spent() const noexcept override { return true; }
   nanoseconds_t deadline_ns() const noexcept override { return deadline_ns_; }
@@ -96,10 +133,12 @@ class timed_case final : public select_case {
 template <class F>
 class otherwise_case final : public select_case {
  public:
-  explicit otherwise_case(F&& handler) : select_case(case_traits{true, false, false}), handler_(std::move(handler)) {}
+  static constexpr case_traits traits{true, false, false, false};
+
+  explicit otherwise_case(F&& handler) : select_case(traits), handler_(std::move(handler)) {}
 
   bool is_ready(nanoseconds_t) noexcept override { return false; }
-  attempt take(party*&) override { return attempt::done; }
+  attempt take(served_party&) override { return attempt::done; }
   void run() override { handler_(); }
 
  private:

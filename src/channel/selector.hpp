@@ -116,9 +116,10 @@ CONCUR_INLINE int selector::wait_in_order(detail::select_order order, detail::na
     if (one != nullptr) room_[count++] = one.get();
   }
   detail::select_case** const room = room_.data();
+  detail::select_list list{room, room + cases_.size(), count, {}, -1, order, deadline_ns, may_park, error};
+  detail::note_kinds(list);
   int chosen = -1;
-  if (!detail::perform_select({room, room + cases_.size(), count, order, deadline_ns, may_park, error}, chosen))
-    return -1;
+  if (!detail::perform_select(list, chosen)) return -1;
   std::size_t index = 0;
   while (cases_[index].get() != room[chosen]) ++index;
   const std::shared_ptr<detail::select_case> running = cases_[index];  // its function may remove it

@@ -22,11 +22,13 @@ namespace detail {
 // All but the user's function.
 class descriptor_case_base : public select_case {
  public:
+  static constexpr case_traits traits{false, true, false, true};
+
   // Inline where they are declared: else every translation unit would get them, as the class's key functions.
   CONCUR_INLINE descriptor_case_base(int fd, direction d);
   CONCUR_INLINE void prepare() override;
   CONCUR_INLINE bool is_ready(nanoseconds_t) noexcept override;
-  attempt take(party*&) override { return attempt::done; }
+  attempt take(served_party&) override { return attempt::done; }
   CONCUR_INLINE void enter() noexcept override;
   CONCUR_INLINE void leave() noexcept override;
   CONCUR_INLINE bool end(outcome result) override;
@@ -74,7 +76,7 @@ CONCUR_NAMESPACE_BEGIN
 namespace detail {
 
 CONCUR_INLINE descriptor_case_base::descriptor_case_base(int fd, direction d)
-    : select_case(case_traits{false, true, false}), fd_(fd), direction_(d) {
+    : select_case(traits), fd_(fd), direction_(d) {
   if (fd < 0)
     fail_argument("concur::select", "fd", std::to_string(fd), "a descriptor is a number from 0 on; was it opened?");
 }
@@ -108,7 +110,7 @@ CONCUR_INLINE void descriptor_case_base::watch() {
 }
 
 CONCUR_INLINE bool descriptor_case_base::is_ready(nanoseconds_t) noexcept {
-  if (is_found_ready_ || site.lock == nullptr) return is_found_ready_;
+  if (is_found_ready_ || place == nullptr) return is_found_ready_;
   if (slot_->is_outdated(use_)) return is_found_ready_ = true;  // nothing would wake it: end() and the call say so
   const std::uint32_t news = slot_->side(direction_).present_news();
   if (news == use_.news) return false;

@@ -41,13 +41,15 @@ class caller {
   party* who() noexcept { return worker_ != nullptr ? static_cast<party*>(worker_->current) : as_thread(); }
 
   thread_party& thread() noexcept { return *as_thread(); }
+  // The worker that the fiber is on now; null: a plain thread.
+  worker* at() const noexcept { return worker_; }
 
   CONCUR_FORCE_INLINE outcome park(spin_lock* lock, nanoseconds_t deadline_ns, wait_reason reason) noexcept {
     if (CONCUR_LIKELY(worker_ != nullptr)) return park_fiber(worker_, lock, deadline_ns, reason);
     lock_chain one{lock, nullptr};
     return park_thread(*as_thread(), lock != nullptr ? &one : nullptr, deadline_ns);
   }
-  outcome park_at_all(lock_chain* locks, nanoseconds_t deadline_ns) noexcept {
+  CONCUR_FORCE_INLINE outcome park_at_all(lock_chain* locks, nanoseconds_t deadline_ns) noexcept {
     if (CONCUR_LIKELY(worker_ != nullptr)) return park_selected(worker_, locks, deadline_ns);
     return park_thread(*as_thread(), locks, deadline_ns);
   }

@@ -56,6 +56,7 @@ struct fiber : party {
   bool is_started = false;         // it owns a stack, and ctx says where to go on
   unsigned char shield_depth = 0;  // above 0: cancellation is not raised
   std::uint16_t pin_depth = 0;     // how many pinned scopes it is in
+  unsigned char unwind_base = 0;   // exceptions that were on their way when the current scope was entered
   context ctx{};
   exception_state exceptions{};  // what the C++ runtime keeps per thread about exceptions, while it is not running
   worker* home = nullptr;        // F3
@@ -72,7 +73,7 @@ struct fiber : party {
   std::uint64_t id = 0;
   local_table* locals = nullptr;  // the values of fiber_locals that it has used; null: none
   spin_lock scope_lock;           // scope.hpp
-  unsigned char unwind_base = 0;  // exceptions that were on their way when the current scope was entered
+  atomic<std::uint32_t> settled{0};  // the last wait over whose end two had to be told apart (serve.hpp, V1)
 #if CONCUR_ASAN || CONCUR_TSAN
   stack_notice* notice = nullptr;  // at the top of its stack, and gone with it
 #endif

@@ -39,6 +39,18 @@ inline outcome or_tell(outcome result, std::error_code& error) noexcept {
   return result;
 }
 
+// The two halves of perform(), for an operation that ends in a jump to its wait. False: cancelled already. w: as above.
+CONCUR_FORCE_INLINE bool begin_form(worker*& w) {
+  w = checkpoint();
+  return true;
+}
+CONCUR_FORCE_INLINE bool begin_form(worker*& w, std::error_code&) noexcept {
+  w = nullptr;
+  return CONCUR_LIKELY(checkpoint_quietly(w));
+}
+CONCUR_FORCE_INLINE outcome end_form(outcome result) { return or_throw(result); }
+CONCUR_FORCE_INLINE outcome end_form(outcome result, std::error_code& error) noexcept { return or_tell(result, error); }
+
 // operation(worker*), from the caller's checkpoint on; null on a plain thread. Misuse passes through as it is thrown.
 template <class Operation>
 CONCUR_FORCE_INLINE outcome perform(Operation&& operation) {

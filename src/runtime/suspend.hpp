@@ -221,8 +221,12 @@ inline void unlock_chain(lock_chain* locks) noexcept {
   }
 }
 
-// Parks the running fiber, whose notes are at several sites; `locks` are theirs (S6).
-outcome park_selected(worker*& w, lock_chain* locks, nanoseconds_t deadline_ns) noexcept;
+// Parks the running fiber, whose notes are at several sites; `locks` are theirs (S6). Inlined into its one caller: a frame
+// less between the switch and the select saves some 20 instructions and a return that is not predicted.
+CONCUR_FORCE_INLINE outcome park_selected(worker*& w, lock_chain* locks, nanoseconds_t deadline_ns) noexcept {
+  w->leaving_locks = locks;
+  return park_fiber(w, nullptr, deadline_ns, wait_reason::select, departure::selected);
+}
 
 // Every parking operation begins with this: it raises a cancellation, and makes a fiber that never has to wait yield
 // now and then. Throws `cancelled`. Not while the stack unwinds: destructors finish their work.
@@ -234,6 +238,12 @@ CONCUR_FORCE_INLINE worker* checkpoint() {
   const bool is_spent = --w->budget == 0 && !CONCUR_MUTANT_IS(77);
   if (CONCUR_UNLIKELY(is_spent) || CONCUR_UNLIKELY(w->current->should_cancel())) return checkpoint_slow(w);
   return w;
+}
+
+// What checkpoint() gave, after a wait.
+inline worker* worker_of_fiber() noexcept {
+  worker* const w = this_worker();
+  return w != nullptr && w->current != nullptr ? w : nullptr;
 }
 
 // The same without throwing. False: the caller is cancelled. Else w is what checkpoint() returns.
@@ -291,11 +301,6 @@ CONCUR_INLINE void publish_selected(worker* w) noexcept {
   lock_chain* const locks = w->leaving_locks;
   publish_wait(w, w->leaving);
   unlock_chain(locks);
-}
-
-CONCUR_NOINLINE CONCUR_INLINE outcome park_selected(worker*& w, lock_chain* locks, nanoseconds_t deadline_ns) noexcept {
-  w->leaving_locks = locks;
-  return park_fiber(w, nullptr, deadline_ns, wait_reason::select, departure::selected);
 }
 
 CONCUR_NOINLINE CONCUR_INLINE worker* checkpoint_slow_quietly(worker* w) noexcept {

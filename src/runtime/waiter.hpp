@@ -97,7 +97,8 @@ inline bool claim(party& who, std::uint32_t ticket) noexcept {
 
 struct waiter {
   waiter() noexcept = default;
-  waiter(party* who_in, void* value_in) noexcept : who(who_in), value(value_in), ticket(who_in->next_ticket()) {}
+  explicit waiter(party* who_in, void* value_in, bool is_sole_in = false) noexcept
+      : who(who_in), value(value_in), ticket(who_in->next_ticket()), is_sole(is_sole_in) {}
   waiter(const waiter&) = delete;
   waiter& operator=(const waiter&) = delete;
 
@@ -124,6 +125,7 @@ struct waiter {
   party* who = nullptr;
   void* value = nullptr;  // where a value comes from or goes to; its type is known to the site
   std::uint32_t ticket = 0;
+  bool is_sole = false;  // a fiber's only note, and no deadline: but for a cancellation nobody else ends this wait
 
  private:
   static constexpr std::uint32_t chosen = 0;  // even: never the ticket of a wait

@@ -19,21 +19,19 @@ namespace detail {
 template <class F>
 class future_case final : public select_case {
  public:
-  future_case(future_state& state, F&& handler) : state_(state), handler_(std::move(handler)) {
-    set_site_lock(&state_.lock_of_waiting());
+  static constexpr case_traits traits{};
+
+  future_case(future_state& source, F&& handler) : handler_(std::move(handler)) {
+    set_site_lock(&source.lock_of_waiting());
+    queue = &source.waiting();
   }
 
   bool is_ready(nanoseconds_t) noexcept override { return is_retired; }
-  attempt take(party*&) override { return attempt::done; }
-  void enter() noexcept override { state_.waiting().push_back(&note); }
-  void leave() noexcept override {
-    if (intrusive_list<waiter>::is_linked(&note)) state_.waiting().erase(&note);
-  }
+  attempt take(served_party&) override { return attempt::done; }
   void run() override { handler_(); }
   bool is_spent() const noexcept override { return true; }
 
  private:
-  future_state& state_;
   F handler_;
 };
 

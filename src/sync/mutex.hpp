@@ -7,7 +7,7 @@
 //     recursive_mutex    try_lock_for, try_lock_until          counts; as many unlocks free it
 //
 // All three barge for speed, and hand over to who was passed over for a millisecond (mutex_core.hpp). An uncontended
-// lock is one compare-exchange, and so is the unlock. An unlock happens before the next lock.
+// lock is one compare-exchange, and an unlock, on a worker, a plain store. An unlock happens before the next lock.
 //
 //   M7  `depth_` of a recursive_mutex is read and written by its holder only.
 #ifndef CONCUR_SYNC_MUTEX_HPP

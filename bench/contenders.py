@@ -34,6 +34,7 @@ THREADS = "its fibers are threads of the kernel, and workers the processors they
 STACKLESS = "its tasks are stackless: they keep what lives across a wait"
 MILLISECONDS = "its timers are of whole milliseconds"
 ONE_LOOP = "is one loop on one thread here"
+UNWRITTEN = "has no program for it here"
 
 
 def a_tenth(count):
@@ -46,7 +47,8 @@ TAKES_PART = {
                counts={"fib": lambda n: n - 9}),
     "Boost.Fiber": Peer("boost_fiber/{program}", {"yield", "spawn", "ping_pong", "channel", "ring", "skynet", "mutex", "sleepers",
                                                   "parked"},
-                        {"select": "has no select", "nursery": SCOPELESS, "fib": JOINLESS, "": SOCKETLESS}),
+                        {"select": "has no select", "nursery": SCOPELESS, "fib": JOINLESS, "waiters": UNWRITTEN,
+                         "timers": UNWRITTEN, "latency": UNWRITTEN, "": SOCKETLESS}),
     "tokio": Peer("tokio {program}", {"yield", "spawn", "ping_pong", "channel", "select", "ring", "skynet", "mutex", "sleepers",
                                       "parked", "nursery", "idle", "echo", "http", "waiters", "timers", "latency"},
                   {"fib": JOINLESS},

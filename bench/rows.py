@@ -289,7 +289,8 @@ def latencies(scale):
                 taking_part["contenders"]["bare thread"] = ["floor/latency"] + taking_part["contenders"]["concur"][1:]
             notes = {"bare thread": FUTEX} if kind in ("woken", "timer") else {}
             notes.update({"Go": NO_THREADS} if kind == "woken" else {})
-            rows.append(Experiment("r", title, workers, percentiles(against), runner="latency", notes=notes, **taking_part))
+            rows.append(Experiment("r", title, workers, percentiles(against), runner="latency", notes=notes,
+                                   settings={"samples": 100}, **taking_part))
     return rows
 
 

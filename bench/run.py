@@ -30,7 +30,7 @@ import rows  # noqa: E402
 
 RESULTS = os.path.join(build.BENCH, "results")
 NOISE_LIMIT = 0.2
-SLOW_S = 12  # a peer that takes longer is not measured again
+SLOW_S = 8  # a peer that takes longer is not measured again
 
 
 def spread(values):

@@ -140,8 +140,8 @@ def name_lines(axes, ends):
     above = -1
     for middle, x, name, colour in sorted(ends):
         above = max((math.log(middle) - low) / (high - low), above + 0.075)
-        axes.annotate(name, (x, above), xycoords=("data", "axes fraction"), xytext=(5, 0), textcoords="offset points", va="center",
-                      fontsize=7, color=colour, annotation_clip=False)
+        axes.annotate(name, (x, above), xycoords=("data", "axes fraction"), xytext=(5, 0), textcoords="offset points",
+                      va="center", fontsize=7, color=colour, annotation_clip=False)
 
 
 def draw_lines(axes, curve):

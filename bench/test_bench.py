@@ -145,7 +145,7 @@ class Judgement(unittest.TestCase):
         experiments = [rows.Experiment("d", str(i), 1, [], {"concur": []}) for i in range(4)]
         with tempfile.TemporaryDirectory() as folder, \
                 unittest.mock.patch.object(run.Progress, "PATH", os.path.join(folder, "none.json")):
-            progress = run.Progress(experiments, 50)
+            progress = run.Progress([(one, 50) for one in experiments])
         self.assertAlmostEqual(progress.minutes_left(), sum(progress.expected) / 60)
         progress.done, progress.begin = 1, run.time.monotonic() - 2 * progress.expected[0]
         self.assertAlmostEqual(progress.minutes_left(), 2 * sum(progress.expected[1:]) / 60, 3)

@@ -253,6 +253,9 @@ class Judgement(unittest.TestCase):
         found = contenders.everyone("fib", 2, count=36)["contenders"]
         self.assertEqual((found["concur"][-1], found["rayon"][-1], found["Go"][-1]), ("36", "36", "27"))
 
+    def test_every_row_has_a_title(self):
+        self.assertEqual(set(report.TITLES), set(rows.ROWS))
+
     def test_every_note_names_a_contender(self):
         for experiment in rows.experiments(rows.ROWS, False):
             self.assertFalse(set(experiment.all_notes()) - set(experiment.contenders), experiment.key())

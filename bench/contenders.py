@@ -39,6 +39,7 @@ COLLECTED = "read when its heap has been collected; the times are those of a sec
 PROMISES = "its async functions begin at once in their caller: these await nothing first, so that they wait their turn"
 CHANNELLESS = "has no channels"
 CALLBACKS = "has callbacks at its sockets"
+UNWRITTEN = "has no program for it here"
 
 
 def a_tenth(count):
@@ -51,7 +52,8 @@ TAKES_PART = {
                counts={"fib": lambda n: n - 9}),
     "Boost.Fiber": Peer("boost_fiber/{program}", {"yield", "spawn", "ping_pong", "channel", "ring", "skynet", "mutex", "sleepers",
                                                   "parked"},
-                        {"select": "has no select", "nursery": SCOPELESS, "fib": JOINLESS, "": SOCKETLESS}),
+                        {"select": "has no select", "nursery": SCOPELESS, "fib": JOINLESS, "waiters": UNWRITTEN,
+                         "timers": UNWRITTEN, "latency": UNWRITTEN, "": SOCKETLESS}),
     "tokio": Peer("tokio {program}", {"yield", "spawn", "ping_pong", "channel", "select", "ring", "skynet", "mutex", "sleepers",
                                       "parked", "nursery", "idle", "echo", "http", "waiters", "timers", "latency"},
                   {"fib": JOINLESS},

@@ -13,9 +13,8 @@ from contenders import NO_RENDEZVOUS, TAKES_PART, everyone
 from rows import Experiment, Figure
 
 PEERS = ("Go", "tokio", "Boost.Fiber")
-LIMIT_S = 60  # for one run; who takes longer is not tried at the larger points
+LIMIT_S = 40  # for one run; who takes longer is not tried at the larger points
 WORKERS = (1, 2, 4, 8)
-UNWRITTEN = ("waiters", "timers")  # that a peer lacks them says nothing about the peer
 
 
 @dataclass
@@ -30,14 +29,13 @@ class Curve:
 
 def among(program, workers, without=None, **settings):
     taking_part = everyone(program, workers, **settings)
-    for name, peer in TAKES_PART.items():
+    for name in TAKES_PART:
         if name not in PEERS:
-            taking_part["contenders"].pop(name, None)
-            taking_part["absent"].pop(name, None)
-        elif name in taking_part["absent"] and program in UNWRITTEN and program not in peer.lacks:
-            taking_part["absent"][name] = "has no program for it here"
+            for part in taking_part.values():
+                part.pop(name, None)
     for name, why in (without or {}).items():
         if taking_part["contenders"].pop(name, None):
+            taking_part["differs"].pop(name, None)
             taking_part["absent"][name] = why
     return taking_part
 
@@ -89,7 +87,7 @@ def over_fibers(scale):
     for workers in (1, 2):
         found.append(Curve(f"fibers_spawn_{workers}", f"spawned at once, then joined [{workers}]", "fibers", {
             n: point(f"{n:,} spawned at once, then joined", workers, [Figure("spawn_many", "a fiber", "ns")],
-                     among("spawn", workers, many=True, count=n, rounds=most // n)) for n in crowds}, "flat"))
+                     among("spawn", workers, many=True, count=n, rounds=max(1, most // n // 3))) for n in crowds}, "flat"))
     found.append(Curve("fibers_parked", "made and parked, woken and ended [1]", "fibers", {
         n: point(f"{n:,} parked and woken", 1,
                  [Figure("create_again", "made and parked, each", "ns"), Figure("wake_again", "woken and ended, each", "ns")],
@@ -147,6 +145,7 @@ def measure_curve(curve, run):
                 del experiment.contenders[name]
                 experiment.absent[name] = why
                 experiment.notes.pop(name, None)
+                experiment.differs.pop(name, None)
         row = run(experiment)
         for result in row["results"]:
             # A name may stand for several figures of one program, so that the key of a curve needs the figure's.

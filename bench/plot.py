@@ -7,6 +7,7 @@
 # run.py, which looks for one that has it. The same figures give the same bytes: no date, and identifiers from a fixed salt.
 import glob
 import json
+import math
 import os
 import sys
 
@@ -29,7 +30,8 @@ MARGIN = 0.25
 REASON_LENGTH = 92
 
 matplotlib.rcParams.update({
-    "svg.hashsalt": "concur", "svg.fonttype": "none", "font.family": "sans-serif", "font.size": 8, "axes.linewidth": 0.5,
+    "svg.hashsalt": "concur", "svg.fonttype": "none", "font.size": 8, "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"], "axes.linewidth": 0.5,
     "axes.spines.top": False, "axes.spines.right": False, "figure.facecolor": "white", "axes.edgecolor": FAINT,
 })
 
@@ -53,15 +55,24 @@ def is_ours(name):
     return name.startswith(report.OURS)
 
 
-# Best first; and why the others are not there.
-def contenders_of(row, result):
-    shown = sorted(result["figures"].items(), key=lambda item: item[1]["median"], reverse=result["more_is_better"])
+def missing_from(row, result):
     missing = {**row["absent"], **result["failed"]}
-    return shown, [(name, why) for name, why in missing.items() if name not in result["figures"]]
+    return [(name, why) for name, why in missing.items() if name not in result["figures"]]
 
 
-def draw_panel(axes, row, result):
-    shown, missing = contenders_of(row, result)
+# Best first; and why the others are not there, unless that is said below for all panels.
+def contenders_of(row, result, said):
+    shown = sorted(result["figures"].items(), key=lambda item: item[1]["median"], reverse=result["more_is_better"])
+    return shown, [one for one in missing_from(row, result) if one not in said]
+
+
+def missing_everywhere(panels):
+    first, *others = [missing_from(*panel) for panel in panels]
+    return [one for one in first if others and all(one in other for other in others)]
+
+
+def draw_panel(axes, row, result, said):
+    shown, missing = contenders_of(row, result, said)
     values = [one[side] for _, one in shown for side in ("median", "least", "most") if one[side] > 0]
     low, high = (min(values) / 2, max(values) * 1.05) if values else (0.5, 1)
     axes.set_xscale("log")
@@ -94,17 +105,20 @@ def draw_bars(rows, path):
     panels = [(row, result) for row in rows for result in row["results"] if result["figures"]]
     if not panels:
         return
-    heights = [HEAD + BAR * sum(map(len, contenders_of(*panel))) for panel in panels]
-    whole = sum(heights) + 2 * MARGIN
+    said = missing_everywhere(panels)
+    heights = [HEAD + BAR * sum(map(len, contenders_of(*panel, said))) for panel in panels]
+    foot = 0.15 * len(said)
+    whole = sum(heights) + 2 * MARGIN + foot
     figure = plt.figure(figsize=(WIDTH, whole))
     top = whole - MARGIN
     for (row, result), height in zip(panels, heights):
         bars = height - HEAD
         axes = figure.add_axes((LABELS / WIDTH, (top - 0.25 - bars) / whole, BARS / WIDTH, bars / whole))
-        draw_panel(axes, row, result)
+        draw_panel(axes, row, result, said)
         top -= height
-    figure.text(LABELS / WIDTH, 0.08 / whole, "bars: medians on a logarithmic scale; whiskers: least and most; in brackets: "
-                "ours divided by theirs, run by run", fontsize=7, color=FAINT)
+    notes = ["bars: medians on a logarithmic scale; whiskers: least and most; in brackets: ours divided by theirs, run by run"]
+    figure.text(0.12 / WIDTH, 0.08 / whole, "\n".join(notes + [f"not there: {name}: {why}" for name, why in said]), fontsize=7,
+                color=FAINT, va="bottom", linespacing=1.4)
     save(figure, path)
 
 
@@ -120,9 +134,20 @@ def colour_of(name, others):
     return LINE_COLOURS.get(name) or OTHER_LINES[others.index(name) % len(OTHER_LINES)]
 
 
+# Beside the last point of each line; moved up where that would lie on another's name.
+def name_lines(axes, ends):
+    low, high = (math.log(limit) for limit in axes.get_ylim())
+    above = -1
+    for middle, x, name, colour in sorted(ends):
+        above = max((math.log(middle) - low) / (high - low), above + 0.075)
+        axes.annotate(name, (x, above), xycoords=("data", "axes fraction"), xytext=(5, 0), textcoords="offset points",
+                      va="center", fontsize=7, color=colour, annotation_clip=False)
+
+
 def draw_lines(axes, curve):
     names = curves.ours_first(curves.contenders(curve))
     others = [name for name in names if name not in LINE_COLOURS]
+    ends = []
     for name in names:
         there = [(point["x"], point["figures"][name]) for point in curve["points"] if name in point["figures"]]
         xs, middles = [x for x, _ in there], [one["median"] for _, one in there]
@@ -131,10 +156,10 @@ def draw_lines(axes, curve):
         axes.errorbar(xs, middles, yerr=spread, color=colour, linewidth=1.8 if is_ours(name) else 1.1, marker="o",
                       markersize=3 if is_ours(name) else 2.2, capsize=1.8, elinewidth=0.6, label=name)
         if xs:
-            axes.annotate(name, (xs[-1], middles[-1]), xytext=(5, 0), textcoords="offset points", va="center", fontsize=7,
-                          color=colour, annotation_clip=False)
+            ends.append((middles[-1], xs[-1], name, colour))
     axes.set_xscale("log")
     axes.set_yscale("log")
+    name_lines(axes, ends)
     xs = [point["x"] for point in curve["points"]]
     axes.set_xticks(xs, [short(x) for x in xs])
     axes.xaxis.set_minor_locator(NullLocator())

@@ -84,7 +84,7 @@ def marked(name, notes):
 TITLES = {"a": "Bare switch", "b": "Yield", "c": "Spawn and join", "d": "Channels", "e": "Ring", "f": "Skynet",
           "g": "Fork and join", "h": "Parked fibers", "i": "Mutex", "j": "Sleepers", "k": "TCP echo", "l": "HTTP under wrk",
           "m": "Idle", "n": "Nurseries", "q": "Queues between threads", "r": "Latency of wake-ups and timers",
-          "s": "Latency of HTTP at half load"}
+          "s": "Latency of HTTP at half load", "t": "Time to compile", "u": "Size of a program"}
 
 
 # Best first, then who failed.

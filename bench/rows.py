@@ -290,7 +290,8 @@ def latencies(scale):
                 taking_part["contenders"]["bare thread"] = ["floor/latency"] + taking_part["contenders"]["concur"][1:]
             notes = {"bare thread": FUTEX} if kind in ("woken", "timer") else {}
             notes.update({"Go": NO_THREADS} if kind == "woken" else {})
-            rows.append(Experiment("r", title, workers, percentiles(against), runner="latency", notes=notes, **taking_part))
+            rows.append(Experiment("r", title, workers, percentiles(against), runner="latency", notes=notes,
+                                   settings={"samples": 100}, **taking_part))
     return rows
 
 
@@ -298,11 +299,13 @@ def http_latencies(scale):
     workers = 2
     words = words_of(workers, {})
     contenders = {"concur": ["ours/http_minimal"] + words, "Go": ["go", "http"] + words, "nginx": ["nginx"] + words,
-                  "Go net/http": ["go", "http", "--nethttp"] + words, "epoll loop": ["floor/http"] + words}
+                  "Go net/http": ["go", "http", "--nethttp"] + words, "tokio": ["tokio", "http"] + words,
+                  "epoll loop": ["floor/http"] + words}
     whole = scale(10) == 10
     settings = {"connections": 64, "seconds": 5 if whole else 2, "wrk_seconds": 3 if whole else 1}
     return [Experiment("s", "HTTP keep-alive at half load, 64 connections", workers, percentiles("Go"), contenders,
-                       runner="http_latency", settings=settings)]
+                       runner="http_latency", settings=settings,
+                       absent={name: "is measured in row l alone" for name in ("Asio", "libuv", "concur http_server")})]
 
 
 def compile_times(_scale):

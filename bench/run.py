@@ -30,7 +30,7 @@ import rows  # noqa: E402
 
 RESULTS = os.path.join(build.BENCH, "results")
 NOISE_LIMIT = 0.2
-SLOW_S = 12  # a peer that takes longer is not measured again
+SLOW_S = 8  # a peer that takes longer is not measured again
 
 
 def spread(values):
@@ -113,19 +113,19 @@ class Progress:
 
     PATH = os.path.join(build.OUT, "durations.json")
 
-    def __init__(self, experiments, repeats):
+    def __init__(self, timetable):  # pairs: an experiment, how many times each contender is run
         self.taken = {}
         if os.path.exists(self.PATH):
             with open(self.PATH, encoding="utf-8") as file:
                 self.taken = json.load(file)
-        self.expected = [self.taken.get(one.key(), self.guess(one)) * repeats for one in experiments]
-        self.experiments, self.repeats = experiments, repeats
+        self.timetable = timetable
+        self.expected = [self.taken.get(one.key(), self.guess(one)) * repeats for one, repeats in timetable]
         self.done, self.begin = 0, time.monotonic()
 
     # Seconds for one run of each contender. Who is measured once takes long, and noisy figures are taken twice.
     @staticmethod
     def guess(experiment):
-        each = 1.3 if experiment.runner == "program" else experiment.settings.get("seconds", 3) + 2
+        each = 1.0 if experiment.runner in ("program", "latency") else experiment.settings.get("seconds", 3) + 2
         return 1.5 * each * len(experiment.contenders) + 10 * len(experiment.once)
 
     def minutes_left(self):
@@ -133,21 +133,15 @@ class Progress:
         factor = (time.monotonic() - self.begin) / behind if behind > 60 else 1
         return ahead * factor / 60
 
-    def run(self, experiment, work):
-        self.done += 1
-        print(f"\n[{self.done} of {len(self.experiments)}, about {self.minutes_left_with_this():.0f} min left] "
-              f"{experiment.key()}", flush=True)
+    def run(self, work):
+        experiment, repeats = self.timetable[self.done]
+        print(f"\n[{self.done + 1} of {len(self.timetable)}, about {self.minutes_left():.0f} min left] {experiment.key()}",
+              flush=True)
         begin = time.monotonic()
-        result = work()
-        self.taken[experiment.key()] = round((time.monotonic() - begin) / self.repeats, 2)
+        result = work(experiment, repeats)
+        self.taken[experiment.key()] = round((time.monotonic() - begin) / repeats, 2)
+        self.done += 1
         return result
-
-    def minutes_left_with_this(self):
-        self.done -= 1
-        try:
-            return self.minutes_left()
-        finally:
-            self.done += 1
 
     def keep(self):
         os.makedirs(build.OUT, exist_ok=True)
@@ -273,19 +267,22 @@ def main():
     repeats = arguments.repeats or (2 if arguments.quick else 5)
     by_row = {letter: rows.experiments([letter], arguments.quick) for letter in arguments.rows}
     grown = curves.selected(arguments.curves, arguments.quick)
-    experiments = [one for some in by_row.values() for one in some]
-    experiments += [one for curve in grown for one in curve.points.values()]
-    build_all(experiments, missing)
-    progress = Progress(experiments, repeats)
-    print(f"{len(experiments)} experiments, {repeats} times each: about {progress.minutes_left():.0f} min", flush=True)
+    # A curve has its neighbours to be judged by, and so fewer runs of each point.
+    timetable = [(one, repeats) for some in by_row.values() for one in some]
+    timetable += [(one, (repeats + 1) // 2) for curve in grown for one in curve.points.values()]
+    build_all([one for one, _ in timetable], missing)
+    progress = Progress(timetable)
+    print(f"{len(timetable)} experiments, {repeats} times each: about {progress.minutes_left():.0f} min", flush=True)
+
+    def next_one(*_):
+        return progress.run(lambda one, times: run_experiment(one, times, missing))
     failures = []
     for letter, some in by_row.items():
-        measured = [progress.run(one, lambda one=one: run_experiment(one, repeats, missing)) for one in some]
+        measured = [next_one() for _ in some]
         failures += our_failures(result for row in measured for result in row["results"])
         if not arguments.quick:
             keep(f"row_{letter}.json", {"machine": machine, "repeats": repeats, "rows": measured})
-    drawn = [one for curve in grown for one in curves.measure_curve(
-        curve, lambda one: progress.run(one, lambda: run_experiment(one, repeats, missing)))]
+    drawn = [one for curve in grown for one in curves.measure_curve(curve, next_one)]
     failures += our_failures(point for curve in drawn for point in curve["points"])
     for curve in drawn:
         curves.print_curve(curve)
@@ -300,7 +297,7 @@ def main():
         write_table()
         draw()
         print(f"\nkept in {os.path.relpath(RESULTS)}: row_*.json, curves.json, machine.json, *.svg, table.md")
-    print(f"load: {machine['load_before']} before, {machine['load_after']} after; {len(experiments)} experiments in "
+    print(f"load: {machine['load_before']} before, {machine['load_after']} after; {len(timetable)} experiments in "
           f"{(time.monotonic() - progress.begin) / 60:.0f} min")
     if failures:
         print("\none of our own programs does not build or run: see above")

@@ -145,7 +145,7 @@ class Judgement(unittest.TestCase):
         experiments = [rows.Experiment("d", str(i), 1, [], {"concur": []}) for i in range(4)]
         with tempfile.TemporaryDirectory() as folder, \
                 unittest.mock.patch.object(run.Progress, "PATH", os.path.join(folder, "none.json")):
-            progress = run.Progress(experiments, 50)
+            progress = run.Progress([(one, 50) for one in experiments])
         self.assertAlmostEqual(progress.minutes_left(), sum(progress.expected) / 60)
         progress.done, progress.begin = 1, run.time.monotonic() - 2 * progress.expected[0]
         self.assertAlmostEqual(progress.minutes_left(), 2 * sum(progress.expected[1:]) / 60, 3)
@@ -261,6 +261,9 @@ class Judgement(unittest.TestCase):
     def test_who_takes_longer_has_a_count_of_its_own(self):
         found = contenders.everyone("fib", 2, count=36)["contenders"]
         self.assertEqual((found["concur"][-1], found["rayon"][-1], found["Go"][-1]), ("36", "36", "27"))
+
+    def test_every_row_has_a_title(self):
+        self.assertEqual(set(report.TITLES), set(rows.ROWS))
 
     def test_every_note_names_a_contender(self):
         for experiment in rows.experiments(rows.ROWS, False):

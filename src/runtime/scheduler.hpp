@@ -49,6 +49,13 @@ inline ledger process_ledger;
 // The block goes home, which may have outlived its runtime; the payload is gone already.
 CONCUR_INLINE void free_fiber(fiber* f) noexcept;
 
+// The one offered job that a searching worker watches (theft.hpp).
+struct lone_job {
+  const worker* victim = nullptr;  // whose it is, at which mark, and since when
+  std::uint32_t mark = 0;
+  int since = 0;
+};
+
 class scheduler {
  public:
   // Starts the threads. Throws std::invalid_argument for bad options, std::system_error when the system refuses; then
@@ -79,6 +86,11 @@ class scheduler {
   }
   // Whether a thief may stop the victim for it at once.
   bool is_worth_robbing(const worker& victim) const noexcept;
+
+  // The running fiber has offered a job (job_deque.hpp). Somebody idle may be worth waking for it.
+  CONCUR_FORCE_INLINE void suggest_thief(worker* w) noexcept {
+    if (CONCUR_UNLIKELY(idle.count() != 0)) suggest_thief_slow(w);
+  }
 
   // --- what a worker runs next (loop.hpp) ---
 
@@ -136,6 +148,10 @@ class scheduler {
   bool rob(worker* w, worker& victim) noexcept;
   bool search(worker* w) noexcept;
   void look_at_neighbour(worker* w) noexcept;
+  void suggest_thief_slow(worker* w) noexcept;  // and the following: theft.hpp
+  bool steal_job(worker* w, worker& victim) noexcept;
+  bool look_for_jobs(worker* w, worker& victim, lone_job& watched, int round, int patience) noexcept;
+  fiber* own_job(worker* w) noexcept;
   void free_memory() noexcept;
   void close_ledger() noexcept;
   // driven.hpp

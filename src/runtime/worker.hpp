@@ -24,6 +24,7 @@
 #include "runtime/fiber.hpp"
 #include "runtime/fiber_pool.hpp"
 #include "runtime/pace.hpp"
+#include "runtime/job_deque.hpp"
 #include "runtime/run_queue.hpp"
 #include "runtime/seam.hpp"
 #include "runtime/timers.hpp"
@@ -47,6 +48,21 @@ struct lock_chain {
   lock_chain* next = nullptr;
 };
 
+// The fiber that a worker runs. A fiber that has moved on may still ask a former worker of its whether it is this one.
+class running_fiber {
+ public:
+  running_fiber& operator=(fiber* f) noexcept {
+    value_.store(f, std::memory_order_relaxed);  // relaxed: who asks from elsewhere was there before, and sees that or later
+    return *this;
+  }
+  fiber* get() const noexcept { return value_.load(std::memory_order_relaxed); }  // relaxed: as above
+  operator fiber*() const noexcept { return get(); }
+  fiber* operator->() const noexcept { return get(); }
+
+ private:
+  std::atomic<fiber*> value_{nullptr};  // std::atomic: its worker's own, and at every switch
+};
+
 // A count that its worker adds to and others read.
 class worker_counter {
  public:
@@ -63,7 +79,7 @@ struct alignas(cache_line_bytes) worker {
   explicit worker(std::uint64_t seed) noexcept : random(seed) {}
 
   // --- touched at every switch ---
-  fiber* current = nullptr;  // null while the worker's own loop runs
+  running_fiber current;  // null while the worker's own loop runs
   scheduler* sched = nullptr;
   departure how = departure::none;
   fiber* leaving = nullptr;
@@ -80,6 +96,7 @@ struct alignas(cache_line_bytes) worker {
 
   run_queue queue;
   work_pace pace;
+  job_deque jobs;
 
   // --- its own stores ---
   fiber_cache blocks;

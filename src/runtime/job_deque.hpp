@@ -96,7 +96,7 @@ class job_deque {
     // sees no fence; with these two accesses and the thief's the pattern holds without one.
     tail_.store(index, CONCUR_TSAN ? std::memory_order_seq_cst : std::memory_order_release);
     light_fence();
-    // relaxed: behind the fence, and what we find we wrote.
+    // relaxed: behind the fence, and what we find we wrote. seq_cst: as above.
     const std::uint32_t head = head_.load(CONCUR_TSAN ? std::memory_order_seq_cst : std::memory_order_relaxed);
     if (CONCUR_LIKELY(distance(head, index) >= 0)) return true;
     tail_.store(index + 1, std::memory_order_release);  // release: as above

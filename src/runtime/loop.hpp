@@ -148,7 +148,7 @@ CONCUR_INLINE fiber* scheduler::upkeep(worker* w) noexcept {
       dispatch_events(events, count);
     }
   }
-  if (fiber* const f = own_job(w)) queue_behind(w, f);
+  if (fiber* const f = CONCUR_MUTANT_IS(410) ? nullptr : own_job(w)) queue_behind(w, f);
   const bool runs_low = w->queue.stealable_count() < run_queue::batch / 4 && !CONCUR_MUTANT_IS(182);
   return pop_shared(w, runs_low ? shared_queue::look::low : shared_queue::look::busy);
 }

@@ -164,7 +164,7 @@ inline void wait_for_taker(theft& t) noexcept {
 
 CONCUR_NOINLINE CONCUR_INLINE job_end regain_job(worker* w, std::uint32_t index, job& offered,
                                                  std::exception_ptr& error) noexcept {
-  if (w->jobs.take_back_locked(index, this_worker() == w)) return job_end::still_mine;
+  if (w->jobs.take_back_locked(index, this_worker() == w || CONCUR_MUTANT_IS(409))) return job_end::still_mine;
   theft* const t = offered.taker;
   wait_for_taker(*t);
   const bool is_refused = t->is_refused;

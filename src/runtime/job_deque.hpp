@@ -49,6 +49,7 @@ namespace detail {
 
 struct fiber;
 struct theft;
+struct worker;
 
 // A call that is to be had. On the stack of the fiber that offers it.
 struct job {
@@ -59,6 +60,13 @@ struct job {
   // What the fiber that is made of it runs, with the job as its payload (fiber.hpp).
   void (*entry)(fiber*, int refusal) noexcept;
   theft* taker;  // J2; not written before
+};
+
+// The one job that a worker which looks for work watches (theft.hpp).
+struct lone_job {
+  const worker* victim = nullptr;  // whose it is, at which mark, and since when
+  std::uint32_t mark = 0;
+  int since = 0;
 };
 
 class job_deque {

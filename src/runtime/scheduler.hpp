@@ -49,13 +49,6 @@ inline ledger process_ledger;
 // The block goes home, which may have outlived its runtime; the payload is gone already.
 CONCUR_INLINE void free_fiber(fiber* f) noexcept;
 
-// The one offered job that a searching worker watches (theft.hpp).
-struct lone_job {
-  const worker* victim = nullptr;  // whose it is, at which mark, and since when
-  std::uint32_t mark = 0;
-  int since = 0;
-};
-
 class scheduler {
  public:
   // Starts the threads. Throws std::invalid_argument for bad options, std::system_error when the system refuses; then
@@ -86,11 +79,7 @@ class scheduler {
   }
   // Whether a thief may stop the victim for it at once.
   bool is_worth_robbing(const worker& victim) const noexcept;
-
-  // The running fiber has offered a job (job_deque.hpp). Somebody idle may be worth waking for it.
-  CONCUR_FORCE_INLINE void suggest_thief(worker* w) noexcept {
-    if (CONCUR_UNLIKELY(idle.count() != 0)) suggest_thief_slow(w);
-  }
+  CONCUR_FORCE_INLINE void suggest_thief(worker* w) noexcept;  // the running fiber has offered a job (theft.hpp)
 
   // --- what a worker runs next (loop.hpp) ---
 

@@ -47,6 +47,11 @@ enum class job_end : unsigned char {
   ran,         // it was run elsewhere, and has ended
 };
 
+// Somebody idle may be worth waking for it.
+CONCUR_FORCE_INLINE void scheduler::suggest_thief(worker* w) noexcept {
+  if (CONCUR_UNLIKELY(idle.count() != 0)) suggest_thief_slow(w);
+}
+
 // For the fiber that pushed `offered` on w's deque, when the quick way failed. With `ran`, error is what the job threw.
 job_end regain_job(worker* w, std::uint32_t index, job& offered, std::exception_ptr& error) noexcept;
 // The taker's last step (J7).

@@ -48,19 +48,23 @@ struct lock_chain {
   lock_chain* next = nullptr;
 };
 
-// The fiber that a worker runs. A fiber that has moved on may still ask a former worker of its whether it is this one.
+// The fiber that a worker runs; its worker's own, but that a fiber which forked there asks a former worker of its whether it
+// runs there still (parallel_invoke.hpp). Written and asked from elsewhere as an atomic, without order: who asks was on that
+// worker before, and sees that or something later. The worker reads it as plain memory, which a compiler need not read twice.
 class running_fiber {
  public:
   running_fiber& operator=(fiber* f) noexcept {
-    value_.store(f, std::memory_order_relaxed);  // relaxed: who asks from elsewhere was there before, and sees that or later
+    __atomic_store_n(&value_, f, __ATOMIC_RELAXED);
     return *this;
   }
-  fiber* get() const noexcept { return value_.load(std::memory_order_relaxed); }  // relaxed: as above
-  operator fiber*() const noexcept { return get(); }
-  fiber* operator->() const noexcept { return get(); }
+  fiber* get() const noexcept { return value_; }
+  operator fiber*() const noexcept { return value_; }
+  fiber* operator->() const noexcept { return value_; }
+
+  fiber* seen_from_elsewhere() const noexcept { return __atomic_load_n(&value_, __ATOMIC_RELAXED); }
 
  private:
-  std::atomic<fiber*> value_{nullptr};  // std::atomic: its worker's own, and at every switch
+  fiber* value_ = nullptr;
 };
 
 // A count that its worker adds to and others read.

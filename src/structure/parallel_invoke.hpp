@@ -126,7 +126,7 @@ CONCUR_FORCE_INLINE void fork(A&& a, B&& b) {
   std::forward<A>(a)();
 #endif
   // Whether the fiber is still on w is asked of w: the way by the thread costs a call.
-  const bool is_back = (w->current == self || CONCUR_MUTANT_IS(408)) && w->jobs.take_back(index);
+  const bool is_back = (w->current.seen_from_elsewhere() == self || CONCUR_MUTANT_IS(408)) && w->jobs.take_back(index);
   if (CONCUR_LIKELY(is_back) || is_still_mine(w, index, other)) std::forward<B>(b)();
 }
 

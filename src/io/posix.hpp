@@ -26,7 +26,7 @@ class pin_scope {
  public:
   pin_scope() noexcept {
     worker* w = this_worker();
-    fiber_ = w != nullptr && !CONCUR_MUTANT_IS(50) ? w->current.get() : nullptr;
+    fiber_ = w != nullptr && !CONCUR_MUTANT_IS(50) ? w->current : nullptr;
     if (fiber_ == nullptr || fiber_->pin_depth++ != 0) return;
     was_home_ = fiber_->home != nullptr;
     fiber_->home = w;

@@ -27,7 +27,7 @@ namespace detail {
 
 CONCUR_INLINE bool describe_overflow(const void* address, char* text, std::size_t bytes) noexcept {
   const worker* w = this_worker();
-  const fiber* f = w != nullptr ? w->current.get() : nullptr;
+  const fiber* f = w != nullptr ? w->current : nullptr;
   if (f == nullptr || f->memory == nullptr) return false;
   const stack* hit = nullptr;
   if (!w->sched->stacks.guard_holds(address, &hit) || hit != f->memory) return false;

@@ -89,7 +89,7 @@ CONCUR_INLINE void enter_scope(scope& s, fiber& f, bool is_shared) noexcept {
 
 CONCUR_INLINE bool leave_scope(scope& s) noexcept {
   worker* const w = this_worker();
-  fiber* const f = w != nullptr ? w->current.get() : nullptr;
+  fiber* const f = w != nullptr ? w->current : nullptr;
   if (CONCUR_UNLIKELY(f == nullptr || f->innermost() != &s)) return false;
   f->unwind_base = s.outer_unwind_base;
   lock_scope<spin_lock> held(f->scope_lock);

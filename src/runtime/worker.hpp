@@ -53,6 +53,7 @@ struct lock_chain {
 // worker before, and sees that or something later. The worker reads it as plain memory, which a compiler need not read twice.
 class running_fiber {
  public:
+  running_fiber(std::nullptr_t = nullptr) noexcept {}
   running_fiber& operator=(fiber* f) noexcept {
     __atomic_store_n(&value_, f, __ATOMIC_RELAXED);
     return *this;

@@ -274,7 +274,7 @@ CONCUR_INLINE void attach_local(local_node* node) noexcept {
   if (stale == nullptr) return;
   // Not the business of the variable that is used now, nor of what cancels its fiber (X2).
   worker* const w = this_worker();
-  fiber* const f = w != nullptr ? w->current.get() : nullptr;
+  fiber* const f = w != nullptr ? w->current : nullptr;
   if (f != nullptr && !CONCUR_MUTANT_IS(133)) ++f->shield_depth;
   stale->destroy(stale);
   if (f != nullptr && !CONCUR_MUTANT_IS(133)) --f->shield_depth;

@@ -138,7 +138,7 @@ CONCUR_INLINE outcome sleep_from(worker* w, nanoseconds_t deadline_ns) noexcept 
 
 inline fiber* this_fiber_block() noexcept {
   worker* w = this_worker();
-  return w != nullptr ? w->current.get() : nullptr;
+  return w != nullptr ? w->current : nullptr;
 }
 
 }  // namespace detail

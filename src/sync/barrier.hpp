@@ -52,7 +52,7 @@ class deaf_scope {
  public:
   deaf_scope() noexcept {
     worker* w = this_worker();
-    self_ = w != nullptr ? w->current.get() : nullptr;
+    self_ = w != nullptr ? w->current : nullptr;
     if (CONCUR_MUTANT_IS(137)) self_ = nullptr;
     if (self_ != nullptr) ++self_->shield_depth;
   }

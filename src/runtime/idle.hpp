@@ -60,6 +60,9 @@ class idle_set {
     if (CONCUR_UNLIKELY(count_.load(std::memory_order_relaxed) != 0)) suggest_slow(s, caller);
   }
 
+  // The same for an offered job; when it is worth a wake-up, job_deque.hpp says.
+  void suggest_thief(scheduler& s) noexcept;
+
   // W2 to the wake-up. Returns when there may be work; the worker may then hold a search token. has_searched: it gave
   // one up just now, so work on other workers' queues counts at R2 (I2).
   void sleep(scheduler& s, worker* w, bool has_searched) noexcept;

@@ -115,6 +115,10 @@ CONCUR_NOINLINE CONCUR_INLINE void idle_set::suggest_slow(scheduler& s, worker& 
   wake_one(s);
 }
 
+CONCUR_INLINE void idle_set::suggest_thief(scheduler& s) noexcept {
+  if (searchers_.load(std::memory_order_relaxed) == 0) wake_one(s);  // relaxed: speed only (I1)
+}
+
 // --- searching ---
 
 CONCUR_INLINE bool idle_set::begin_search(scheduler& s, worker* w) noexcept {

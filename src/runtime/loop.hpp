@@ -8,8 +8,9 @@
 //     2  its own queue
 //     3  timers, also those of workers that sleep
 //     4  the shared queue    with a share for the own queue (shared_queue.hpp)
-//     5  other workers       half of another's ring, if few enough are searching (search.hpp)
-//     6  sleep               in the poller or on the parker (idle.hpp), and from the start
+//     5  its own jobs        which fibers that wait have offered (job_deque.hpp, J5)
+//     6  other workers       half of another's ring, or a job, if few enough are searching (search.hpp)
+//     7  sleep               in the poller or on the parker (idle.hpp), and from the start
 //
 // A busy worker comes here every upkeep_interval picks, looks at the shared queue, and when 50 us have passed since the
 // last time, also at the timers, at another worker, and, without blocking, at the poller. Here and not in the fiber that
@@ -22,6 +23,7 @@
 #include "runtime/overflow.hpp"
 #include "runtime/scheduler.hpp"
 #include "runtime/suspend.hpp"
+#include "runtime/theft.hpp"
 
 #if CONCUR_BODIES
 
@@ -79,7 +81,7 @@ CONCUR_INLINE bool scheduler::has_work_for(const worker* w, bool with_others) co
   if (w->inbox.load(std::memory_order_relaxed) != nullptr || w->queue.has_any()) return true;  // relaxed: as above
   if (!with_others) return false;
   for (unsigned i = 0; i < worker_count; ++i) {
-    if (is_worth_robbing(workers[i])) return true;
+    if (is_worth_robbing(workers[i]) || workers[i].jobs.count() > 1) return true;
     // relaxed: as above.
     if (workers[i].may_take_recent.load(std::memory_order_relaxed) && workers[i].queue.has_recent()) return true;
   }
@@ -92,7 +94,8 @@ CONCUR_INLINE fiber* scheduler::look_around(worker* w) noexcept {
   if (fire_timers() != 0) {
     if (fiber* f = pop_own(w)) return f;
   }
-  return pop_shared(w, shared_queue::look::idle);
+  fiber* const f = pop_shared(w, shared_queue::look::idle);
+  return f != nullptr ? f : own_job(w);
 }
 
 CONCUR_INLINE fiber* scheduler::find_work(worker* w) noexcept {
@@ -145,6 +148,7 @@ CONCUR_INLINE fiber* scheduler::upkeep(worker* w) noexcept {
       dispatch_events(events, count);
     }
   }
+  if (fiber* const f = CONCUR_MUTANT_IS(410) ? nullptr : own_job(w)) queue_behind(w, f);
   const bool runs_low = w->queue.stealable_count() < run_queue::batch / 4 && !CONCUR_MUTANT_IS(182);
   return pop_shared(w, runs_low ? shared_queue::look::low : shared_queue::look::busy);
 }

@@ -37,7 +37,7 @@ CONCUR_INLINE void monitor::look(scheduler& s, std::size_t* last_switches) noexc
     const std::size_t switches = w.switches.get();
     const bool is_stuck = switches == last_switches[i] && w.queue.has_any();
     last_switches[i] = switches;
-    if (w.queue.stealable_count() != 0) wants_worker = true;
+    if (w.queue.stealable_count() != 0 || w.jobs.count() > 0) wants_worker = true;
     if (!is_stuck) continue;
     has_stuck = true;
     if (driver_or_null() == nullptr) w.pace.hear(period_ns);

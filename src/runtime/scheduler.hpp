@@ -79,6 +79,7 @@ class scheduler {
   }
   // Whether a thief may stop the victim for it at once.
   bool is_worth_robbing(const worker& victim) const noexcept;
+  CONCUR_FORCE_INLINE void suggest_thief(worker* w) noexcept;  // the running fiber has offered a job (theft.hpp)
 
   // --- what a worker runs next (loop.hpp) ---
 
@@ -136,6 +137,10 @@ class scheduler {
   bool rob(worker* w, worker& victim) noexcept;
   bool search(worker* w) noexcept;
   void look_at_neighbour(worker* w) noexcept;
+  void suggest_thief_slow(worker* w) noexcept;  // and the following: theft.hpp
+  bool steal_job(worker* w, worker& victim) noexcept;
+  bool look_for_jobs(worker* w, worker& victim, lone_job& watched, int round, int patience) noexcept;
+  fiber* own_job(worker* w) noexcept;
   void free_memory() noexcept;
   void close_ledger() noexcept;
   // driven.hpp

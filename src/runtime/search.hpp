@@ -9,6 +9,7 @@
 //     more than 2 us of work, all the while               after `patience` rounds of looking
 //     a ring that stands still, one fiber in it or more   after `patience` rounds of looking
 //     a `recent` fiber that the monitor gave free         at once
+//     jobs that its fibers have offered                   see theft.hpp
 //     anything else                                       not at all: the victim comes to it sooner than a thief
 //
 // Two kinds of worker look: one with nothing to do, before it sleeps, and one with little, at its upkeep.
@@ -17,6 +18,7 @@
 
 #include "base/config.hpp"
 #include "runtime/scheduler.hpp"
+#include "runtime/theft.hpp"
 
 #if CONCUR_BODIES
 CONCUR_NAMESPACE_BEGIN
@@ -52,6 +54,7 @@ CONCUR_INLINE bool scheduler::search(worker* w) noexcept {
   worker* watched = nullptr;  // since when, and at which mark
   std::uint32_t watched_mark = 0;
   int watched_since = 0;
+  lone_job job;
   for (int round = 0; round < rounds; ++round) {
     const std::uint32_t first = seam_choose(w->random, choice::victim, worker_count);
     for (unsigned i = 0; i < worker_count; ++i) {
@@ -72,6 +75,7 @@ CONCUR_INLINE bool scheduler::search(worker* w) noexcept {
       } else if (watched == &victim && round - watched_since >= patience && rob(w, victim)) {
         return true;
       }
+      if (look_for_jobs(w, victim, job, round, patience / 3)) return true;
     }
     if (has_work_for(w, false)) return true;
     spin_briefly(pauses);

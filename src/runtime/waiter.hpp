@@ -62,6 +62,7 @@ enum class wait_reason : unsigned char {
   future_get,
   nursery_join,
   nursery_room,
+  parallel_join,
   readable,
   writable,
 };
@@ -248,6 +249,8 @@ CONCUR_INLINE const char* to_string(wait_reason reason) noexcept {
       return "end of a nursery";
     case wait_reason::nursery_room:
       return "room in a nursery";
+    case wait_reason::parallel_join:
+      return "part of a parallel_invoke";
     case wait_reason::readable:
       return "readable descriptor";
     case wait_reason::writable:

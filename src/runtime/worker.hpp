@@ -23,6 +23,7 @@
 #include "machine/parker.hpp"
 #include "runtime/fiber.hpp"
 #include "runtime/fiber_pool.hpp"
+#include "runtime/job_deque.hpp"
 #include "runtime/pace.hpp"
 #include "runtime/run_queue.hpp"
 #include "runtime/seam.hpp"
@@ -47,6 +48,26 @@ struct lock_chain {
   lock_chain* next = nullptr;
 };
 
+// The fiber that a worker runs; its worker's own, but that a fiber which forked there asks a former worker of its whether it
+// runs there still (parallel_invoke.hpp). Written and asked from elsewhere as an atomic, without order: who asks was on that
+// worker before, and sees that or something later. The worker reads it as plain memory, which a compiler need not read twice.
+class running_fiber {
+ public:
+  running_fiber(std::nullptr_t = nullptr) noexcept {}
+  running_fiber& operator=(fiber* f) noexcept {
+    __atomic_store_n(&value_, f, __ATOMIC_RELAXED);
+    return *this;
+  }
+  fiber* get() const noexcept { return value_; }
+  operator fiber*() const noexcept { return value_; }
+  fiber* operator->() const noexcept { return value_; }
+
+  fiber* seen_from_elsewhere() const noexcept { return __atomic_load_n(&value_, __ATOMIC_RELAXED); }
+
+ private:
+  fiber* value_ = nullptr;
+};
+
 // A count that its worker adds to and others read.
 class worker_counter {
  public:
@@ -63,7 +84,7 @@ struct alignas(cache_line_bytes) worker {
   explicit worker(std::uint64_t seed) noexcept : random(seed) {}
 
   // --- touched at every switch ---
-  fiber* current = nullptr;  // null while the worker's own loop runs
+  running_fiber current;  // null while the worker's own loop runs
   scheduler* sched = nullptr;
   departure how = departure::none;
   fiber* leaving = nullptr;
@@ -80,6 +101,7 @@ struct alignas(cache_line_bytes) worker {
 
   run_queue queue;
   work_pace pace;
+  job_deque jobs;
 
   // --- its own stores ---
   fiber_cache blocks;

@@ -375,6 +375,11 @@ void use_combinations() {
   target = concur::any([] { return 1; }, [] { return short{2}; }) + concur::race([] { return 1; });
   concur::any([] {});
   concur::race([] {}, [] {});
+  concur::parallel_invoke();
+  concur::parallel_invoke([&] { ++target; });
+  concur::parallel_invoke([&] { return ++target; }, [] { return no_default(1); });
+  const auto nothing = [] {};
+  concur::parallel_invoke(nothing, [] {}, nothing, [] {}, [] {});
   concur::any([&]() -> int& { return target; }) += 1;
 }
 

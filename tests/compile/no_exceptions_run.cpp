@@ -257,6 +257,22 @@ void try_closed() {
   expect(!ch.recv(error).has_value() && !error, "recv", "closed");
 }
 
+// Each function hears of the cancellation, here or elsewhere.
+void try_forks() {
+  concur::runtime rt(two_workers());
+  rt.block_on([] {
+    concur::event never;
+    code here;
+    code elsewhere;
+    const std::optional<int> result = concur::move_on_after(milliseconds(1), [&] {
+      concur::parallel_invoke([&] { never.wait(here); }, [&] { never.wait(elsewhere); });
+      return 1;
+    });
+    expect(!result && here == std::errc::operation_canceled, "parallel_invoke", "cancelled here");
+    expect(elsewhere == std::errc::operation_canceled, "parallel_invoke", "cancelled elsewhere");
+  });
+}
+
 // Scopes end with what their operations were told: a limit, and a sibling that failed.
 void try_scopes() {
   concur::runtime rt(two_workers());
@@ -360,6 +376,7 @@ int main() {
   }
   try_io();
   try_closed();
+  try_forks();
   try_scopes();
   try_explored();
   return failures.load() == 0 ? 0 : 1;

@@ -7004,6 +7004,7 @@ enum class wait_reason : unsigned char {
   future_get,
   nursery_join,
   nursery_room,
+  parallel_join,
   readable,
   writable,
 };
@@ -7190,6 +7191,8 @@ CONCUR_INLINE const char* to_string(wait_reason reason) noexcept {
       return "end of a nursery";
     case wait_reason::nursery_room:
       return "room in a nursery";
+    case wait_reason::parallel_join:
+      return "part of a parallel_invoke";
     case wait_reason::readable:
       return "readable descriptor";
     case wait_reason::writable:
@@ -8024,6 +8027,233 @@ CONCUR_INLINE std::uint32_t run_queue::steal(fiber** out, bool take_recent) noex
 CONCUR_NAMESPACE_END
 #endif  // CONCUR_BODIES
 
+// runtime/job_deque.hpp - calls that fibers have offered to idle workers, and take back themselves when nobody came.
+//
+// parallel_invoke(a, b) need not make b a fiber: it writes down that b is to be had, runs a, and mostly finds b where it
+// was and calls it. What is written down is one word here and two on the caller's stack, so that a fork which nobody
+// helps with costs little more than the two calls. Each worker has one such deque for the fibers that fork on it: they
+// push and take back at the tail, others take the oldest at the head.
+//
+// Taking back happens a hundred million times a second, taking away a thousand times. So the first pays neither a
+// read-modify-write nor a fence, and the second a lock and a fence on all cores (fence.hpp):
+//
+//     taking back, index i                thief, under the lock
+//     tail = i                            head = h + 1
+//     light_fence                         heavy_fence
+//     head <= i ? it is mine              tail > h ? slot h is mine
+//     tail = i + 1, and ask, locked       head = h
+//
+//   J1  tail_ is written by the deque's own worker only, head_ under the lock only; head_ never goes back but from a
+//       step that a thief has taken for a trial (above), and never comes to an index twice. So an index whose job was
+//       taken stays below head_, and no other job gets that index.
+//   J2  Whoever takes a job that lies at the head writes its taker into it under the lock (theft.hpp). Whoever finds
+//       head_ above the index, locked, finds the taker.
+//   J3  A fiber that parks between push and taking back may be overtaken: by another fiber that pushes on the same
+//       worker, then its job is not at the tail; or it goes on on another worker. Then it asks under the lock, and leaves
+//       an empty slot behind. Only the fiber that pushed an index takes it back, so that needs no fence: neither the worker
+//       nor a thief touches this index otherwise without the lock. Empty slots are passed over at the head, and
+//       dropped at the tail when the worker has the lock for another reason.
+//   J4  One slot is kept free: a thief reads slot h after head_ has passed it, and until then it must not be used anew.
+//   J5  Every job in here belongs to a fiber that lives, and that does not end before it has the job back or the
+//       taker has ended. Nobody need take it: its fiber comes back for it. But that fiber may be waiting for something
+//       that the job is to do; so a worker whose fibers all wait turns its jobs into fibers, before it sleeps, and one
+//       that is busy with others does so with one job for each upkeep (loop.hpp). With this no job waits for its own end.
+//   J6  Indices are 32 bits wide and only their difference counts, with a sign: a thief's trial may lead past the tail.
+//
+// The lock is held over the heavy fence, some microseconds. Who waits for it then is the fiber whose job is being taken
+// in this moment, and who would otherwise wait for the thief.
+//
+// Sources: the two indices and the trial are the THE protocol of Frigo, Leiserson and Randall, "The Implementation of the
+// Cilk-5 Multithreaded Language", PLDI 1998, section 5; jobs on the caller's stack are Rayon's (rayon-core, join/mod.rs).
+
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+struct fiber;
+struct theft;
+struct worker;
+
+// A call that is to be had. On the stack of the fiber that offers it.
+struct job {
+  explicit job(void (*entry_in)(fiber*, int) noexcept) noexcept : entry(entry_in) {}
+  job(const job&) = delete;
+  job& operator=(const job&) = delete;
+
+  // What the fiber that is made of it runs, with the job as its payload (fiber.hpp).
+  void (*entry)(fiber*, int refusal) noexcept;
+  theft* taker;  // J2; not written before
+};
+
+// The one job that a worker which looks for work watches (theft.hpp).
+struct lone_job {
+  const worker* victim = nullptr;  // whose it is, at which mark, and since when
+  std::uint32_t mark = 0;
+  int since = 0;
+};
+
+class job_deque {
+ public:
+#if defined(CONCUR_EXPLORE)
+  static constexpr std::uint32_t capacity = 4;  // small, so that what happens to a full one happens
+#else
+  static constexpr std::uint32_t capacity = 256;  // a power of two
+#endif
+
+  // Tests begin near the wrap (J6).
+  explicit job_deque(std::uint32_t first_index = 0) noexcept : tail_(first_index), head_(first_index) {}
+  job_deque(const job_deque&) = delete;
+  job_deque& operator=(const job_deque&) = delete;
+
+  // --- the worker, for the fiber that it runs ---
+
+  // False: it is full. `index` is what is asked for later.
+  CONCUR_FORCE_INLINE bool push(job& offered, std::uint32_t& index) noexcept {
+    const std::uint32_t tail = tail_.load(std::memory_order_relaxed);  // relaxed: our own
+    // acquire: pairs with the thief that passed the slot, so that it has read it before it is written anew (J4).
+    const std::uint32_t head = head_.load(std::memory_order_acquire);
+    if (CONCUR_UNLIKELY(distance(head, tail) >= room())) return false;
+    slot(tail).store(&offered, std::memory_order_relaxed);  // relaxed: published by the next store
+    CONCUR_PLANTED auto order = CONCUR_MUTANT_IS(400) ? std::memory_order_relaxed : std::memory_order_release;
+    tail_.store(tail + 1, order);  // release: publishes the slot and the job
+    index = tail;
+    return true;
+  }
+
+  // True: nobody has it, and nobody will. False: it is not here, or not at the tail, or somebody takes it just now.
+  CONCUR_FORCE_INLINE bool take_back(std::uint32_t index) noexcept {
+    if (CONCUR_UNLIKELY(tail_.load(std::memory_order_relaxed) != index + 1)) return false;  // relaxed: our own
+    // release: who sees this store instead of a push's needs what the push published. Under the tool seq_cst, both: it
+    // sees no fence; with these two accesses and the thief's the pattern holds without one.
+    tail_.store(index, CONCUR_TSAN ? std::memory_order_seq_cst : std::memory_order_release);
+    light_fence();
+    // relaxed: behind the fence, and what we find we wrote. seq_cst: as above.
+    const std::uint32_t head = head_.load(CONCUR_TSAN ? std::memory_order_seq_cst : std::memory_order_relaxed);
+    if (CONCUR_LIKELY(distance(head, index) >= 0)) return true;
+    tail_.store(index + 1, std::memory_order_release);  // release: as above
+    return false;
+  }
+
+  // --- the fiber that pushed it, wherever it runs now ---
+
+  // J3. True: it is the caller's. False: it has a taker. is_here: the caller is on this deque's worker.
+  bool take_back_locked(std::uint32_t index, bool is_here) noexcept;
+
+  // --- others ---
+
+  // The oldest job; null: there is none, or not for us. `appoint(job&)` makes the taker known (J2).
+  template <class Appoint>
+  job* steal(Appoint&& appoint) noexcept {
+    if (!lock_.try_lock()) return nullptr;
+    job* const found = take_oldest(true, appoint);
+    lock_.unlock();
+    return found;
+  }
+  // The same for the deque's own worker: nobody takes back meanwhile without the lock.
+  template <class Appoint>
+  job* take_here(Appoint&& appoint) noexcept {
+    lock_scope<spin_lock> held(lock_);
+    drop_empty_at_tail();
+    return take_oldest(false, appoint);
+  }
+
+  // How many there may be.
+  std::int32_t count() const noexcept {
+    // relaxed: a hint.
+    return distance(head_.load(std::memory_order_relaxed), tail_.load(std::memory_order_relaxed));
+  }
+  // Changes when the oldest is taken: by this a thief sees whether one has been there for a while.
+  std::uint32_t mark() const noexcept { return head_.load(std::memory_order_relaxed); }  // relaxed: a hint
+
+  // Whether now is the time to wake somebody who may take what was pushed. A thief that finds nothing has cost its
+  // wake-up, thousands of forks' worth: when nobody took anything since the last time, ask half as often.
+  bool is_worth_a_wake() noexcept {
+    if (quiet_pushes_ != 0) {
+      --quiet_pushes_;
+      return false;
+    }
+    constexpr std::uint32_t most = 1023;
+    const std::uint32_t now = mark();
+    next_quiet_ = now != mark_at_wake_ ? 0 : (2 * next_quiet_ + 1) & most;
+    mark_at_wake_ = now;
+    quiet_pushes_ = next_quiet_;
+    return true;
+  }
+
+ private:
+  static std::int32_t distance(std::uint32_t from, std::uint32_t to) noexcept {
+    return static_cast<std::int32_t>(to - from);
+  }
+  static std::int32_t room() noexcept {
+    constexpr std::int32_t all = capacity;
+    return CONCUR_MUTANT_IS(401) ? all : all - 1;  // J4: the trial of a thief counts for one
+  }
+  atomic<job*>& slot(std::uint32_t index) noexcept { return slots_[index % capacity]; }
+
+  // Under the lock, by the deque's worker.
+  void drop_empty_at_tail() noexcept;
+
+  template <class Appoint>
+  job* take_oldest(bool with_fence, Appoint& appoint) noexcept {
+    std::uint32_t head = head_.load(std::memory_order_relaxed);  // relaxed: under the lock
+    // acquire: pairs with push, for the slots.
+    const std::uint32_t seen = tail_.load(std::memory_order_acquire);
+    // relaxed: under the lock. Nobody takes an empty slot back, so the tail cannot come below them.
+    while (distance(head, seen) > 0 && slot(head).load(std::memory_order_relaxed) == nullptr) ++head;
+    if (distance(head, seen) <= 0) {
+      head_.store(head, std::memory_order_release);  // release: as below
+      return nullptr;
+    }
+    // release: the slots that were passed have been read (J4). seq_cst under the tool, as in take_back.
+    head_.store(head + 1, CONCUR_TSAN ? std::memory_order_seq_cst : std::memory_order_release);
+    if (with_fence && !CONCUR_MUTANT_IS(402)) heavy_fence();
+    // acquire: as above; seq_cst under the tool.
+    const std::uint32_t tail = tail_.load(CONCUR_TSAN ? std::memory_order_seq_cst : std::memory_order_acquire);
+    if (distance(head, tail) <= 0 && !CONCUR_MUTANT_IS(403)) {
+      head_.store(head, std::memory_order_release);  // release: as above
+      return nullptr;
+    }
+    job* const found = slot(head).load(std::memory_order_relaxed);  // relaxed: published by the tail
+    appoint(*found);
+    return found;
+  }
+
+  // The worker's. Others read tail_ when they look for work.
+  alignas(cache_line_bytes) atomic<std::uint32_t> tail_;
+  std::uint32_t mark_at_wake_ = ~std::uint32_t{0};
+  std::uint32_t next_quiet_ = 0;
+  std::uint32_t quiet_pushes_ = 0;
+  atomic<job*> slots_[capacity] = {};
+  alignas(cache_line_bytes) atomic<std::uint32_t> head_;
+  spin_lock lock_;
+};
+
+}  // namespace detail
+CONCUR_NAMESPACE_END
+
+#if CONCUR_BODIES
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+CONCUR_INLINE void job_deque::drop_empty_at_tail() noexcept {
+  const std::uint32_t head = head_.load(std::memory_order_relaxed);  // relaxed: under the lock
+  std::uint32_t tail = tail_.load(std::memory_order_relaxed);        // relaxed: our own
+  // relaxed: under the lock.
+  while (distance(head, tail) > 0 && slot(tail - 1).load(std::memory_order_relaxed) == nullptr) --tail;
+  tail_.store(tail, std::memory_order_release);  // release: as in take_back
+}
+
+CONCUR_NOINLINE CONCUR_INLINE bool job_deque::take_back_locked(std::uint32_t index, bool is_here) noexcept {
+  lock_scope<spin_lock> held(lock_);
+  if (distance(head_.load(std::memory_order_relaxed), index) < 0) return false;          // relaxed: under the lock
+  if (!CONCUR_MUTANT_IS(404)) slot(index).store(nullptr, std::memory_order_relaxed);  // relaxed: under the lock
+  if (is_here) drop_empty_at_tail();
+  return true;
+}
+
+}  // namespace detail
+CONCUR_NAMESPACE_END
+#endif  // CONCUR_BODIES
+
 // runtime/shared_queue.hpp - ready fibers that no worker has for its own: sent from outside, or too many for a ring.
 //
 // A program that spawns faster than it runs fills its worker's ring, and the surplus must go somewhere. In which order
@@ -8542,6 +8772,26 @@ struct lock_chain {
   lock_chain* next = nullptr;
 };
 
+// The fiber that a worker runs; its worker's own, but that a fiber which forked there asks a former worker of its whether it
+// runs there still (parallel_invoke.hpp). Written and asked from elsewhere as an atomic, without order: who asks was on that
+// worker before, and sees that or something later. The worker reads it as plain memory, which a compiler need not read twice.
+class running_fiber {
+ public:
+  running_fiber(std::nullptr_t = nullptr) noexcept {}
+  running_fiber& operator=(fiber* f) noexcept {
+    __atomic_store_n(&value_, f, __ATOMIC_RELAXED);
+    return *this;
+  }
+  fiber* get() const noexcept { return value_; }
+  operator fiber*() const noexcept { return value_; }
+  fiber* operator->() const noexcept { return value_; }
+
+  fiber* seen_from_elsewhere() const noexcept { return __atomic_load_n(&value_, __ATOMIC_RELAXED); }
+
+ private:
+  fiber* value_ = nullptr;
+};
+
 // A count that its worker adds to and others read.
 class worker_counter {
  public:
@@ -8558,7 +8808,7 @@ struct alignas(cache_line_bytes) worker {
   explicit worker(std::uint64_t seed) noexcept : random(seed) {}
 
   // --- touched at every switch ---
-  fiber* current = nullptr;  // null while the worker's own loop runs
+  running_fiber current;  // null while the worker's own loop runs
   scheduler* sched = nullptr;
   departure how = departure::none;
   fiber* leaving = nullptr;
@@ -8575,6 +8825,7 @@ struct alignas(cache_line_bytes) worker {
 
   run_queue queue;
   work_pace pace;
+  job_deque jobs;
 
   // --- its own stores ---
   fiber_cache blocks;
@@ -8696,6 +8947,9 @@ class idle_set {
     // relaxed: missing a sleeper here costs speed, never liveness.
     if (CONCUR_UNLIKELY(count_.load(std::memory_order_relaxed) != 0)) suggest_slow(s, caller);
   }
+
+  // The same for an offered job; when it is worth a wake-up, job_deque.hpp says.
+  void suggest_thief(scheduler& s) noexcept;
 
   // W2 to the wake-up. Returns when there may be work; the worker may then hold a search token. has_searched: it gave
   // one up just now, so work on other workers' queues counts at R2 (I2).
@@ -8845,6 +9099,7 @@ class scheduler {
   }
   // Whether a thief may stop the victim for it at once.
   bool is_worth_robbing(const worker& victim) const noexcept;
+  CONCUR_FORCE_INLINE void suggest_thief(worker* w) noexcept;  // the running fiber has offered a job (theft.hpp)
 
   // --- what a worker runs next (loop.hpp) ---
 
@@ -8902,6 +9157,10 @@ class scheduler {
   bool rob(worker* w, worker& victim) noexcept;
   bool search(worker* w) noexcept;
   void look_at_neighbour(worker* w) noexcept;
+  void suggest_thief_slow(worker* w) noexcept;  // and the following: theft.hpp
+  bool steal_job(worker* w, worker& victim) noexcept;
+  bool look_for_jobs(worker* w, worker& victim, lone_job& watched, int round, int patience) noexcept;
+  fiber* own_job(worker* w) noexcept;
   void free_memory() noexcept;
   void close_ledger() noexcept;
   // driven.hpp
@@ -10206,6 +10465,178 @@ CONCUR_INLINE void scheduler::cancel_all() noexcept {
 CONCUR_NAMESPACE_END
 #endif  // CONCUR_BODIES
 
+// runtime/theft.hpp - an offered job becomes a fiber, and the fiber that offered it waits for its end.
+//
+// A job (job_deque.hpp) is a call on its fiber's stack. Who takes it, an idle worker or the fiber's own that has nothing
+// else to run, makes a fiber of it, which may park like any other. What the two fibers have to say to each other is in
+// the taker's block, beside its control block, and the job says where that is:
+//
+//     theft          next         by
+//     taken          ended        the taker, as its last step: is_ended, under the lock
+//     ended          -            the fiber that offered the job, which gives the block back
+//
+//   J7  Unlocking after is_ended is the taker's last touch of its block (it may be another fiber's then), and of the job.
+//   J8  The job runs in a scope of its own. A cancellation that reaches the fiber that offered it, while that waits
+//       here, is passed on into this scope; the wait goes on until the job has ended, deaf to more. So a cancellation is
+//       felt by the job when it is felt by its fiber, and not before.
+//   J9  A taker for which there is no stack runs nothing: it ends refused, and the fiber calls the job's function itself.
+
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+struct theft {
+  explicit theft(fiber* taker) noexcept : who(taker) {}
+
+  fiber* who;
+  scope bounds;              // J8
+  std::exception_ptr error;  // what the job threw
+  waiter* joiner = nullptr;  // null, or its fiber waits; under the lock
+  spin_lock lock;
+  bool is_ended = false;    // under the lock
+  bool is_refused = false;  // J9
+};
+static_assert(sizeof(theft) <= fiber_room_bytes, "it lies beside the fiber");
+
+enum class job_end : unsigned char {
+  still_mine,  // nobody has it: the caller is to run it
+  ran,         // it was run elsewhere, and has ended
+};
+
+// Somebody idle may be worth waking for it.
+CONCUR_FORCE_INLINE void scheduler::suggest_thief(worker* w) noexcept {
+  if (CONCUR_UNLIKELY(idle.count() != 0)) suggest_thief_slow(w);
+}
+
+// For the fiber that pushed `offered` on w's deque, when the quick way failed. With `ran`, error is what the job threw.
+job_end regain_job(worker* w, std::uint32_t index, job& offered, std::exception_ptr& error) noexcept;
+// The taker's last step (J7).
+CONCUR_INLINE void end_theft(theft& t) noexcept;
+
+}  // namespace detail
+CONCUR_NAMESPACE_END
+
+#if CONCUR_BODIES
+
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+// --- taking ---
+
+inline void appoint(job& found, fiber* f) noexcept {
+  found.taker = ::new (room_of(f)) theft(f);
+  f->payload = &found;
+  f->entry = found.entry;
+}
+
+// The fiber counts as spawned by w, and is on no queue yet.
+inline void begin_theft(worker* w, fiber* f) noexcept {
+  w->spawned.add();
+  f->set_state(fiber_state::ready);
+}
+
+CONCUR_INLINE bool scheduler::steal_job(worker* w, worker& victim) noexcept {
+  fiber* const f = new_fiber(w);
+  if (f == nullptr) return false;
+  if (victim.jobs.steal([f](job& found) { appoint(found, f); }) == nullptr) {
+    free_fiber(f);
+    return false;
+  }
+  w->steals.add();
+  w->stolen_fibers.add();
+  begin_theft(w, f);
+  queue_behind(w, f);
+  return true;
+}
+
+// A fork that is about to end takes its job back; taking it away costs both workers more than it gains. So where there is
+// one job only, it must have been there for `patience` rounds of looking. Where there are more, the oldest has waited
+// while its fiber went on forking.
+CONCUR_INLINE bool scheduler::look_for_jobs(worker* w, worker& victim, lone_job& watched, int round,
+                                            int patience) noexcept {
+  const std::int32_t count = victim.jobs.count();
+  if (CONCUR_LIKELY(count <= 0)) {
+    if (watched.victim == &victim) watched.victim = nullptr;
+    return false;
+  }
+  if (count > 1) return steal_job(w, victim);
+  const std::uint32_t mark = victim.jobs.mark();
+  if (watched.victim == nullptr || (watched.victim == &victim && watched.mark != mark)) {
+    watched = lone_job{&victim, mark, round};
+    return false;
+  }
+  return watched.victim == &victim && round - watched.since >= patience && steal_job(w, victim);
+}
+
+// J5. In w's loop: every fiber that has jobs on w's deque is parked, ready, or elsewhere.
+CONCUR_INLINE fiber* scheduler::own_job(worker* w) noexcept {
+  if (CONCUR_LIKELY(w->jobs.count() <= 0) || CONCUR_MUTANT_IS(405)) return nullptr;
+  fiber* const f = new_fiber(w);
+  if (f == nullptr) return nullptr;
+  if (w->jobs.take_here([f](job& found) { appoint(found, f); }) == nullptr) {
+    free_fiber(f);
+    return nullptr;
+  }
+  begin_theft(w, f);
+  return f;
+}
+
+CONCUR_NOINLINE CONCUR_INLINE void scheduler::suggest_thief_slow(worker* w) noexcept {
+  if (w->jobs.is_worth_a_wake()) idle.suggest_thief(*this);
+}
+
+// --- the end ---
+
+CONCUR_INLINE void end_theft(theft& t) noexcept {
+  party* next = nullptr;
+  {
+    lock_scope<spin_lock> held(t.lock);
+    t.is_ended = true;
+    if (t.joiner != nullptr && t.joiner->claim()) {
+      next = t.joiner->who;
+      next->result = outcome::granted;
+    }
+  }
+  if (next != nullptr) resume(next);
+}
+
+// J8. Returns when the taker has ended.
+inline void wait_for_taker(theft& t) noexcept {
+  worker* w = this_worker();
+  fiber* const self = w->current;
+  waiter note;
+  bool is_deaf = false;
+  for (;;) {
+    t.lock.lock();
+    t.joiner = nullptr;
+    if (t.is_ended) break;
+    note.begin(self);
+    t.joiner = &note;
+    if (park_fiber(w, &t.lock, never, wait_reason::parallel_join) != outcome::cancelled) continue;
+    is_deaf = true;
+    ++self->shield_depth;
+    if (!CONCUR_MUTANT_IS(406)) cancel_scope_tree(t.bounds);
+  }
+  t.lock.unlock();
+  if (is_deaf) --self->shield_depth;
+}
+
+CONCUR_NOINLINE CONCUR_INLINE job_end regain_job(worker* w, std::uint32_t index, job& offered,
+                                                 std::exception_ptr& error) noexcept {
+  if (w->jobs.take_back_locked(index, this_worker() == w || CONCUR_MUTANT_IS(409))) return job_end::still_mine;
+  theft* const t = offered.taker;
+  wait_for_taker(*t);
+  const bool is_refused = t->is_refused;
+  error = std::move(t->error);
+  fiber* const taker = t->who;
+  t->~theft();
+  free_fiber(taker);
+  return is_refused ? job_end::still_mine : job_end::ran;
+}
+
+}  // namespace detail
+CONCUR_NAMESPACE_END
+#endif  // CONCUR_BODIES
+
 // runtime/idle_sleep.hpp - the bodies of idle.hpp, which need to know the scheduler they serve.
 
 #if CONCUR_BODIES
@@ -10314,6 +10745,10 @@ CONCUR_NOINLINE CONCUR_INLINE void idle_set::suggest_slow(scheduler& s, worker& 
   if (searchers_.load(std::memory_order_relaxed) != 0) return;  // relaxed: speed only (I1)
   if (driver_or_null() == nullptr) caller.pace.note_call();
   wake_one(s);
+}
+
+CONCUR_INLINE void idle_set::suggest_thief(scheduler& s) noexcept {
+  if (searchers_.load(std::memory_order_relaxed) == 0) wake_one(s);  // relaxed: speed only (I1)
 }
 
 // --- searching ---
@@ -10453,7 +10888,7 @@ CONCUR_INLINE void monitor::look(scheduler& s, std::size_t* last_switches) noexc
     const std::size_t switches = w.switches.get();
     const bool is_stuck = switches == last_switches[i] && w.queue.has_any();
     last_switches[i] = switches;
-    if (w.queue.stealable_count() != 0) wants_worker = true;
+    if (w.queue.stealable_count() != 0 || w.jobs.count() > 0) wants_worker = true;
     if (!is_stuck) continue;
     has_stuck = true;
     if (driver_or_null() == nullptr) w.pace.hear(period_ns);
@@ -10725,8 +11160,9 @@ CONCUR_NAMESPACE_END
 //     2  its own queue
 //     3  timers, also those of workers that sleep
 //     4  the shared queue    with a share for the own queue (shared_queue.hpp)
-//     5  other workers       half of another's ring, if few enough are searching (search.hpp)
-//     6  sleep               in the poller or on the parker (idle.hpp), and from the start
+//     5  its own jobs        which fibers that wait have offered (job_deque.hpp, J5)
+//     6  other workers       half of another's ring, or a job, if few enough are searching (search.hpp)
+//     7  sleep               in the poller or on the parker (idle.hpp), and from the start
 //
 // A busy worker comes here every upkeep_interval picks, looks at the shared queue, and when 50 us have passed since the
 // last time, also at the timers, at another worker, and, without blocking, at the poller. Here and not in the fiber that
@@ -10867,6 +11303,7 @@ CONCUR_NAMESPACE_END
 //     more than 2 us of work, all the while               after `patience` rounds of looking
 //     a ring that stands still, one fiber in it or more   after `patience` rounds of looking
 //     a `recent` fiber that the monitor gave free         at once
+//     jobs that its fibers have offered                   see theft.hpp
 //     anything else                                       not at all: the victim comes to it sooner than a thief
 //
 // Two kinds of worker look: one with nothing to do, before it sleeps, and one with little, at its upkeep.
@@ -10905,6 +11342,7 @@ CONCUR_INLINE bool scheduler::search(worker* w) noexcept {
   worker* watched = nullptr;  // since when, and at which mark
   std::uint32_t watched_mark = 0;
   int watched_since = 0;
+  lone_job job;
   for (int round = 0; round < rounds; ++round) {
     const std::uint32_t first = seam_choose(w->random, choice::victim, worker_count);
     for (unsigned i = 0; i < worker_count; ++i) {
@@ -10925,6 +11363,7 @@ CONCUR_INLINE bool scheduler::search(worker* w) noexcept {
       } else if (watched == &victim && round - watched_since >= patience && rob(w, victim)) {
         return true;
       }
+      if (look_for_jobs(w, victim, job, round, patience / 3)) return true;
     }
     if (has_work_for(w, false)) return true;
     spin_briefly(pauses);
@@ -10994,7 +11433,7 @@ CONCUR_INLINE bool scheduler::has_work_for(const worker* w, bool with_others) co
   if (w->inbox.load(std::memory_order_relaxed) != nullptr || w->queue.has_any()) return true;  // relaxed: as above
   if (!with_others) return false;
   for (unsigned i = 0; i < worker_count; ++i) {
-    if (is_worth_robbing(workers[i])) return true;
+    if (is_worth_robbing(workers[i]) || workers[i].jobs.count() > 1) return true;
     // relaxed: as above.
     if (workers[i].may_take_recent.load(std::memory_order_relaxed) && workers[i].queue.has_recent()) return true;
   }
@@ -11007,7 +11446,8 @@ CONCUR_INLINE fiber* scheduler::look_around(worker* w) noexcept {
   if (fire_timers() != 0) {
     if (fiber* f = pop_own(w)) return f;
   }
-  return pop_shared(w, shared_queue::look::idle);
+  fiber* const f = pop_shared(w, shared_queue::look::idle);
+  return f != nullptr ? f : own_job(w);
 }
 
 CONCUR_INLINE fiber* scheduler::find_work(worker* w) noexcept {
@@ -11060,6 +11500,7 @@ CONCUR_INLINE fiber* scheduler::upkeep(worker* w) noexcept {
       dispatch_events(events, count);
     }
   }
+  if (fiber* const f = CONCUR_MUTANT_IS(410) ? nullptr : own_job(w)) queue_behind(w, f);
   const bool runs_low = w->queue.stealable_count() < run_queue::batch / 4 && !CONCUR_MUTANT_IS(182);
   return pop_shared(w, runs_low ? shared_queue::look::low : shared_queue::look::busy);
 }
@@ -18754,6 +19195,188 @@ CONCUR_INLINE void fail_all_failed(std::vector<std::exception_ptr> errors) {
   }
 #  endif
   raise(failures(text, std::move(errors)), text.c_str());
+}
+
+}  // namespace detail
+CONCUR_NAMESPACE_END
+#endif  // CONCUR_BODIES
+
+// structure/parallel_invoke.hpp - several functions that may run at the same time, for work that computes.
+//
+//     long sum(const long* first, const long* last) {
+//       if (last - first < 1000) return std::accumulate(first, last, 0L);
+//       const long* const middle = first + (last - first) / 2;
+//       long left = 0, right = 0;
+//       concur::parallel_invoke([&] { left = sum(first, middle); }, [&] { right = sum(middle, last); });
+//       return left + right;
+//     }
+//
+// all() starts a fiber for each function, which waiting calls need. Here the caller runs the first function itself and
+// offers the others to workers that have nothing to do; what nobody has taken by then, it calls next. So a fork costs
+// 5 ns and no memory when everybody is busy, and a recursion need not be cut off early by hand. How an offered function is
+// taken, and taken back, is in runtime/job_deque.hpp and theft.hpp.
+
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+// What comes out of two functions of which the first threw `first`, and the second `second`, or nothing.
+[[noreturn]] CONCUR_INLINE void fail_first(const std::exception_ptr& first, const std::exception_ptr& second);
+
+// Calls f and returns what it threw.
+template <class F>
+std::exception_ptr error_of(F&& f) noexcept {
+#if CONCUR_EXCEPTIONS
+  try {
+    std::forward<F>(f)();
+  } catch (...) {
+    return std::current_exception();
+  }
+#else
+  std::forward<F>(f)();
+#endif
+  return nullptr;
+}
+
+// The second function of a fork, as a job.
+template <class F>
+struct forked : job {
+  explicit forked(F& function_in) noexcept : job(&run), function(std::addressof(function_in)) {}
+
+  // In the fiber that took it.
+  static void run(fiber* f, int refusal) noexcept {
+    forked* const self = static_cast<forked*>(static_cast<job*>(f->payload));
+    theft& t = *self->taker;
+    t.is_refused = refusal != 0;
+    if (CONCUR_LIKELY(refusal == 0)) {
+      enter_scope(t.bounds, *f, true);
+      t.error = error_of(std::forward<F>(*self->function));
+      leave_scope(t.bounds);
+      end_locals(f);
+    }
+    f->set_state(fiber_state::finished);
+    end_theft(t);
+  }
+
+  std::remove_reference_t<F>* function;
+};
+
+// Without a worker, or with a full deque.
+template <class A, class B>
+CONCUR_NOINLINE void call_in_order(A&& a, B&& b) {
+#if CONCUR_EXCEPTIONS
+  try {
+    std::forward<A>(a)();
+  } catch (...) {
+    const std::exception_ptr first = std::current_exception();
+    fail_first(first, error_of(std::forward<B>(b)));
+  }
+#else
+  std::forward<A>(a)();
+#endif
+  std::forward<B>(b)();
+}
+
+// The slow half of the end of a fork: true: the caller is to run the second function.
+CONCUR_NOINLINE inline bool is_still_mine(worker* w, std::uint32_t index, job& offered) {
+  std::exception_ptr error;
+  if (regain_job(w, index, offered, error) == job_end::still_mine) return true;
+  if (CONCUR_UNLIKELY(error != nullptr)) rethrow(error);
+  return false;
+}
+
+#if CONCUR_EXCEPTIONS
+// The first function has thrown; the second is brought to its end all the same.
+template <class B>
+[[noreturn]] CONCUR_NOINLINE void end_failed_fork(worker* w, std::uint32_t index, job& offered, B&& b) {
+  const std::exception_ptr first = std::current_exception();
+  std::exception_ptr second;
+  if (regain_job(w, index, offered, second) == job_end::still_mine && !CONCUR_MUTANT_IS(407))
+    second = error_of(std::forward<B>(b));
+  fail_first(first, second);
+}
+#endif
+
+template <class A, class B>
+CONCUR_FORCE_INLINE void fork(A&& a, B&& b) {
+  worker* const w = this_worker();
+  fiber* const self = CONCUR_LIKELY(w != nullptr) ? w->current.get() : nullptr;
+  if (CONCUR_UNLIKELY(self == nullptr)) return call_in_order(std::forward<A>(a), std::forward<B>(b));
+  forked<B> other(b);
+  std::uint32_t index = 0;
+  if (CONCUR_UNLIKELY(!w->jobs.push(other, index)))
+    return call_in_order(std::forward<A>(a), std::forward<B>(b));
+  w->sched->suggest_thief(w);
+#if CONCUR_EXCEPTIONS
+  try {
+    std::forward<A>(a)();
+  } catch (...) {
+    end_failed_fork(w, index, other, std::forward<B>(b));
+  }
+#else
+  std::forward<A>(a)();
+#endif
+  // Whether the fiber is still on w is asked of w: the way by the thread costs a call.
+  const bool is_back = (w->current.seen_from_elsewhere() == self || CONCUR_MUTANT_IS(408)) && w->jobs.take_back(index);
+  if (CONCUR_LIKELY(is_back) || is_still_mine(w, index, other)) std::forward<B>(b)();
+}
+
+// `count` functions of the tuple, from the one at `first` on: half of them are offered.
+template <std::size_t first, std::size_t count, class Functions>
+CONCUR_FORCE_INLINE void invoke_range(Functions& functions) {
+  if constexpr (count == 1) {
+    std::get<first>(std::move(functions))();
+  } else if constexpr (count > 1) {
+    fork([&functions] { invoke_range<first, count - count / 2>(functions); },
+         [&functions] { invoke_range<first + (count - count / 2), count / 2>(functions); });
+  }
+}
+
+}  // namespace detail
+
+// Calls all functions, perhaps some of them at the same time on other workers, and returns when every one has ended. They may
+// use what the caller has on its stack. What they return is dropped. What comes before happens before each of them, and the
+// end of each before the return.
+//
+// A function that is taken by another worker runs as a fiber of its own there: its fiber_locals and its id are not the
+// caller's, and it is not bound to the caller's thread. The others run in the caller, in their order. None of them may count on
+// running at the same time as another; but they may wait for each other, since one that waits lets the next begin.
+//
+// Every function is called and comes to its end, also when another one throws. Then the first exception in the order of the
+// arguments is rethrown, `cancelled` last. This is no checkpoint; a cancellation of the caller reaches a function elsewhere
+// as soon as the caller waits for it. On a thread that runs no fibers all are called in their order.
+//
+// Costs 5 ns for each function but the first when nobody takes it, and no memory; a function that is taken costs what concur::go
+// does, and the caller some microseconds. Each open fork takes a few words of the caller's stack; of the forks that a worker's
+// fibers have open beyond 255, functions are not offered, and run in the caller.
+template <class... Fs>
+CONCUR_FORCE_INLINE void parallel_invoke(Fs&&... fs) {
+  if constexpr (sizeof...(Fs) == 2) {
+    detail::fork(std::forward<Fs>(fs)...);
+  } else {
+    std::tuple<Fs&&...> functions(std::forward<Fs>(fs)...);
+    detail::invoke_range<0, sizeof...(Fs)>(functions);
+  }
+}
+
+CONCUR_NAMESPACE_END
+
+#if CONCUR_BODIES
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+CONCUR_INLINE void fail_first([[maybe_unused]] const std::exception_ptr& first,
+                              [[maybe_unused]] const std::exception_ptr& second) {
+#  if CONCUR_EXCEPTIONS
+  if (second != nullptr) {
+    try {
+      rethrow(first);
+    } catch (const cancelled&) {
+      rethrow(second);
+    } catch (...) {
+    }
+  }
+#  endif
+  rethrow(first);
 }
 
 }  // namespace detail

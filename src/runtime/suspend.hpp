@@ -256,8 +256,9 @@ CONCUR_INLINE void publish_finished(worker* w) noexcept {
   w->sched->recycle_stack(w, s);
 }
 
-// Runs fibers on one stack, one after another, until the next in line has a stack of its own (S7).
-[[noreturn]] CONCUR_NOINLINE inline void fiber_main(worker* w) noexcept {
+// Runs fibers on one stack, one after another, until the next in line has a stack of its own (S7). Inlined: a call that never
+// returns would have each return of the fiber that is switched to at the end predicted wrong, 3 ns and more for each.
+[[noreturn]] CONCUR_SWITCH_INLINE void fiber_main(worker* w) noexcept {
   stack* const own = w->current->memory;
   stack_notice& own_notice = notice_of(w->current);  // at the top of this stack: it outlives the fiber's block
   publish_departed(w);

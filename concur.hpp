@@ -4869,6 +4869,50 @@ CONCUR_NAMESPACE_END
 
 #endif
 
+// machine/block_memory.hpp - memory for many small blocks: in large pieces, and in large pages where there is much of it.
+//
+// A million blocks that are written, read and freed one after another are limited by what the processor does not have at
+// hand: lines, and the addresses of pages. A page of 2 MiB is one such address instead of 512, is given by the kernel in one
+// go instead of 512 faults of a microsecond and more, and lets the processor fetch ahead across what would be a border every
+// sixteen blocks. Small programs do not pay for that: only pieces of a whole such page ask for it.
+
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+inline constexpr std::size_t large_page_bytes = std::size_t{2} << 20;
+
+// `bytes`, a power of two, aligned to that; null when there are none.
+CONCUR_INLINE void* allocate_blocks(std::size_t bytes) noexcept;
+CONCUR_INLINE void free_blocks(void* memory) noexcept;
+
+}  // namespace detail
+CONCUR_NAMESPACE_END
+
+#if CONCUR_BODIES
+
+#  if defined(__linux__)
+#    include <sys/mman.h>
+#  endif
+
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+CONCUR_INLINE void* allocate_blocks(std::size_t bytes) noexcept {
+  void* const memory = std::aligned_alloc(bytes, bytes);
+#  if defined(MADV_HUGEPAGE)
+  // A wish: without such pages everything works as well.
+  if (memory != nullptr && bytes >= large_page_bytes) ::madvise(memory, bytes, MADV_HUGEPAGE);
+#  endif
+  return memory;
+}
+
+CONCUR_INLINE void free_blocks(void* memory) noexcept { std::free(memory); }
+
+}  // namespace detail
+CONCUR_NAMESPACE_END
+
+#endif  // CONCUR_BODIES
+
 // machine/stack_guard.hpp - three ways to notice that a stack ended, and how to find out which of them this machine
 // has.
 //
@@ -7436,7 +7480,13 @@ enum class fiber_state : unsigned char { idle, ready, running, parked, finished 
 
 inline constexpr std::size_t fiber_name_bytes = 24;
 
-struct fiber : party {
+// Room for a small closure with its result.
+inline constexpr std::size_t fiber_room_bytes = 96;
+
+// A block, in whole cache lines, by how often each is needed: the first by every switch, the second by who begins or ends, the
+// third by a closure of up to 64 bytes. A fiber that runs to its end without ado touches these three, which is what a million
+// of them cost.
+struct alignas(cache_line_bytes) fiber : party {
   fiber() noexcept : party(party_kind::fiber) {}
 
   std::atomic<fiber_state> state{fiber_state::idle};   // std::atomic: for dumps, and no protocol's
@@ -7449,23 +7499,27 @@ struct fiber : party {
   bool is_started = false;         // it owns a stack, and ctx says where to go on
   unsigned char shield_depth = 0;  // above 0: cancellation is not raised
   std::uint16_t pin_depth = 0;     // how many pinned scopes it is in
+  unsigned char unwind_base = 0;   // exceptions that were on their way when the current scope was entered
+  bool has_belongings = false;     // a name or locals: to be freed with it
   context ctx{};
   exception_state exceptions{};  // what the C++ runtime keeps per thread about exceptions, while it is not running
-  worker* home = nullptr;        // F3
-  // Up to here it is what a switch touches: one cache line of the block.
-  fiber* next = nullptr;                       // the run queue's or the pool's link
-  scheduler* owner = nullptr;                  // whose queues it goes to; gone with its runtime
-  fiber_pool* pool = nullptr;                  // where the block came from, and outlives the runtime if it must
+
+  worker* home = nullptr;                 // F3
+  fiber* next = nullptr;                  // the run queue's or the pool's link
+  scheduler* owner = nullptr;             // whose queues it goes to; gone with its runtime
   atomic<scope*> current_scope{nullptr};  // written by the fiber itself, or before it is ready
   stack* memory = nullptr;
   // Calls the closure and keeps what came of it; with an errno instead of 0, only notes that there was no stack for it.
-  void (*entry)(fiber*, int refusal) noexcept = nullptr;
+  // Returns the calling thread's worker.
+  worker* (*entry)(fiber*, int refusal) noexcept = nullptr;
   void* payload = nullptr;  // closure and result: in `room` when small, on the heap when not
-  char* name = nullptr;     // null, or fiber_name_bytes of its own
   std::uint64_t id = 0;
+
+  alignas(16) unsigned char room[fiber_room_bytes];
+
+  char* name = nullptr;           // null, or fiber_name_bytes of its own
   local_table* locals = nullptr;  // the values of fiber_locals that it has used; null: none
   spin_lock scope_lock;           // scope.hpp
-  unsigned char unwind_base = 0;  // exceptions that were on their way when the current scope was entered
 #if CONCUR_ASAN || CONCUR_TSAN
   stack_notice* notice = nullptr;  // at the top of its stack, and gone with it
 #endif
@@ -7505,10 +7559,6 @@ struct fiber : party {
   }
 };
 
-// A block: the fiber and the room for a small closure with its result, in whole cache lines.
-inline constexpr std::size_t fiber_block_bytes = sizeof(fiber) + 96 <= 256 ? 256 : 384;
-inline constexpr std::size_t fiber_room_bytes = fiber_block_bytes - (sizeof(fiber) + 15) / 16 * 16;
-
 // Whether an exception is on its way up the stopped fiber's stack, to beyond its current scope: destructors that run for
 // it may park, and are not cancelled. One that opens a scope is cancelled by that scope's own deadline, say.
 inline bool is_unwinding([[maybe_unused]] const fiber& f) noexcept {
@@ -7526,9 +7576,6 @@ inline stack_notice no_notice{};  // an empty class: never written
 inline stack_notice& notice_of(fiber*) noexcept { return no_notice; }
 #endif
 
-inline void* room_of(fiber* f) noexcept { return reinterpret_cast<char*>(f) + (fiber_block_bytes - fiber_room_bytes); }
-static_assert(fiber_block_bytes >= sizeof(fiber) + 64, "a closure and its result should fit beside the fiber");
-
 }  // namespace detail
 CONCUR_NAMESPACE_END
 
@@ -7539,28 +7586,64 @@ CONCUR_NAMESPACE_END
 // fiber there is. A list of all fibers would make each spawn touch a shared word. So the memory itself is the list:
 // blocks live in chunks that stay mapped as long as the pool, and walking the chunks finds every fiber, wherever it is.
 //
-// Each worker keeps a short stack of free blocks of its own; the pool is the reserve behind them, behind a lock.
+// Each worker keeps two short stacks of free blocks of its own; the pool is the reserve behind them, behind a lock. What
+// moves between them are whole batches, so that the lock is held for a few instructions, and a block's memory is not touched
+// for being moved.
 //
 //   B1  A block's `fiber` is constructed once, when its chunk is, and reset on each use: its wait word counts on for
 //       ever (F2).
 //   B2  A future may outlive its runtime. The pool therefore lives until the runtime has let go of it and every block
 //       is home.
+//   B3  A chunk is aligned to its size, so that a block's address tells its chunk, and that its pool.
+//   B4  A batch is batch_blocks blocks, linked through `next`; the first one's `payload` is the next batch.
 
 CONCUR_NAMESPACE_BEGIN
 namespace detail {
 
-struct fiber_chunk;
+struct fiber_pool;
+
+// The header takes the room of one block, so that all blocks lie on their own cache lines.
+struct fiber_chunk {
+#if defined(CONCUR_EXPLORE)
+  static constexpr std::size_t bytes = 4 * 1024;
+#else
+  static constexpr std::size_t bytes = 64 * 1024;
+#endif
+  static constexpr std::size_t blocks = bytes / sizeof(fiber) - 1;
+
+  fiber_chunk* next;
+  fiber_pool* pool;
+  bool begins_memory;  // what was allocated begins with it
+  fiber* block(std::size_t i) noexcept {
+    return reinterpret_cast<fiber*>(reinterpret_cast<char*>(this) + (i + 1) * sizeof(fiber));
+  }
+};
+static_assert(sizeof(fiber_chunk) <= sizeof(fiber), "the header takes the room of one block");
+
+// B3.
+inline fiber_pool* pool_of(const fiber* f) noexcept {
+  return reinterpret_cast<const fiber_chunk*>(reinterpret_cast<std::uintptr_t>(f) & ~(fiber_chunk::bytes - 1))->pool;
+}
 
 struct fiber_pool {
  public:
+#if defined(CONCUR_EXPLORE)
+  static constexpr std::size_t batch_blocks = 4;
+#else
+  static constexpr std::size_t batch_blocks = 64;
+#endif
+
   explicit fiber_pool(scheduler* owner) noexcept : owner_(owner) {}
   fiber_pool(const fiber_pool&) = delete;
   fiber_pool& operator=(const fiber_pool&) = delete;
 
-  // Up to `count` blocks, linked through `next`; fewer only when memory is exhausted.
-  fiber* take(std::size_t count) noexcept;
+  // Up to `count` blocks, at most a batch, linked through `next`; fewer only when memory is exhausted. `count` says then how
+  // many.
+  fiber* take(std::size_t& count) noexcept;
   // A list linked through `next`. May delete the pool, when it was abandoned and these were the last (B2).
   void give_back(fiber* list) noexcept;
+  // A whole batch, while the runtime is there.
+  void give_back_batch(fiber* batch) noexcept;
   // The runtime is gone. Deletes the pool now, or leaves that to the last give_back.
   void abandon() noexcept;
   // Calls use(owner, argument) if the runtime is still there, and keeps it there meanwhile.
@@ -7578,48 +7661,54 @@ struct fiber_pool {
  private:
   ~fiber_pool();
   bool grow() noexcept;
+  void* next_chunk_memory(bool& begins) noexcept;
 
   spin_lock lock_;
   fiber_chunk* chunks_ = nullptr;
-  fiber* free_ = nullptr;
+  std::size_t chunk_count_ = 0;
+  char* uncarved_ = nullptr;  // what is left of the last allocation, up to uncarved_end_
+  char* uncarved_end_ = nullptr;
+  fiber* batches_ = nullptr;  // B4
+  fiber* free_ = nullptr;     // not in batches
   std::size_t taken_count_ = 0;
   scheduler* owner_;  // null: abandoned
   bool is_open_ = true;
 };
 
-// A worker's own free blocks. Owned by one thread.
+// A worker's own free blocks, up to two batches: one that is taken from and given back to, and a full one or none, so that
+// a program whose spawning goes up and down across a border does not go to the pool each time. Owned by one thread.
 class fiber_cache {
  public:
-  fiber* take(fiber_pool& pool) noexcept {
-    fiber* f = free_;
-    if (CONCUR_UNLIKELY(f == nullptr)) {
-      f = pool.take(batch_blocks);
-      if (f == nullptr) return nullptr;
-      count_ = batch_blocks;
-    }
+  // Null: there are none here.
+  fiber* front() const noexcept { return free_; }
+  // If there is one.
+  fiber* take_front() noexcept {
+    fiber* const f = free_;
     free_ = f->next;
     --count_;
     return f;
   }
+  fiber* take(fiber_pool& pool) noexcept {
+    if (CONCUR_UNLIKELY(free_ == nullptr)) refill(pool);
+    return free_ != nullptr ? take_front() : nullptr;
+  }
 
   void give_back(fiber_pool& pool, fiber* f) noexcept {
+    if (CONCUR_UNLIKELY(count_ == fiber_pool::batch_blocks)) put_aside(pool);
     f->next = free_;
     free_ = f;
-    if (CONCUR_UNLIKELY(++count_ >= 2 * batch_blocks)) shrink(pool);
+    ++count_;
   }
 
   void clear(fiber_pool& pool) noexcept;
 
  private:
-#if defined(CONCUR_EXPLORE)
-  static constexpr int batch_blocks = 4;
-#else
-  static constexpr int batch_blocks = 64;
-#endif
-  void shrink(fiber_pool& pool) noexcept;
+  void refill(fiber_pool& pool) noexcept;
+  void put_aside(fiber_pool& pool) noexcept;
 
   fiber* free_ = nullptr;
-  int count_ = 0;  // at most one too many after a short take; only used to decide when to shrink
+  std::size_t count_ = 0;  // in free_
+  fiber* full_ = nullptr;  // a batch
 };
 
 }  // namespace detail
@@ -7630,47 +7719,72 @@ CONCUR_NAMESPACE_END
 CONCUR_NAMESPACE_BEGIN
 namespace detail {
 
-// The header takes the room of one block, so that all blocks lie on their own cache lines.
-struct fiber_chunk {
-#if defined(CONCUR_EXPLORE)
-  static constexpr std::size_t bytes = 4 * 1024;
-#else
-  static constexpr std::size_t bytes = 64 * 1024;
-#endif
-  static constexpr std::size_t blocks = bytes / fiber_block_bytes - 1;
-
-  fiber_chunk* next;
-  fiber* block(std::size_t i) noexcept {
-    return reinterpret_cast<fiber*>(reinterpret_cast<char*>(this) + (i + 1) * fiber_block_bytes);
+// One chunk while there are few; then as many at once as make a large page.
+CONCUR_INLINE void* fiber_pool::next_chunk_memory(bool& begins) noexcept {
+  begins = uncarved_ == uncarved_end_;
+  if (begins) {
+    const bool are_many = chunk_count_ * fiber_chunk::bytes >= large_page_bytes;
+    std::size_t bytes = are_many ? large_page_bytes : fiber_chunk::bytes;
+    void* memory = allocate_blocks(bytes);
+    if (memory == nullptr && are_many) {
+      bytes = fiber_chunk::bytes;
+      memory = allocate_blocks(bytes);
+    }
+    if (memory == nullptr) return nullptr;
+    uncarved_ = static_cast<char*>(memory);
+    uncarved_end_ = uncarved_ + bytes;
   }
-};
+  void* const taken = uncarved_;
+  uncarved_ += fiber_chunk::bytes;
+  return taken;
+}
 
 CONCUR_INLINE bool fiber_pool::grow() noexcept {
-  void* memory = std::aligned_alloc(cache_line_bytes, fiber_chunk::bytes);
+  bool begins = false;
+  void* const memory = next_chunk_memory(begins);
   if (memory == nullptr) return false;
-  fiber_chunk* chunk = ::new (memory) fiber_chunk{chunks_};
+  fiber_chunk* chunk = ::new (memory) fiber_chunk{chunks_, this, begins};
   for (std::size_t i = fiber_chunk::blocks; i-- > 0;) {
     fiber* f = ::new (static_cast<void*>(chunk->block(i))) fiber();
-    f->pool = this;
     f->next = free_;
     free_ = f;
   }
   chunks_ = chunk;
+  ++chunk_count_;
   return true;
 }
 
-CONCUR_INLINE fiber* fiber_pool::take(std::size_t count) noexcept {
+CONCUR_INLINE fiber* fiber_pool::take(std::size_t& count) noexcept {
   lock_scope<spin_lock> held(lock_);
+  if (count == batch_blocks && batches_ != nullptr) {
+    fiber* const batch = batches_;
+    batches_ = static_cast<fiber*>(batch->payload);
+    taken_count_ += batch_blocks;
+    return batch;
+  }
   fiber* list = nullptr;
-  for (std::size_t i = 0; i < count; ++i) {
+  std::size_t got = 0;
+  for (; got < count; ++got) {
+    if (free_ == nullptr && batches_ != nullptr) {
+      free_ = batches_;
+      batches_ = static_cast<fiber*>(free_->payload);
+    }
     if (free_ == nullptr && !grow()) break;
     fiber* f = free_;
     free_ = f->next;
     f->next = list;
     list = f;
-    ++taken_count_;
   }
+  taken_count_ += got;
+  count = got;
   return list;
+}
+
+CONCUR_INLINE void fiber_pool::give_back_batch(fiber* batch) noexcept {
+  lock_scope<spin_lock> held(lock_);
+  batch->payload = batches_;
+  batches_ = batch;
+  taken_count_ -= batch_blocks;
 }
 
 CONCUR_INLINE void fiber_pool::give_back(fiber* list) noexcept {
@@ -7732,22 +7846,24 @@ CONCUR_INLINE fiber_pool::~fiber_pool() {
     fiber_chunk* chunk = chunks_;
     chunks_ = chunk->next;
     for (std::size_t i = 0; i < fiber_chunk::blocks; ++i) chunk->block(i)->~fiber();
-    std::free(chunk);
+    if (chunk->begins_memory) free_blocks(chunk);  // what was carved from it later came earlier in this list
   }
 }
 
-CONCUR_INLINE void fiber_cache::shrink(fiber_pool& pool) noexcept {
-  fiber* keep = free_;
-  for (int i = 1; i < batch_blocks && keep->next != nullptr; ++i) keep = keep->next;
-  fiber* surplus = keep->next;
-  keep->next = nullptr;
-  count_ = batch_blocks;
-  if (surplus != nullptr) pool.give_back(surplus);
+CONCUR_NOINLINE CONCUR_INLINE void fiber_cache::refill(fiber_pool& pool) noexcept {
+  count_ = fiber_pool::batch_blocks;
+  free_ = full_ != nullptr ? std::exchange(full_, nullptr) : pool.take(count_);
+}
+
+CONCUR_NOINLINE CONCUR_INLINE void fiber_cache::put_aside(fiber_pool& pool) noexcept {
+  if (full_ != nullptr) pool.give_back_batch(full_);
+  full_ = std::exchange(free_, nullptr);
+  count_ = 0;
 }
 
 CONCUR_INLINE void fiber_cache::clear(fiber_pool& pool) noexcept {
-  if (free_ != nullptr) pool.give_back(free_);
-  free_ = nullptr;
+  if (free_ != nullptr) pool.give_back(std::exchange(free_, nullptr));
+  if (full_ != nullptr) pool.give_back(std::exchange(full_, nullptr));
   count_ = 0;
 }
 
@@ -8410,7 +8526,7 @@ struct lock_chain {
 // A count that its worker adds to and others read.
 class worker_counter {
  public:
-  void add(std::size_t n = 1) noexcept {
+  CONCUR_FORCE_INLINE void add(std::size_t n = 1) noexcept {
     value_.store(value_.load(std::memory_order_relaxed) + n, std::memory_order_relaxed);  // relaxed: one writer (T3)
   }
   std::size_t get() const noexcept { return value_.load(std::memory_order_relaxed); }  // relaxed: a figure (T3)
@@ -8711,6 +8827,7 @@ class scheduler {
   fiber* find_work(worker* w) noexcept;              // blocks; null: the runtime stops
   void run_worker(worker* w) noexcept;               // the body of a worker's thread
   bool give_stack_to(worker* w, fiber* f) noexcept;  // false: there is none
+  bool give_fresh_stack_to(worker* w, fiber* f) noexcept;
   void refuse_stackless(worker* w, fiber* f) noexcept;
   void recycle_stack(worker* w, stack* s) noexcept;
 
@@ -8765,6 +8882,7 @@ class scheduler {
   void join_driven_threads(driver& d) noexcept;
   void start_threads();
   void stop_threads() noexcept;
+  fiber* new_fiber_slow(worker* w) noexcept;
   std::uint64_t new_id(worker* w) noexcept;
   void put_into_root(fiber* f) noexcept;
 
@@ -8825,7 +8943,7 @@ namespace detail {
 
 // --- ids and blocks ---
 
-CONCUR_INLINE std::uint64_t scheduler::new_id(worker* w) noexcept {
+CONCUR_NOINLINE CONCUR_INLINE std::uint64_t scheduler::new_id(worker* w) noexcept {
   constexpr std::uint64_t run = 1024;
   if (w != nullptr && w->next_id != w->last_id) return w->next_id++;
   lock_scope<spin_lock> held(id_lock_);
@@ -8844,34 +8962,53 @@ CONCUR_NOINLINE CONCUR_INLINE void scheduler::put_into_root(fiber* f) noexcept {
   f->is_cancelled.store(root_scope.is_effective(), std::memory_order_relaxed);  // relaxed: under the lock
 }
 
-CONCUR_INLINE fiber* scheduler::new_fiber(worker* w) noexcept {
-  fiber* f = w != nullptr ? w->blocks.take(*blocks) : blocks->take(1);
-  if (f == nullptr) return nullptr;
-  f->owner = this;
-  // A block that comes back is in the root's scope already, and cancel_all has marked it with the others.
-  if (CONCUR_UNLIKELY(f->innermost() != &root_scope)) put_into_root(f);
+// What a block keeps from one use to the next is not written here: its owner, its wait word, and that it is in the root.
+CONCUR_FORCE_INLINE void reset_fiber(fiber* f, std::uint64_t id) noexcept {
+  f->set_reason(wait_reason::none);
   f->is_started = false;
   f->shield_depth = 0;
-  f->unwind_base = 0;
-  f->home = nullptr;
   f->pin_depth = 0;
-  f->memory = nullptr;
+  f->unwind_base = 0;
   f->exceptions = exception_state{};
-  f->id = new_id(w);
-  f->set_reason(wait_reason::none);
+  f->home = nullptr;
+  f->memory = nullptr;
+  f->id = id;
+}
+
+// A block that comes back is in the root's scope already, and cancel_all has marked it with the others. The common case calls
+// nothing, so that no register has to be saved for it: a third of what it did.
+CONCUR_NOINLINE CONCUR_INLINE fiber* scheduler::new_fiber(worker* w) noexcept {
+  if (CONCUR_LIKELY(w != nullptr && w->next_id != w->last_id)) {
+    fiber* const f = w->blocks.front();
+    if (CONCUR_LIKELY(f != nullptr && f->innermost() == &root_scope)) {
+      w->blocks.take_front();
+      reset_fiber(f, w->next_id++);
+      return f;
+    }
+  }
+  return new_fiber_slow(w);
+}
+
+CONCUR_NOINLINE CONCUR_INLINE fiber* scheduler::new_fiber_slow(worker* w) noexcept {
+  std::size_t one = 1;
+  fiber* f = w != nullptr ? w->blocks.take(*blocks) : blocks->take(one);
+  if (f == nullptr) return nullptr;
+  f->owner = this;
+  if (f->innermost() != &root_scope) put_into_root(f);
+  reset_fiber(f, new_id(w));
   return f;
 }
 
 CONCUR_INLINE void free_fiber(fiber* f) noexcept {
-  delete[] f->name;
-  f->name = nullptr;
+  if (CONCUR_UNLIKELY(std::exchange(f->has_belongings, false))) delete[] std::exchange(f->name, nullptr);
   f->set_state(fiber_state::idle);
+  fiber_pool* const pool = pool_of(f);
   worker* w = this_worker();
-  if (w != nullptr && w->sched->blocks == f->pool) {
-    w->blocks.give_back(*f->pool, f);
+  if (CONCUR_LIKELY(w != nullptr && w->sched->blocks == pool)) {
+    w->blocks.give_back(*pool, f);
   } else {
     f->next = nullptr;
-    f->pool->give_back(f);
+    pool->give_back(f);
   }
 }
 
@@ -9254,8 +9391,7 @@ CONCUR_INLINE void publish_finished(worker* w) noexcept {
   publish_departed(w);
   for (;;) {
     fiber* self = w->current;
-    self->entry(self, 0);  // the block may be free, and another fiber's, when this returns
-    w = this_worker();
+    w = self->entry(self, 0);  // the block may be free, and another fiber's, when this returns
     w->finished.add();
     fiber* next = pick_next(w);
     if (next != nullptr && !next->is_started) {
@@ -10696,24 +10832,28 @@ CONCUR_INLINE fiber* scheduler::upkeep(worker* w) noexcept {
 
 // --- stacks ---
 
-CONCUR_INLINE bool scheduler::give_stack_to(worker* w, fiber* f) noexcept {
-  constexpr std::size_t batch = 16;
-  if (w->free_stacks == nullptr) {
-    stack* fresh[batch];
-    int error = 0;
-    const std::size_t count = stacks.acquire_many(fresh, driver_or_null() != nullptr ? 1 : batch, error);
-    if (count == 0) return false;
-    for (std::size_t i = count; i-- > 0;) {
-      fresh[i]->next = w->free_stacks;
-      w->free_stacks = fresh[i];
-    }
-    w->free_stack_count += static_cast<unsigned>(count);
-  }
-  stack* s = w->free_stacks;
+// The common case calls nothing.
+CONCUR_NOINLINE CONCUR_INLINE bool scheduler::give_stack_to(worker* w, fiber* f) noexcept {
+  stack* const s = w->free_stacks;
+  if (CONCUR_UNLIKELY(s == nullptr)) return give_fresh_stack_to(w, f);
   w->free_stacks = s->next;
   --w->free_stack_count;
   bind_stack(w, f, s);
   return true;
+}
+
+CONCUR_NOINLINE CONCUR_INLINE bool scheduler::give_fresh_stack_to(worker* w, fiber* f) noexcept {
+  constexpr std::size_t batch = 16;
+  stack* fresh[batch];
+  int error = 0;
+  const std::size_t count = stacks.acquire_many(fresh, driver_or_null() != nullptr ? 1 : batch, error);
+  if (count == 0) return false;
+  for (std::size_t i = count; i-- > 0;) {
+    fresh[i]->next = w->free_stacks;
+    w->free_stacks = fresh[i];
+  }
+  w->free_stack_count += static_cast<unsigned>(count);
+  return give_stack_to(w, f);
 }
 
 // Only from the loop: the closure is destroyed here, and whoever waits for the fiber is woken.
@@ -15360,13 +15500,14 @@ class future_state {
 
   // Parks until there is a result or the deadline has passed: granted, timed_out or cancelled; without a code `cancelled` is
   // thrown. A deadline that has passed already only looks. The checkpoint is in here, so that get() is small enough to be
-  // inlined: each frame between a switch and its caller costs a return that is predicted wrong.
+  // inlined: each frame between a switch and its caller costs a return that is predicted wrong. Waiting is apart, and jumped
+  // to: who finds the result, as most do who spawn many, saves no registers and takes no lock.
   outcome wait(nanoseconds_t deadline_ns);
   outcome wait(nanoseconds_t deadline_ns, std::error_code& told);
 
   // The result, or error, is in place. What comes due by that is put behind what is in `due`. False: nobody will ask,
-  // and the caller releases the memory (U1).
-  bool complete(due_list& due) noexcept;
+  // and the caller releases the memory (U1). w: the calling thread's worker, or null.
+  bool complete(due_list& due, worker* w = nullptr) noexcept;
   // The future goes. False: the result is there, and the caller releases the memory (U1).
   bool drop() noexcept;
 
@@ -15394,6 +15535,8 @@ class future_state {
   static constexpr std::uint32_t dropped = 3;
 
   outcome wait_from(worker* w, nanoseconds_t deadline_ns) noexcept;
+  outcome wait_pending(worker* w, nanoseconds_t deadline_ns);
+  void complete_many(waiter* first, due_list& due) noexcept;
   void take_continuations(due_list& due) noexcept;
 
   intrusive_list<waiter> waiting_;
@@ -15423,8 +15566,8 @@ class result_state : public future_state {
   }
 
  private:
+  bool has_value_ = false;  // first: it lies in the base's last word then
   alignas(stored) unsigned char room_[sizeof(stored)];
-  bool has_value_ = false;
 };
 template <>
 class result_state<void> : public future_state {
@@ -15491,28 +15634,47 @@ CONCUR_FORCE_INLINE outcome future_state::wait_from(worker* w, nanoseconds_t dea
   return result;
 }
 
+CONCUR_NOINLINE CONCUR_INLINE outcome future_state::wait_pending(worker* w, nanoseconds_t deadline_ns) {
+  return or_throw(wait_from(w, deadline_ns));
+}
 CONCUR_INLINE outcome future_state::wait(nanoseconds_t deadline_ns) {
-  return perform([&](worker* w) CONCUR_ALWAYS_INLINED { return wait_from(w, deadline_ns); });
+  worker* const w = checkpoint();
+  return is_ready() ? outcome::granted : wait_pending(w, deadline_ns);
 }
 CONCUR_INLINE outcome future_state::wait(nanoseconds_t deadline_ns, std::error_code& told) {
   return perform([&](worker* w) CONCUR_ALWAYS_INLINED { return wait_from(w, deadline_ns); }, told);
 }
 
-CONCUR_INLINE bool future_state::complete(due_list& due) noexcept {
-  if (lock_.lock_unless_retired() == dropped) {
+// Mostly one waits, or nobody.
+CONCUR_INLINE bool future_state::complete(due_list& due, worker* w) noexcept {
+  if (CONCUR_UNLIKELY(lock_.lock_unless_retired() == dropped)) {
     if (CONCUR_UNLIKELY(newest_ != nullptr) && !CONCUR_MUTANT_IS(141)) take_continuations(due);
     return false;
   }
-  ended_waits woken;
   if (CONCUR_MUTANT_IS(65)) {
     lock_.retire(ready);
     for (unsigned round = 0; round < 12;) spin_wait(round);
   }
-  woken.take_all(waiting_, outcome::granted);
-  if (CONCUR_UNLIKELY(newest_ != nullptr)) take_continuations(due);
+  waiter* const note = pop_claimed(waiting_);
+  if (CONCUR_UNLIKELY(!waiting_.is_empty() || newest_ != nullptr)) {
+    complete_many(note, due);
+    return true;
+  }
+  party* const who = note != nullptr ? note->who : nullptr;
+  if (who != nullptr) who->result = outcome::granted;
   if (!CONCUR_MUTANT_IS(65)) lock_.retire(ready);  // the last touch: who finds the result may release it now
-  woken.resume_all();
+  if (who != nullptr) resume_near(w, who);
   return true;
+}
+
+// Under the lock.
+CONCUR_NOINLINE CONCUR_INLINE void future_state::complete_many(waiter* first, due_list& due) noexcept {
+  ended_waits woken;
+  if (first != nullptr) woken.add(first, outcome::granted);
+  woken.take_all(waiting_, outcome::granted);
+  if (newest_ != nullptr) take_continuations(due);
+  if (!CONCUR_MUTANT_IS(65)) lock_.retire(ready);  // as above
+  woken.resume_all();
 }
 
 // In the order in which they were attached. Under the lock, or when the future is gone.
@@ -15980,6 +16142,7 @@ CONCUR_INLINE local_table* new_current_table() {
   worker* w = this_worker();
   if (w != nullptr && w->current != nullptr) {
     w->current->locals = table;
+    w->current->has_belongings = true;
   } else if (const int error = pthread_setspecific(thread_tables().key, table)) {
     delete table;
     fail_system(error, "concur::fiber_local: no memory for this thread's values");
@@ -16036,6 +16199,7 @@ CONCUR_INLINE void drop_local(local_key key) noexcept {
 }
 
 CONCUR_INLINE void destroy_locals(fiber* f) noexcept {
+  if (f->locals == nullptr) return;
   if (!CONCUR_MUTANT_IS(133)) ++f->shield_depth;
   destroy_table(f->locals);
   f->locals = nullptr;
@@ -16106,7 +16270,7 @@ void free_payload(Payload* payload, fiber* host) noexcept {
 }
 
 inline void end_locals(fiber* f) noexcept {
-  if (CONCUR_UNLIKELY(f->locals != nullptr) && !CONCUR_MUTANT_IS(134)) destroy_locals(f);
+  if (CONCUR_UNLIKELY(f->has_belongings) && !CONCUR_MUTANT_IS(134)) destroy_locals(f);
 }
 
 // The payload of a fiber: closure and result.
@@ -16119,7 +16283,7 @@ class spawned : public result_state<result_of<F>> {
   }
   void* as_payload() noexcept { return this; }
 
-  static void run(fiber* f, int refusal) noexcept {
+  static worker* run(fiber* f, int refusal) noexcept {
     spawned* self = static_cast<spawned*>(f->payload);
     if (CONCUR_UNLIKELY(refusal != 0)) {
       self->closure_.destroy();
@@ -16129,9 +16293,13 @@ class spawned : public result_state<result_of<F>> {
       end_locals(f);
     }
     f->set_state(fiber_state::finished);
+    worker* const w = this_worker();
     due_list due;
-    if (!self->complete(due)) release_spawned(self);
-    if (CONCUR_UNLIKELY(!due.is_empty())) run_due_after_end(due);
+    const bool is_wanted = self->complete(due, w);
+    if (CONCUR_LIKELY(is_wanted && due.is_empty())) return w;
+    if (!is_wanted) release_spawned(self);
+    if (!due.is_empty()) run_due_after_end(due);
+    return this_worker();  // what was destroyed or called may have moved us
   }
 
   F& function() noexcept { return closure_.function(); }
@@ -16174,7 +16342,7 @@ Payload* construct_payload(fiber* f, void* memory, F&& function) {
 template <class Payload, class F>
 Payload* prepare_payload(fiber* f, F&& function) {
   if (CONCUR_UNLIKELY(f == nullptr)) fail_no_fiber();
-  void* memory = room_of(f);
+  void* memory = f->room;
   if constexpr (!is_in_block<Payload>) {
     memory = ::operator new(sizeof(Payload), std::align_val_t(alignof(Payload)), std::nothrow);
     if (CONCUR_UNLIKELY(memory == nullptr)) {
@@ -16254,7 +16422,7 @@ CONCUR_INLINE std::exception_ptr no_stack_error([[maybe_unused]] const fiber* f,
 }
 
 CONCUR_INLINE void hand_on_exception(fiber* f, std::exception_ptr error) noexcept {
-  f->pool->with_owner([](scheduler* s, void* taken) { s->keep_exception(*static_cast<std::exception_ptr*>(taken)); },
+  pool_of(f)->with_owner([](scheduler* s, void* taken) { s->keep_exception(*static_cast<std::exception_ptr*>(taken)); },
                       &error);
 }
 
@@ -17214,7 +17382,7 @@ class child : public member {
   void* as_payload() noexcept { return static_cast<member*>(this); }
   child* result() noexcept { return this; }
 
-  static void run(fiber* f, int refusal) noexcept {
+  static worker* run(fiber* f, int refusal) noexcept {
     child* self = static_cast<child*>(static_cast<member*>(f->payload));
     failure what;
     if (CONCUR_UNLIKELY(refusal != 0)) {
@@ -17228,6 +17396,7 @@ class child : public member {
     report_child(*self, std::move(what));
     nursery_of(*self).dismiss(*self);
     free_payload(self, f);
+    return this_worker();
   }
   // It was prepared, and will not be launched.
   void discard() noexcept {
@@ -17252,7 +17421,7 @@ class child_with_result : public member, public result_state<result_of<F>> {
   void* as_payload() noexcept { return static_cast<member*>(this); }
   result_state<R>* result() noexcept { return this; }
 
-  static void run(fiber* f, int refusal) noexcept {
+  static worker* run(fiber* f, int refusal) noexcept {
     child_with_result* self = static_cast<child_with_result*>(static_cast<member*>(f->payload));
     failure what;
     if (CONCUR_UNLIKELY(refusal != 0)) {
@@ -17276,6 +17445,7 @@ class child_with_result : public member, public result_state<result_of<F>> {
     if (CONCUR_UNLIKELY(!due.is_empty())) run_due_after_end(due);
     nursery_of(*self).dismiss(*self);
     self->let_go();
+    return this_worker();
   }
   void discard() noexcept {
     closure_.destroy();
@@ -18489,11 +18659,11 @@ CONCUR_INLINE fiber* block_for_continuation() {
 
 CONCUR_INLINE bool launch_prepared(fiber* f) noexcept {
   worker* w = this_worker();
-  if (w != nullptr && w->sched->blocks == f->pool) {
+  if (w != nullptr && w->sched->blocks == pool_of(f)) {
     w->sched->launch(w, f);
     return true;
   }
-  return f->pool->with_open_owner(
+  return pool_of(f)->with_open_owner(
       [](scheduler* s, void* prepared) { s->launch(nullptr, static_cast<fiber*>(prepared)); }, f);
 }
 
@@ -19322,6 +19492,7 @@ CONCUR_INLINE void name(std::string_view new_name) {
   detail::fiber* f = detail::this_fiber_block();
   if (f == nullptr) return;
   if (f->name == nullptr) f->name = new char[detail::fiber_name_bytes]();
+  f->has_belongings = true;
   const std::size_t size =
       new_name.size() < detail::fiber_name_bytes - 1 ? new_name.size() : detail::fiber_name_bytes - 1;
   std::memcpy(f->name, new_name.data(), size);

@@ -39,6 +39,7 @@
 #include "machine/sanitizer.hpp"
 #include "machine/context.hpp"
 #include "machine/exception_state.hpp"
+#include "machine/block_memory.hpp"
 #include "machine/stack_guard.hpp"
 #include "machine/stack.hpp"
 #include "machine/fault.hpp"

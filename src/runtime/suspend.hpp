@@ -264,8 +264,7 @@ CONCUR_INLINE void publish_finished(worker* w) noexcept {
   publish_departed(w);
   for (;;) {
     fiber* self = w->current;
-    self->entry(self, 0);  // the block may be free, and another fiber's, when this returns
-    w = this_worker();
+    w = self->entry(self, 0);  // the block may be free, and another fiber's, when this returns
     w->finished.add();
     fiber* next = pick_next(w);
     if (next != nullptr && !next->is_started) {

@@ -61,6 +61,7 @@
 #include "runtime/idle.hpp"
 #include "runtime/monitor.hpp"
 #include "runtime/scheduler.hpp"
+#include "runtime/fetch_ahead.hpp"
 #include "runtime/suspend.hpp"
 #include "runtime/caller.hpp"
 #include "runtime/forms.hpp"

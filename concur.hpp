@@ -7575,6 +7575,16 @@ inline bool is_unwinding([[maybe_unused]] const fiber& f) noexcept {
 #endif
 }
 
+// For who walks along a list of blocks, and has just come from `here` to `next`. When these two are neighbours, so most likely
+// is the one that comes in four steps, and lines of it are asked for; the list itself would tell where it is only after a wait
+// for memory at each step. Elsewhere a guess would be wrong, and costs what it drives out of the cache.
+CONCUR_FORCE_INLINE void fetch_along(const fiber* here, const fiber* next, int first, int last) noexcept {
+  const std::uintptr_t step = reinterpret_cast<std::uintptr_t>(next) - reinterpret_cast<std::uintptr_t>(here);
+  if (((step + sizeof(fiber)) & ~(2 * sizeof(fiber))) != 0) return;
+  const char* const guess = reinterpret_cast<const char*>(reinterpret_cast<std::uintptr_t>(next) + 3 * step);
+  for (int k = first; k <= last; ++k) __builtin_prefetch(guess + 64 * k, 1);
+}
+
 #if CONCUR_ASAN || CONCUR_TSAN
 inline stack_notice& notice_of(fiber* f) noexcept { return *f->notice; }
 #else
@@ -7692,6 +7702,7 @@ class fiber_cache {
     fiber* const f = free_;
     free_ = f->next;
     --count_;
+    fetch_along(f, free_, 0, 2);
     return f;
   }
   fiber* take(fiber_pool& pool) noexcept {
@@ -8209,7 +8220,10 @@ CONCUR_INLINE std::uint32_t shared_queue::take(fiber** out, std::uint32_t most, 
   if (count() == 0) return 0;
   std::uint32_t n = 0;
   const auto drain = [&](intrusive_queue<fiber>& from, std::uint32_t limit) {
-    while (n < limit && !from.is_empty()) out[n++] = from.pop();
+    while (n < limit && !from.is_empty()) {
+      out[n] = from.pop();
+      fetch_along(out[n++], from.front(), 1, 1);
+    }
   };
   lock_scope<spin_lock> held(lock_);
   if (who != look::idle) {
@@ -9150,50 +9164,6 @@ CONCUR_INLINE std::exception_ptr scheduler::take_exception() noexcept {
 CONCUR_NAMESPACE_END
 #endif  // CONCUR_BODIES
 
-// runtime/fetch_ahead.hpp - the next fibers' memory is asked for before they run.
-//
-// When many parked fibers are woken at once, each was last touched long ago: its block and the end of its stack are out of
-// the cache, and the address of the stack's page is out of the processor's table of pages. Run one after another, each fiber
-// waits for five or six lines in turn. Asked for together, and a fiber ahead, they come while the one before ends: of a
-// million parked fibers each is woken, run and ended in a third of the time, and one that is cancelled, whose unwinding
-// writes to another 2 KiB of its stack, in two thirds.
-//
-// Only who ends asks for them: it is how crowds go away. A fiber that parks again has a working set, in the cache or not,
-// that the processor finds by itself; and its switch is too short to do more in.
-
-CONCUR_NAMESPACE_BEGIN
-namespace detail {
-
-// Of what a stack that stopped at `end` needs, lines of it upwards and downwards.
-CONCUR_FORCE_INLINE void fetch_stack(const void* end, int up, int down) noexcept {
-  constexpr int line = 64;
-  const char* const at = static_cast<const char*>(end);
-  for (int k = 0; k < up; ++k) __builtin_prefetch(at + k * line);
-  for (int k = 1; k <= down; ++k) __builtin_prefetch(at - k * line, 1);
-}
-
-// The fiber `next` is switched to in a moment, and those in `queue` follow. Another worker may have taken them meanwhile: what
-// is read of them here may be wrong, goes nowhere, and a prefetch of a wrong address does nothing. Tools that look for such
-// reads do without.
-CONCUR_FORCE_INLINE void fetch_ahead([[maybe_unused]] const fiber& next,
-                                     [[maybe_unused]] const run_queue& queue) noexcept {
-#if !CONCUR_TSAN && !defined(CONCUR_EXPLORE)
-  constexpr int frames = 6;
-  constexpr int unwinding = 28;
-  const fiber* const later = queue.peek(3);
-  if (CONCUR_LIKELY(later == nullptr)) return;  // no crowd
-  fetch_stack(next.ctx.sp, frames, 0);
-  for (int k = 0; k < 3; ++k) __builtin_prefetch(reinterpret_cast<const char*>(later) + 64 * k, 1);
-  const fiber* const follower = queue.peek(0);  // its block was asked for three fibers ago
-  if (follower == nullptr || !follower->is_started) return;
-  fetch_stack(follower->ctx.sp, frames, 0);
-  if (follower->result == outcome::cancelled) fetch_stack(follower->ctx.sp, 0, unwinding);
-#endif
-}
-
-}  // namespace detail
-CONCUR_NAMESPACE_END
-
 // runtime/suspend.hpp - the one way a fiber stops running.
 //
 // Locking, receiving, sleeping and reading are the same act: leave a note where the waker will look, leave the
@@ -9226,7 +9196,8 @@ namespace detail {
 
 // The rarer halves of leaving: the next one has not started (needs a stack), or there is none (the loop looks for one).
 worker* leave_for_new(worker* w, fiber* self, fiber* next) noexcept;
-CONCUR_INLINE void publish_timer(worker* w) noexcept, publish_finished(worker* w) noexcept;
+CONCUR_INLINE void publish_timer(worker* w) noexcept;
+CONCUR_INLINE void publish_finished(worker* w) noexcept;
 CONCUR_INLINE void publish_selected(worker* w) noexcept;
 CONCUR_INLINE void cancel_departed(fiber* f, std::uint32_t ticket) noexcept;
 CONCUR_INLINE void note_raised(scope& innermost) noexcept;                    // cancel.hpp
@@ -9400,7 +9371,7 @@ CONCUR_FORCE_INLINE bool checkpoint_quietly(worker*& w) noexcept {
 
 // Switches from a worker's loop to a fiber, and returns when the loop is wanted again.
 CONCUR_INLINE void enter_fiber(worker* w, fiber* f) noexcept;
-CONCUR_INLINE void bind_stack(worker* w, fiber* f, stack* s) noexcept;
+CONCUR_INLINE void bind_stack(worker* w, fiber* f, stack* s) noexcept;  // first_run.hpp
 
 }  // namespace detail
 CONCUR_NAMESPACE_END
@@ -9436,71 +9407,6 @@ CONCUR_INLINE void publish_finished(worker* w) noexcept {
   std::launder(reinterpret_cast<stack_notice*>(s->low + s->size - sizeof(stack_notice)))->release();
 #  endif
   w->sched->recycle_stack(w, s);
-}
-
-// Runs fibers on one stack until the next in line has one of its own (S7). Inlined: a call that never returns has the returns of
-// the fiber that is switched to at the end predicted wrong, 3 ns and more for each.
-[[noreturn]] CONCUR_SWITCH_INLINE void fiber_main(worker* w) noexcept {
-  stack* const own = w->current->memory;
-  stack_notice& own_notice = notice_of(w->current);  // at the top of this stack: it outlives the fiber's block
-  publish_departed(w);
-  for (;;) {
-    fiber* self = w->current;
-    w = self->entry(self, 0);  // the block may be free, and another fiber's, when this returns
-    w->finished.add();
-    fiber* next = pick_next(w);
-    if (next != nullptr && !next->is_started) {
-#  if CONCUR_TSAN
-      // A fiber of its own for the tool, or it would take two fibers on one stack for one after the other by right.
-      if (!w->sched->give_stack_to(w, next)) w->stackless = std::exchange(next, nullptr);
-#  else
-      next->memory = own;
-      next->is_started = true;
-#    if defined(CONCUR_SAVE_FPU)
-      fpu_control{}.apply();
-#    endif
-#    if CONCUR_ASAN
-      next->notice = &own_notice;
-#    endif
-      if (w->sched->settings.migration == migration::at_start) next->home = w;
-      next->set_state(fiber_state::running);
-      w->current = next;
-      continue;
-#  endif
-    }
-    w->how = departure::finished;
-    w->dead_stack = own;
-    context end;
-    if (next != nullptr) {
-      next->exceptions.load_into(w->exceptions);
-      next->set_state(fiber_state::running);
-      w->current = next;
-      fetch_ahead(*next, w->queue);
-      leave_fiber_context(end, next->ctx, w, own_notice, notice_of(next));
-    }
-    w->current = nullptr;
-    leave_fiber_context(end, w->loop, w, own_notice, w->loop_notice);
-  }
-}
-
-// The first function on a stack. Not instrumented: a sanitizer must hear of the new stack before it sees a frame there.
-[[noreturn]] CONCUR_UNINSTRUMENTED inline void fiber_entry(void* raw) noexcept {
-  fiber_main(static_cast<worker*>(enter_fiber_context(raw, notice_of(this_worker()->current))));
-}
-
-CONCUR_INLINE void bind_stack([[maybe_unused]] worker* w, fiber* f, stack* s) noexcept {
-  f->memory = s;
-  f->is_started = true;
-  if (w->sched->settings.migration == migration::at_start) f->home = w;
-  std::size_t size = s->size;
-#  if CONCUR_ASAN || CONCUR_TSAN
-  sanitizer::unpoison(s->low, s->size);
-  size -= sizeof(stack_notice);
-  f->notice = ::new (static_cast<void*>(s->low + size)) stack_notice();
-  size &= ~std::size_t{15};
-  f->notice->bind_stack(s->low, size);
-#  endif
-  prepare_context(f->ctx, s->low, size, &fiber_entry);
 }
 
 CONCUR_NOINLINE CONCUR_INLINE worker* leave_for_new(worker* w, fiber* self, fiber* next) noexcept {
@@ -9574,6 +9480,140 @@ CONCUR_NOINLINE CONCUR_INLINE worker* checkpoint_slow(worker* w) {
   worker* const next = checkpoint_slow_quietly(w);
   if (next == nullptr) fail_cancelled();
   return next;
+}
+
+}  // namespace detail
+CONCUR_NAMESPACE_END
+#endif  // CONCUR_BODIES
+
+// runtime/fetch_ahead.hpp - the next fibers' memory is asked for before they run.
+//
+// When many parked fibers are woken at once, each was last touched long ago: its block and the end of its stack are out of
+// the cache, and the address of the stack's page is out of the processor's table of pages. Run one after another, each fiber
+// waits for five or six lines in turn. Asked for together, and a fiber ahead, they come while the one before ends: of a
+// million parked fibers each is woken, run and ended in a third of the time, and one that is cancelled, whose unwinding
+// writes to another 2 KiB of its stack, in two thirds.
+//
+// Only who ends asks for them: it is how crowds go away, and a switch between fibers that go on is too short to do more in.
+
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+// Of what a stack that stopped at `end` needs, lines of it upwards and downwards.
+CONCUR_FORCE_INLINE void fetch_stack(const void* end, int up, int down) noexcept {
+  constexpr int line = 64;
+  const char* const at = static_cast<const char*>(end);
+  for (int k = 0; k < up; ++k) __builtin_prefetch(at + k * line);
+  for (int k = 1; k <= down; ++k) __builtin_prefetch(at - k * line, 1);
+}
+
+// The fiber `next` is switched to in a moment, and those in `queue` follow. Another worker may have taken them meanwhile: what
+// is read of them here may be wrong, goes nowhere, and a prefetch of a wrong address does nothing. Tools that look for such
+// reads do without.
+CONCUR_FORCE_INLINE void fetch_ahead([[maybe_unused]] const fiber& next,
+                                     [[maybe_unused]] const run_queue& queue) noexcept {
+#if !CONCUR_TSAN && !defined(CONCUR_EXPLORE)
+  constexpr int frames = 6;
+  constexpr int unwinding = 28;
+  const fiber* const later = queue.peek(3);
+  if (CONCUR_LIKELY(later == nullptr)) return;  // no crowd
+  fetch_stack(next.ctx.sp, frames, 0);
+  for (int k = 0; k < 3; ++k) __builtin_prefetch(reinterpret_cast<const char*>(later) + 64 * k, 1);
+  const fiber* const follower = queue.peek(0);  // its block was asked for three fibers ago
+  if (follower == nullptr || !follower->is_started) return;
+  fetch_stack(follower->ctx.sp, frames, 0);
+  if (follower->result == outcome::cancelled) fetch_stack(follower->ctx.sp, 0, unwinding);
+#endif
+}
+
+// For who runs new fibers one after another on its own stack. The middle line of the block came with its link.
+CONCUR_FORCE_INLINE void fetch_later([[maybe_unused]] const run_queue& queue) noexcept {
+#if !CONCUR_TSAN && !defined(CONCUR_EXPLORE)
+  const char* const later = reinterpret_cast<const char*>(queue.peek(4));
+  if (CONCUR_LIKELY(later == nullptr)) return;
+  __builtin_prefetch(later, 1);
+  __builtin_prefetch(later + 128, 1);
+#endif
+}
+
+}  // namespace detail
+CONCUR_NAMESPACE_END
+
+// runtime/first_run.hpp - how a fiber comes by a stack, what runs at the bottom of it, and how it ends.
+//
+// A stack is bound when its fiber is first switched to. At its bottom is a loop: when the function of the fiber has returned,
+// the next in line is looked at. If that has not started either, it is called right here, on the same stack; so a million
+// short fibers that wait in a row cost a call each, and no switch (suspend.hpp, S7).
+
+#if CONCUR_BODIES
+
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+// Runs fibers on one stack until the next in line has one of its own (S7). Inlined: a call that never returns has the returns of
+// the fiber that is switched to at the end predicted wrong, 3 ns and more for each.
+[[noreturn]] CONCUR_SWITCH_INLINE void fiber_main(worker* w) noexcept {
+  stack* const own = w->current->memory;
+  stack_notice& own_notice = notice_of(w->current);  // at the top of this stack: it outlives the fiber's block
+  publish_departed(w);
+  for (;;) {
+    fiber* self = w->current;
+    w = self->entry(self, 0);  // the block may be free, and another fiber's, when this returns
+    w->finished.add();
+    fiber* next = pick_next(w);
+    if (next != nullptr && !next->is_started) {
+#  if CONCUR_TSAN
+      // A fiber of its own for the tool, or it would take two fibers on one stack for one after the other by right.
+      if (!w->sched->give_stack_to(w, next)) w->stackless = std::exchange(next, nullptr);
+#  else
+      next->memory = own;
+      next->is_started = true;
+      fetch_later(w->queue);
+#    if defined(CONCUR_SAVE_FPU)
+      fpu_control{}.apply();
+#    endif
+#    if CONCUR_ASAN
+      next->notice = &own_notice;
+#    endif
+      if (w->sched->settings.migration == migration::at_start) next->home = w;
+      next->set_state(fiber_state::running);
+      w->current = next;
+      continue;
+#  endif
+    }
+    w->how = departure::finished;
+    w->dead_stack = own;
+    context end;
+    if (next != nullptr) {
+      next->exceptions.load_into(w->exceptions);
+      next->set_state(fiber_state::running);
+      w->current = next;
+      fetch_ahead(*next, w->queue);
+      leave_fiber_context(end, next->ctx, w, own_notice, notice_of(next));
+    }
+    w->current = nullptr;
+    leave_fiber_context(end, w->loop, w, own_notice, w->loop_notice);
+  }
+}
+
+// The first function on a stack. Not instrumented: a sanitizer must hear of the new stack before it sees a frame there.
+[[noreturn]] CONCUR_UNINSTRUMENTED inline void fiber_entry(void* raw) noexcept {
+  fiber_main(static_cast<worker*>(enter_fiber_context(raw, notice_of(this_worker()->current))));
+}
+
+CONCUR_INLINE void bind_stack([[maybe_unused]] worker* w, fiber* f, stack* s) noexcept {
+  f->memory = s;
+  f->is_started = true;
+  if (w->sched->settings.migration == migration::at_start) f->home = w;
+  std::size_t size = s->size;
+#  if CONCUR_ASAN || CONCUR_TSAN
+  sanitizer::unpoison(s->low, s->size);
+  size -= sizeof(stack_notice);
+  f->notice = ::new (static_cast<void*>(s->low + size)) stack_notice();
+  size &= ~std::size_t{15};
+  f->notice->bind_stack(s->low, size);
+#  endif
+  prepare_context(f->ctx, s->low, size, &fiber_entry);
 }
 
 }  // namespace detail

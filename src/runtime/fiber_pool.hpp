@@ -112,6 +112,7 @@ class fiber_cache {
     fiber* const f = free_;
     free_ = f->next;
     --count_;
+    fetch_along(f, free_, 0, 2);
     return f;
   }
   fiber* take(fiber_pool& pool) noexcept {

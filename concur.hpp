@@ -16395,7 +16395,7 @@ class spawned : public result_state<result_of<F>> {
     if (CONCUR_LIKELY(is_wanted && due.is_empty())) return w;
     if (!is_wanted) release_spawned(self);
     if (!due.is_empty()) run_due_after_end(due);
-    return this_worker();  // what was destroyed or called may have moved us
+    return CONCUR_MUTANT_IS(440) ? w : this_worker();  // what was destroyed may have waited, and moved us
   }
 
   F& function() noexcept { return closure_.function(); }

@@ -11,6 +11,7 @@
 #include <stdexcept>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 using concur::go;
@@ -209,6 +210,47 @@ TEST_CASE("as many fibers as workers run side by side, though none of them lets 
     });
   }
   CHECK(has_met);
+}
+
+TEST_CASE("a result that nobody wants may wait while it is destroyed, and go on at another worker") {
+  const nothing_left_over guard;
+  struct sides {
+    concur::channel<int> gate;
+    std::atomic<bool> is_dropped{false};
+    std::atomic<bool> is_held{false};
+    std::atomic<bool> has_gone_on{false};
+  };
+  struct reluctant {
+    explicit reluctant(sides& at_in) : at(&at_in) {}
+    reluctant(reluctant&& other) noexcept : at(std::exchange(other.at, nullptr)) {}
+    reluctant& operator=(reluctant&&) = delete;
+    ~reluctant() {
+      if (at == nullptr) return;
+      sides& here = *at;
+      // Takes this worker as soon as we wait, so that we go on at the other one.
+      go([&here] {
+        here.is_held = true;
+        while (!here.has_gone_on) std::this_thread::yield();
+      });
+      here.gate.recv();
+      here.has_gone_on = true;
+    }
+    sides* at;
+  };
+  for (int round = 0; round < 10; ++round) {
+    concur::runtime rt(with_workers(2));
+    sides at;
+    static_cast<void>(rt.go([&at] {
+      while (!at.is_dropped) concur::this_fiber::yield();
+      return reluctant(at);
+    }));
+    at.is_dropped = true;
+    while (!at.is_held) std::this_thread::yield();
+    at.gate.send(1);
+    rt.wait_for_all();
+    CHECK(at.has_gone_on);
+    CHECK(rt.block_on([] { return 7; }) == 7);
+  }
 }
 
 TEST_CASE("ids differ, and figures come out even") {

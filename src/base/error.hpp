@@ -61,7 +61,14 @@ namespace detail {
 
 [[noreturn]] CONCUR_INLINE void fail_logic(const std::string& what);
 [[noreturn]] CONCUR_INLINE void fail_closed(const char* what);
-[[noreturn]] CONCUR_INLINE void fail_cancelled();
+// Inlined: of what a cancelled fiber costs, most is the unwinding, and that goes by frames, each twice.
+[[noreturn]] CONCUR_FORCE_INLINE void fail_cancelled() {
+#if CONCUR_EXCEPTIONS
+  throw cancelled();
+#else
+  on_fatal("a cancelled fiber parked, and exceptions are off");
+#endif
+}
 [[noreturn]] CONCUR_INLINE void fail_timed_out(const char* what);
 
 // "what: argument is value: advice", for a value that cannot be meant.
@@ -129,7 +136,6 @@ template <class Error>
 
 CONCUR_INLINE void fail_logic(const std::string& what) { raise(std::logic_error(what), what.c_str()); }
 CONCUR_INLINE void fail_closed(const char* what) { raise(channel_closed(what), what); }
-CONCUR_INLINE void fail_cancelled() { raise(cancelled(), "a cancelled fiber parked, and exceptions are off"); }
 CONCUR_INLINE void fail_timed_out(const char* what) { raise(timed_out(what), what); }
 
 CONCUR_INLINE void fail_argument(const char* what, const char* argument, const std::string& value, const char* advice) {

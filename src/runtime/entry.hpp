@@ -8,6 +8,7 @@
 #define CONCUR_RUNTIME_ENTRY_HPP
 
 #include "base/config.hpp"
+#include "runtime/fetch_ahead.hpp"
 #include "runtime/suspend.hpp"
 
 #if CONCUR_BODIES
@@ -26,15 +27,15 @@ CONCUR_INLINE void publish_finished(worker* w) noexcept {
   w->sched->recycle_stack(w, s);
 }
 
-// Runs fibers on one stack, one after another, until the next in line has a stack of its own.
-[[noreturn]] CONCUR_NOINLINE inline void fiber_main(worker* w) noexcept {
+// Runs fibers on one stack until the next in line has one of its own. Inlined: a call that never returns has the returns of
+// the fiber that is switched to at the end predicted wrong, 3 ns and more for each.
+[[noreturn]] CONCUR_SWITCH_INLINE void fiber_main(worker* w) noexcept {
   stack* const own = w->current->memory;
   stack_notice& own_notice = notice_of(w->current);  // at the top of this stack: it outlives the fiber's block
   publish_departed(w);
   for (;;) {
     fiber* self = w->current;
-    self->entry(self, 0);  // the block may be free, and another fiber's, when this returns
-    w = this_worker();
+    w = self->entry(self, 0);  // the block may be free, and another fiber's, when this returns
     w->finished.add();
     fiber* next = pick_next(w);
     if (next != nullptr && !next->is_started) {
@@ -44,6 +45,7 @@ CONCUR_INLINE void publish_finished(worker* w) noexcept {
 #  else
       next->memory = own;
       next->is_started = true;
+      fetch_later(w->queue);
 #    if defined(CONCUR_SAVE_FPU)
       fpu_control{}.apply();
 #    endif
@@ -63,6 +65,7 @@ CONCUR_INLINE void publish_finished(worker* w) noexcept {
       next->exceptions.load_into(w->exceptions);
       next->set_state(fiber_state::running);
       w->current = next;
+      fetch_ahead(*next, w->queue);
       leave_fiber_context(end, next->ctx, w, own_notice, notice_of(next));
     }
     w->current = nullptr;

@@ -5,34 +5,71 @@
 // fiber there is. A list of all fibers would make each spawn touch a shared word. So the memory itself is the list:
 // blocks live in chunks that stay mapped as long as the pool, and walking the chunks finds every fiber, wherever it is.
 //
-// Each worker keeps a short stack of free blocks of its own; the pool is the reserve behind them, behind a lock.
+// Each worker keeps two short stacks of free blocks of its own; the pool is the reserve behind them, behind a lock. What
+// moves between them are whole batches, so that the lock is held for a few instructions, and a block's memory is not touched
+// for being moved.
 //
 //   B1  A block's `fiber` is constructed once, when its chunk is, and reset on each use: its wait word counts on for
 //       ever (F2).
 //   B2  A future may outlive its runtime. The pool therefore lives until the runtime has let go of it and every block
 //       is home.
+//   B3  A chunk is aligned to its size, so that a block's address tells its chunk, and that its pool.
+//   B4  A batch is batch_blocks blocks, linked through `next`; the first one's `payload` is the next batch.
 #ifndef CONCUR_RUNTIME_FIBER_POOL_HPP
 #define CONCUR_RUNTIME_FIBER_POOL_HPP
 
 #include "atomic/spin_lock.hpp"
 #include "base/config.hpp"
+#include "machine/block_memory.hpp"
 #include "runtime/fiber.hpp"
 
 CONCUR_NAMESPACE_BEGIN
 namespace detail {
 
-struct fiber_chunk;
+struct fiber_pool;
+
+// The header takes the room of one block, so that all blocks lie on their own cache lines.
+struct fiber_chunk {
+#if defined(CONCUR_EXPLORE)
+  static constexpr std::size_t bytes = 4 * 1024;
+#else
+  static constexpr std::size_t bytes = 64 * 1024;
+#endif
+  static constexpr std::size_t blocks = bytes / sizeof(fiber) - 1;
+
+  fiber_chunk* next;
+  fiber_pool* pool;
+  bool begins_memory;  // what was allocated begins with it
+  fiber* block(std::size_t i) noexcept {
+    return reinterpret_cast<fiber*>(reinterpret_cast<char*>(this) + (i + 1) * sizeof(fiber));
+  }
+};
+static_assert(sizeof(fiber_chunk) <= sizeof(fiber), "the header takes the room of one block");
+
+// B3.
+inline fiber_pool* pool_of(const fiber* f) noexcept {
+  return reinterpret_cast<const fiber_chunk*>(reinterpret_cast<std::uintptr_t>(f) & ~(fiber_chunk::bytes - 1))->pool;
+}
 
 struct fiber_pool {
  public:
+#if defined(CONCUR_EXPLORE)
+  static constexpr std::size_t batch_blocks = 4;
+#else
+  static constexpr std::size_t batch_blocks = 64;
+#endif
+
   explicit fiber_pool(scheduler* owner) noexcept : owner_(owner) {}
   fiber_pool(const fiber_pool&) = delete;
   fiber_pool& operator=(const fiber_pool&) = delete;
 
-  // Up to `count` blocks, linked through `next`; fewer only when memory is exhausted.
-  fiber* take(std::size_t count) noexcept;
+  // Up to `count` blocks, at most a batch, linked through `next`; fewer only when memory is exhausted. `count` says then how
+  // many.
+  fiber* take(std::size_t& count) noexcept;
   // A list linked through `next`. May delete the pool, when it was abandoned and these were the last (B2).
   void give_back(fiber* list) noexcept;
+  // A whole batch, while the runtime is there.
+  void give_back_batch(fiber* batch) noexcept;
   // The runtime is gone. Deletes the pool now, or leaves that to the last give_back.
   void abandon() noexcept;
   // Calls use(owner, argument) if the runtime is still there, and keeps it there meanwhile.
@@ -50,48 +87,55 @@ struct fiber_pool {
  private:
   ~fiber_pool();
   bool grow() noexcept;
+  void* next_chunk_memory(bool& begins) noexcept;
 
   spin_lock lock_;
   fiber_chunk* chunks_ = nullptr;
-  fiber* free_ = nullptr;
+  std::size_t chunk_count_ = 0;
+  char* uncarved_ = nullptr;  // what is left of the last allocation, up to uncarved_end_
+  char* uncarved_end_ = nullptr;
+  fiber* batches_ = nullptr;  // B4
+  fiber* free_ = nullptr;     // not in batches
   std::size_t taken_count_ = 0;
   scheduler* owner_;  // null: abandoned
   bool is_open_ = true;
 };
 
-// A worker's own free blocks. Owned by one thread.
+// A worker's own free blocks, up to two batches: one that is taken from and given back to, and a full one or none, so that
+// a program whose spawning goes up and down across a border does not go to the pool each time. Owned by one thread.
 class fiber_cache {
  public:
-  fiber* take(fiber_pool& pool) noexcept {
-    fiber* f = free_;
-    if (CONCUR_UNLIKELY(f == nullptr)) {
-      f = pool.take(batch_blocks);
-      if (f == nullptr) return nullptr;
-      count_ = batch_blocks;
-    }
+  // Null: there are none here.
+  fiber* front() const noexcept { return free_; }
+  // If there is one.
+  fiber* take_front() noexcept {
+    fiber* const f = free_;
     free_ = f->next;
     --count_;
+    fetch_along(f, free_, 0, 2);
     return f;
+  }
+  fiber* take(fiber_pool& pool) noexcept {
+    if (CONCUR_UNLIKELY(free_ == nullptr)) refill(pool);
+    return free_ != nullptr ? take_front() : nullptr;
   }
 
   void give_back(fiber_pool& pool, fiber* f) noexcept {
+    if (CONCUR_UNLIKELY(count_ == fiber_pool::batch_blocks)) put_aside(pool);
     f->next = free_;
     free_ = f;
-    if (CONCUR_UNLIKELY(++count_ >= 2 * batch_blocks)) shrink(pool);
+    ++count_;
   }
 
   void clear(fiber_pool& pool) noexcept;
 
  private:
-#if defined(CONCUR_EXPLORE)
-  static constexpr int batch_blocks = 4;
-#else
-  static constexpr int batch_blocks = 64;
-#endif
-  void shrink(fiber_pool& pool) noexcept;
+  void refill(fiber_pool& pool) noexcept;
+  void put_aside(fiber_pool& pool) noexcept;
 
   fiber* free_ = nullptr;
-  int count_ = 0;  // at most one too many after a short take; only used to decide when to shrink
+  std::size_t count_ = 0;  // in free_
+  fiber* full_ = nullptr;  // a batch
 };
 
 }  // namespace detail
@@ -99,53 +143,78 @@ CONCUR_NAMESPACE_END
 
 #if CONCUR_BODIES
 
-#  include <cstdlib>
 #  include <new>
+#  include <utility>
 
 CONCUR_NAMESPACE_BEGIN
 namespace detail {
 
-// The header takes the room of one block, so that all blocks lie on their own cache lines.
-struct fiber_chunk {
-#if defined(CONCUR_EXPLORE)
-  static constexpr std::size_t bytes = 4 * 1024;
-#else
-  static constexpr std::size_t bytes = 64 * 1024;
-#endif
-  static constexpr std::size_t blocks = bytes / fiber_block_bytes - 1;
-
-  fiber_chunk* next;
-  fiber* block(std::size_t i) noexcept {
-    return reinterpret_cast<fiber*>(reinterpret_cast<char*>(this) + (i + 1) * fiber_block_bytes);
+// One chunk while there are few; then as many at once as make a large page.
+CONCUR_INLINE void* fiber_pool::next_chunk_memory(bool& begins) noexcept {
+  begins = uncarved_ == uncarved_end_;
+  if (begins) {
+    const bool are_many = chunk_count_ * fiber_chunk::bytes >= large_page_bytes;
+    std::size_t bytes = are_many ? large_page_bytes : fiber_chunk::bytes;
+    void* memory = allocate_blocks(bytes);
+    if (memory == nullptr && are_many) {
+      bytes = fiber_chunk::bytes;
+      memory = allocate_blocks(bytes);
+    }
+    if (memory == nullptr) return nullptr;
+    uncarved_ = static_cast<char*>(memory);
+    uncarved_end_ = uncarved_ + bytes;
   }
-};
+  void* const taken = uncarved_;
+  uncarved_ += fiber_chunk::bytes;
+  return taken;
+}
 
 CONCUR_INLINE bool fiber_pool::grow() noexcept {
-  void* memory = std::aligned_alloc(cache_line_bytes, fiber_chunk::bytes);
+  bool begins = false;
+  void* const memory = next_chunk_memory(begins);
   if (memory == nullptr) return false;
-  fiber_chunk* chunk = ::new (memory) fiber_chunk{chunks_};
+  fiber_chunk* chunk = ::new (memory) fiber_chunk{chunks_, this, begins};
   for (std::size_t i = fiber_chunk::blocks; i-- > 0;) {
     fiber* f = ::new (static_cast<void*>(chunk->block(i))) fiber();
-    f->pool = this;
     f->next = free_;
     free_ = f;
   }
   chunks_ = chunk;
+  ++chunk_count_;
   return true;
 }
 
-CONCUR_INLINE fiber* fiber_pool::take(std::size_t count) noexcept {
+CONCUR_INLINE fiber* fiber_pool::take(std::size_t& count) noexcept {
   lock_scope<spin_lock> held(lock_);
+  if (count == batch_blocks && batches_ != nullptr) {
+    fiber* const batch = batches_;
+    batches_ = static_cast<fiber*>(batch->payload);
+    taken_count_ += batch_blocks;
+    return batch;
+  }
   fiber* list = nullptr;
-  for (std::size_t i = 0; i < count; ++i) {
+  std::size_t got = 0;
+  for (; got < count; ++got) {
+    if (free_ == nullptr && batches_ != nullptr) {
+      free_ = batches_;
+      batches_ = static_cast<fiber*>(free_->payload);
+    }
     if (free_ == nullptr && !grow()) break;
     fiber* f = free_;
     free_ = f->next;
     f->next = list;
     list = f;
-    ++taken_count_;
   }
+  taken_count_ += got;
+  count = got;
   return list;
+}
+
+CONCUR_INLINE void fiber_pool::give_back_batch(fiber* batch) noexcept {
+  lock_scope<spin_lock> held(lock_);
+  batch->payload = batches_;
+  batches_ = batch;
+  taken_count_ -= batch_blocks;
 }
 
 CONCUR_INLINE void fiber_pool::give_back(fiber* list) noexcept {
@@ -207,22 +276,24 @@ CONCUR_INLINE fiber_pool::~fiber_pool() {
     fiber_chunk* chunk = chunks_;
     chunks_ = chunk->next;
     for (std::size_t i = 0; i < fiber_chunk::blocks; ++i) chunk->block(i)->~fiber();
-    std::free(chunk);
+    if (chunk->begins_memory) free_blocks(chunk);  // what was carved from it later came earlier in this list
   }
 }
 
-CONCUR_INLINE void fiber_cache::shrink(fiber_pool& pool) noexcept {
-  fiber* keep = free_;
-  for (int i = 1; i < batch_blocks && keep->next != nullptr; ++i) keep = keep->next;
-  fiber* surplus = keep->next;
-  keep->next = nullptr;
-  count_ = batch_blocks;
-  if (surplus != nullptr) pool.give_back(surplus);
+CONCUR_NOINLINE CONCUR_INLINE void fiber_cache::refill(fiber_pool& pool) noexcept {
+  count_ = fiber_pool::batch_blocks;
+  free_ = full_ != nullptr ? std::exchange(full_, nullptr) : pool.take(count_);
+}
+
+CONCUR_NOINLINE CONCUR_INLINE void fiber_cache::put_aside(fiber_pool& pool) noexcept {
+  if (full_ != nullptr) pool.give_back_batch(full_);
+  full_ = std::exchange(free_, nullptr);
+  count_ = 0;
 }
 
 CONCUR_INLINE void fiber_cache::clear(fiber_pool& pool) noexcept {
-  if (free_ != nullptr) pool.give_back(free_);
-  free_ = nullptr;
+  if (free_ != nullptr) pool.give_back(std::exchange(free_, nullptr));
+  if (full_ != nullptr) pool.give_back(std::exchange(full_, nullptr));
   count_ = 0;
 }
 

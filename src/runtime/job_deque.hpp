@@ -53,12 +53,12 @@ struct worker;
 
 // A call that is to be had. On the stack of the fiber that offers it.
 struct job {
-  explicit job(void (*entry_in)(fiber*, int) noexcept) noexcept : entry(entry_in) {}
+  explicit job(worker* (*entry_in)(fiber*, int) noexcept) noexcept : entry(entry_in) {}
   job(const job&) = delete;
   job& operator=(const job&) = delete;
 
   // What the fiber that is made of it runs, with the job as its payload (fiber.hpp).
-  void (*entry)(fiber*, int refusal) noexcept;
+  worker* (*entry)(fiber*, int refusal) noexcept;
   theft* taker;  // J2; not written before
 };
 

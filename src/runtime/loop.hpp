@@ -34,6 +34,7 @@
 #  include <string>
 #  include <utility>
 
+#  include "runtime/birth.hpp"
 #  include "runtime/entry.hpp"
 #  include "runtime/idle_sleep.hpp"
 #  include "runtime/search.hpp"
@@ -155,24 +156,28 @@ CONCUR_INLINE fiber* scheduler::upkeep(worker* w) noexcept {
 
 // --- stacks ---
 
-CONCUR_INLINE bool scheduler::give_stack_to(worker* w, fiber* f) noexcept {
-  constexpr std::size_t batch = 16;
-  if (w->free_stacks == nullptr) {
-    stack* fresh[batch];
-    int error = 0;
-    const std::size_t count = stacks.acquire_many(fresh, driver_or_null() != nullptr ? 1 : batch, error);
-    if (count == 0) return false;
-    for (std::size_t i = count; i-- > 0;) {
-      fresh[i]->next = w->free_stacks;
-      w->free_stacks = fresh[i];
-    }
-    w->free_stack_count += static_cast<unsigned>(count);
-  }
-  stack* s = w->free_stacks;
+// The common case calls nothing.
+CONCUR_NOINLINE CONCUR_INLINE bool scheduler::give_stack_to(worker* w, fiber* f) noexcept {
+  stack* const s = w->free_stacks;
+  if (CONCUR_UNLIKELY(s == nullptr)) return give_fresh_stack_to(w, f);
   w->free_stacks = s->next;
   --w->free_stack_count;
   bind_stack(w, f, s);
   return true;
+}
+
+CONCUR_NOINLINE CONCUR_INLINE bool scheduler::give_fresh_stack_to(worker* w, fiber* f) noexcept {
+  constexpr std::size_t batch = 16;
+  stack* fresh[batch];
+  int error = 0;
+  const std::size_t count = stacks.acquire_many(fresh, driver_or_null() != nullptr ? 1 : batch, error);
+  if (count == 0) return false;
+  for (std::size_t i = count; i-- > 0;) {
+    fresh[i]->next = w->free_stacks;
+    w->free_stacks = fresh[i];
+  }
+  w->free_stack_count += static_cast<unsigned>(count);
+  return give_stack_to(w, f);
 }
 
 // Only from the loop: the closure is destroyed here, and whoever waits for the fiber is woken.

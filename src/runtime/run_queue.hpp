@@ -121,6 +121,12 @@ class run_queue {
     return n;
   }
 
+  // For the owner: who is k places behind the next one in the ring, unless somebody takes it meanwhile; null: nobody.
+  fiber* peek(std::uint32_t k) const noexcept {
+    if (k >= stealable_count()) return nullptr;
+    return ring_[(head_.load(std::memory_order_relaxed) + k) % capacity];  // relaxed: a hint
+  }
+
   // --- anybody ---
 
   // How many fibers a thief may find; exact only for the owner.

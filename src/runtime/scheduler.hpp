@@ -89,6 +89,7 @@ class scheduler {
   fiber* find_work(worker* w) noexcept;              // blocks; null: the runtime stops
   void run_worker(worker* w) noexcept;               // the body of a worker's thread
   bool give_stack_to(worker* w, fiber* f) noexcept;  // false: there is none
+  bool give_fresh_stack_to(worker* w, fiber* f) noexcept;
   void refuse_stackless(worker* w, fiber* f) noexcept;
   void recycle_stack(worker* w, stack* s) noexcept;
 
@@ -149,6 +150,7 @@ class scheduler {
   void join_driven_threads(driver& d) noexcept;
   void start_threads();
   void stop_threads() noexcept;
+  fiber* new_fiber_slow(worker* w) noexcept;
   std::uint64_t new_id(worker* w) noexcept;
   void put_into_root(fiber* f) noexcept;
 
@@ -216,61 +218,10 @@ CONCUR_NAMESPACE_END
 #if CONCUR_BODIES
 
 #  include <new>
+#  include <utility>
 
 CONCUR_NAMESPACE_BEGIN
 namespace detail {
-
-// --- ids and blocks ---
-
-CONCUR_INLINE std::uint64_t scheduler::new_id(worker* w) noexcept {
-  constexpr std::uint64_t run = 1024;
-  if (w != nullptr && w->next_id != w->last_id) return w->next_id++;
-  lock_scope<spin_lock> held(id_lock_);
-  if (w == nullptr) return next_id_++;
-  w->next_id = next_id_;
-  next_id_ += run;
-  w->last_id = next_id_;
-  return w->next_id++;
-}
-
-// A block's first use, or one whose fiber left a scope entered for ever. cancel_all, which sets the root's flag and then
-// takes each block's lock, comes before us, and the flag is seen, or behind, and marks the block.
-CONCUR_NOINLINE CONCUR_INLINE void scheduler::put_into_root(fiber* f) noexcept {
-  lock_scope<spin_lock> held(f->scope_lock);
-  f->current_scope.store(&root_scope, std::memory_order_relaxed);               // relaxed: under the lock
-  f->is_cancelled.store(root_scope.is_effective(), std::memory_order_relaxed);  // relaxed: under the lock
-}
-
-CONCUR_INLINE fiber* scheduler::new_fiber(worker* w) noexcept {
-  fiber* f = w != nullptr ? w->blocks.take(*blocks) : blocks->take(1);
-  if (f == nullptr) return nullptr;
-  f->owner = this;
-  // A block that comes back is in the root's scope already, and cancel_all has marked it with the others.
-  if (CONCUR_UNLIKELY(f->innermost() != &root_scope)) put_into_root(f);
-  f->is_started = false;
-  f->shield_depth = 0;
-  f->unwind_base = 0;
-  f->home = nullptr;
-  f->pin_depth = 0;
-  f->memory = nullptr;
-  f->exceptions = exception_state{};
-  f->id = new_id(w);
-  f->set_reason(wait_reason::none);
-  return f;
-}
-
-CONCUR_INLINE void free_fiber(fiber* f) noexcept {
-  delete[] f->name;
-  f->name = nullptr;
-  f->set_state(fiber_state::idle);
-  worker* w = this_worker();
-  if (w != nullptr && w->sched->blocks == f->pool) {
-    w->blocks.give_back(*f->pool, f);
-  } else {
-    f->next = nullptr;
-    f->pool->give_back(f);
-  }
-}
 
 // --- becoming ready ---
 

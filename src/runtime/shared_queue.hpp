@@ -100,7 +100,10 @@ CONCUR_INLINE std::uint32_t shared_queue::take(fiber** out, std::uint32_t most, 
   if (count() == 0) return 0;
   std::uint32_t n = 0;
   const auto drain = [&](intrusive_queue<fiber>& from, std::uint32_t limit) {
-    while (n < limit && !from.is_empty()) out[n++] = from.pop();
+    while (n < limit && !from.is_empty()) {
+      out[n] = from.pop();
+      fetch_along(out[n++], from.front(), 1, 1);
+    }
   };
   lock_scope<spin_lock> held(lock_);
   if (who != look::idle) {

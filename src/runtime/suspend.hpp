@@ -267,7 +267,7 @@ CONCUR_FORCE_INLINE bool checkpoint_quietly(worker*& w) noexcept {
 
 // Switches from a worker's loop to a fiber, and returns when the loop is wanted again.
 CONCUR_INLINE void enter_fiber(worker* w, fiber* f) noexcept;
-CONCUR_INLINE void bind_stack(worker* w, fiber* f, stack* s) noexcept;
+CONCUR_INLINE void bind_stack(worker* w, fiber* f, stack* s) noexcept;  // entry.hpp
 
 }  // namespace detail
 CONCUR_NAMESPACE_END

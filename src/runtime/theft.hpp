@@ -70,7 +70,7 @@ namespace detail {
 // --- taking ---
 
 inline void appoint(job& found, fiber* f) noexcept {
-  found.taker = ::new (room_of(f)) theft(f);
+  found.taker = ::new (static_cast<void*>(f->room)) theft(f);
   f->payload = &found;
   f->entry = found.entry;
 }

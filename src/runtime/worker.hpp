@@ -71,7 +71,7 @@ class running_fiber {
 // A count that its worker adds to and others read.
 class worker_counter {
  public:
-  void add(std::size_t n = 1) noexcept {
+  CONCUR_FORCE_INLINE void add(std::size_t n = 1) noexcept {
     value_.store(value_.load(std::memory_order_relaxed) + n, std::memory_order_relaxed);  // relaxed: one writer (T3)
   }
   std::size_t get() const noexcept { return value_.load(std::memory_order_relaxed); }  // relaxed: a figure (T3)

@@ -38,7 +38,7 @@ class child : public member {
   void* as_payload() noexcept { return static_cast<member*>(this); }
   child* result() noexcept { return this; }
 
-  static void run(fiber* f, int refusal) noexcept {
+  static worker* run(fiber* f, int refusal) noexcept {
     child* self = static_cast<child*>(static_cast<member*>(f->payload));
     failure what;
     if (CONCUR_UNLIKELY(refusal != 0)) {
@@ -52,6 +52,7 @@ class child : public member {
     report_child(*self, std::move(what));
     nursery_of(*self).dismiss(*self);
     free_payload(self, f);
+    return this_worker();
   }
   // It was prepared, and will not be launched.
   void discard() noexcept {
@@ -76,7 +77,7 @@ class child_with_result : public member, public result_state<result_of<F>> {
   void* as_payload() noexcept { return static_cast<member*>(this); }
   result_state<R>* result() noexcept { return this; }
 
-  static void run(fiber* f, int refusal) noexcept {
+  static worker* run(fiber* f, int refusal) noexcept {
     child_with_result* self = static_cast<child_with_result*>(static_cast<member*>(f->payload));
     failure what;
     if (CONCUR_UNLIKELY(refusal != 0)) {
@@ -100,6 +101,7 @@ class child_with_result : public member, public result_state<result_of<F>> {
     if (CONCUR_UNLIKELY(!due.is_empty())) run_due_after_end(due);
     nursery_of(*self).dismiss(*self);
     self->let_go();
+    return this_worker();
   }
   void discard() noexcept {
     closure_.destroy();

@@ -232,6 +232,7 @@ CONCUR_INLINE local_table* new_current_table() {
   worker* w = this_worker();
   if (w != nullptr && w->current != nullptr) {
     w->current->locals = table;
+    w->current->has_belongings = true;
   } else if (const int error = pthread_setspecific(thread_tables().key, table)) {
     delete table;
     fail_system(error, "concur::fiber_local: no memory for this thread's values");
@@ -288,6 +289,7 @@ CONCUR_INLINE void drop_local(local_key key) noexcept {
 }
 
 CONCUR_INLINE void destroy_locals(fiber* f) noexcept {
+  if (f->locals == nullptr) return;
   if (!CONCUR_MUTANT_IS(133)) ++f->shield_depth;
   destroy_table(f->locals);
   f->locals = nullptr;

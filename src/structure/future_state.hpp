@@ -76,13 +76,14 @@ class future_state {
 
   // Parks until there is a result or the deadline has passed: granted, timed_out or cancelled; without a code `cancelled` is
   // thrown. A deadline that has passed already only looks. The checkpoint is in here, so that get() is small enough to be
-  // inlined: each frame between a switch and its caller costs a return that is predicted wrong.
+  // inlined: each frame between a switch and its caller costs a return that is predicted wrong. Waiting is apart, and jumped
+  // to: who finds the result, as most do who spawn many, saves no registers and takes no lock.
   outcome wait(nanoseconds_t deadline_ns);
   outcome wait(nanoseconds_t deadline_ns, std::error_code& told);
 
   // The result, or error, is in place. What comes due by that is put behind what is in `due`. False: nobody will ask,
-  // and the caller releases the memory (U1).
-  bool complete(due_list& due) noexcept;
+  // and the caller releases the memory (U1). w: the calling thread's worker, or null.
+  bool complete(due_list& due, worker* w = nullptr) noexcept;
   // The future goes. False: the result is there, and the caller releases the memory (U1).
   bool drop() noexcept;
 
@@ -110,6 +111,8 @@ class future_state {
   static constexpr std::uint32_t dropped = 3;
 
   outcome wait_from(worker* w, nanoseconds_t deadline_ns) noexcept;
+  outcome wait_pending(worker* w, nanoseconds_t deadline_ns);
+  void complete_many(waiter* first, due_list& due) noexcept;
   void take_continuations(due_list& due) noexcept;
 
   intrusive_list<waiter> waiting_;
@@ -139,8 +142,8 @@ class result_state : public future_state {
   }
 
  private:
+  bool has_value_ = false;  // first: it lies in the base's last word then
   alignas(stored) unsigned char room_[sizeof(stored)];
-  bool has_value_ = false;
 };
 template <>
 class result_state<void> : public future_state {
@@ -207,28 +210,47 @@ CONCUR_FORCE_INLINE outcome future_state::wait_from(worker* w, nanoseconds_t dea
   return result;
 }
 
+CONCUR_NOINLINE CONCUR_INLINE outcome future_state::wait_pending(worker* w, nanoseconds_t deadline_ns) {
+  return or_throw(wait_from(w, deadline_ns));
+}
 CONCUR_INLINE outcome future_state::wait(nanoseconds_t deadline_ns) {
-  return perform([&](worker* w) CONCUR_ALWAYS_INLINED { return wait_from(w, deadline_ns); });
+  worker* const w = checkpoint();
+  return is_ready() ? outcome::granted : wait_pending(w, deadline_ns);
 }
 CONCUR_INLINE outcome future_state::wait(nanoseconds_t deadline_ns, std::error_code& told) {
   return perform([&](worker* w) CONCUR_ALWAYS_INLINED { return wait_from(w, deadline_ns); }, told);
 }
 
-CONCUR_INLINE bool future_state::complete(due_list& due) noexcept {
-  if (lock_.lock_unless_retired() == dropped) {
+// Mostly one waits, or nobody.
+CONCUR_INLINE bool future_state::complete(due_list& due, worker* w) noexcept {
+  if (CONCUR_UNLIKELY(lock_.lock_unless_retired() == dropped)) {
     if (CONCUR_UNLIKELY(newest_ != nullptr) && !CONCUR_MUTANT_IS(141)) take_continuations(due);
     return false;
   }
-  ended_waits woken;
   if (CONCUR_MUTANT_IS(65)) {
     lock_.retire(ready);
     for (unsigned round = 0; round < 12;) spin_wait(round);
   }
-  woken.take_all(waiting_, outcome::granted);
-  if (CONCUR_UNLIKELY(newest_ != nullptr)) take_continuations(due);
+  waiter* const note = pop_claimed(waiting_);
+  if (CONCUR_UNLIKELY(!waiting_.is_empty() || newest_ != nullptr)) {
+    complete_many(note, due);
+    return true;
+  }
+  party* const who = note != nullptr ? note->who : nullptr;
+  if (who != nullptr) who->result = outcome::granted;
   if (!CONCUR_MUTANT_IS(65)) lock_.retire(ready);  // the last touch: who finds the result may release it now
-  woken.resume_all();
+  if (who != nullptr) resume_near(w, who);
   return true;
+}
+
+// Under the lock.
+CONCUR_NOINLINE CONCUR_INLINE void future_state::complete_many(waiter* first, due_list& due) noexcept {
+  ended_waits woken;
+  if (first != nullptr) woken.add(first, outcome::granted);
+  woken.take_all(waiting_, outcome::granted);
+  if (newest_ != nullptr) take_continuations(due);
+  if (!CONCUR_MUTANT_IS(65)) lock_.retire(ready);  // as above
+  woken.resume_all();
 }
 
 // In the order in which they were attached. Under the lock, or when the future is gone.

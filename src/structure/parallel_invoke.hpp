@@ -53,7 +53,7 @@ struct forked : job {
   explicit forked(F& function_in) noexcept : job(&run), function(std::addressof(function_in)) {}
 
   // In the fiber that took it.
-  static void run(fiber* f, int refusal) noexcept {
+  static worker* run(fiber* f, int refusal) noexcept {
     forked* const self = static_cast<forked*>(static_cast<job*>(f->payload));
     theft& t = *self->taker;
     t.is_refused = refusal != 0;
@@ -65,6 +65,7 @@ struct forked : job {
     }
     f->set_state(fiber_state::finished);
     end_theft(t);
+    return this_worker();
   }
 
   std::remove_reference_t<F>* function;

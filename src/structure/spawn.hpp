@@ -72,7 +72,7 @@ void free_payload(Payload* payload, fiber* host) noexcept {
 }
 
 inline void end_locals(fiber* f) noexcept {
-  if (CONCUR_UNLIKELY(f->locals != nullptr) && !CONCUR_MUTANT_IS(134)) destroy_locals(f);
+  if (CONCUR_UNLIKELY(f->has_belongings) && !CONCUR_MUTANT_IS(134)) destroy_locals(f);
 }
 
 // The payload of a fiber: closure and result.
@@ -85,7 +85,7 @@ class spawned : public result_state<result_of<F>> {
   }
   void* as_payload() noexcept { return this; }
 
-  static void run(fiber* f, int refusal) noexcept {
+  static worker* run(fiber* f, int refusal) noexcept {
     spawned* self = static_cast<spawned*>(f->payload);
     if (CONCUR_UNLIKELY(refusal != 0)) {
       self->closure_.destroy();
@@ -95,9 +95,13 @@ class spawned : public result_state<result_of<F>> {
       end_locals(f);
     }
     f->set_state(fiber_state::finished);
+    worker* const w = this_worker();
     due_list due;
-    if (!self->complete(due)) release_spawned(self);
-    if (CONCUR_UNLIKELY(!due.is_empty())) run_due_after_end(due);
+    const bool is_wanted = self->complete(due, w);
+    if (CONCUR_LIKELY(is_wanted && due.is_empty())) return w;
+    if (!is_wanted) release_spawned(self);
+    if (!due.is_empty()) run_due_after_end(due);
+    return CONCUR_MUTANT_IS(440) ? w : this_worker();  // what was destroyed may have waited, and moved us
   }
 
   F& function() noexcept { return closure_.function(); }
@@ -140,7 +144,7 @@ Payload* construct_payload(fiber* f, void* memory, F&& function) {
 template <class Payload, class F>
 Payload* prepare_payload(fiber* f, F&& function) {
   if (CONCUR_UNLIKELY(f == nullptr)) fail_no_fiber();
-  void* memory = room_of(f);
+  void* memory = f->room;
   if constexpr (!is_in_block<Payload>) {
     memory = ::operator new(sizeof(Payload), std::align_val_t(alignof(Payload)), std::nothrow);
     if (CONCUR_UNLIKELY(memory == nullptr)) {
@@ -223,7 +227,7 @@ CONCUR_INLINE std::exception_ptr no_stack_error([[maybe_unused]] const fiber* f,
 }
 
 CONCUR_INLINE void hand_on_exception(fiber* f, std::exception_ptr error) noexcept {
-  f->pool->with_owner([](scheduler* s, void* taken) { s->keep_exception(*static_cast<std::exception_ptr*>(taken)); },
+  pool_of(f)->with_owner([](scheduler* s, void* taken) { s->keep_exception(*static_cast<std::exception_ptr*>(taken)); },
                       &error);
 }
 

@@ -160,11 +160,11 @@ CONCUR_INLINE fiber* block_for_continuation() {
 
 CONCUR_INLINE bool launch_prepared(fiber* f) noexcept {
   worker* w = this_worker();
-  if (w != nullptr && w->sched->blocks == f->pool) {
+  if (w != nullptr && w->sched->blocks == pool_of(f)) {
     w->sched->launch(w, f);
     return true;
   }
-  return f->pool->with_open_owner(
+  return pool_of(f)->with_open_owner(
       [](scheduler* s, void* prepared) { s->launch(nullptr, static_cast<fiber*>(prepared)); }, f);
 }
 

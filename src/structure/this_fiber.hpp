@@ -159,6 +159,7 @@ CONCUR_INLINE void name(std::string_view new_name) {
   detail::fiber* f = detail::this_fiber_block();
   if (f == nullptr) return;
   if (f->name == nullptr) f->name = new char[detail::fiber_name_bytes]();
+  f->has_belongings = true;
   const std::size_t size =
       new_name.size() < detail::fiber_name_bytes - 1 ? new_name.size() : detail::fiber_name_bytes - 1;
   std::memcpy(f->name, new_name.data(), size);

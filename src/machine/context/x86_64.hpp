@@ -81,14 +81,20 @@
 #    define CONCUR_LANDING
 #  endif
 
+// The entry function is jumped to, with its return address written by hand, where a call would do: it never returns, and the
+// processor's own stack of return addresses would keep what the call put there. All returns of the context that is switched
+// to from there would then be predicted wrong.
 // clang-format off
 asm(CONCUR_ASM_OPEN(CONCUR_CONTEXT_ENTRY)
     ".cfi_startproc\n"
     ".cfi_undefined 16\n"            // the return address: unwinding, backtraces and debuggers end here
     ".byte 0xf3, 0x0f, 0x1e, 0xfa\n" // endbr64
     ".byte 0x48, 0x89, 0xc7\n"       // mov %rax, %rdi
-    ".byte 0xff, 0x14, 0x24\n"       // call *(%rsp)
-    ".byte 0x0f, 0x0b\n"             // ud2
+    ".byte 0x58\n"                   // pop %rax
+    ".byte 0x48, 0x8d, 0x15\n .long 1f - . - 4\n"  // lea 1f(%rip), %rdx
+    ".byte 0x48, 0x89, 0x14, 0x24\n" // mov %rdx, (%rsp)
+    ".byte 0xff, 0xe0\n"             // jmp *%rax
+    "1: .byte 0x0f, 0x0b\n"          // ud2
     ".cfi_endproc\n"
     CONCUR_ASM_CLOSE(CONCUR_CONTEXT_ENTRY));
 

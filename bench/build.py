@@ -84,7 +84,8 @@ class Unavailable(Exception):
     pass
 
 
-def install_peers(may_install):
+# with_oha: a row needs it, and it takes minutes to build.
+def install_peers(may_install, with_oha):
     missing = {name: package for name, (is_there, package) in PEERS.items() if not is_there()}
     packages = [package for package in missing.values() if not package.startswith("by cargo")]
     if packages and may_install and os.geteuid() == 0 and shutil.which("apt-get"):
@@ -95,10 +96,12 @@ def install_peers(may_install):
                                   env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"})
             if done.returncode != 0:
                 print("failed: apt-get", " ".join(command))
-    if may_install:
+    if may_install and with_oha:
         install_oha()
     missing = {name: package for name, (is_there, package) in PEERS.items() if not is_there()}
     for name, package in missing.items():
+        if name == "oha" and not with_oha:
+            continue
         effect = "there are no plots" if name == "matplotlib" else "its columns stay empty"
         print(f"missing: {name} (package {package}); {effect}")
     return set(missing)

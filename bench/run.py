@@ -256,7 +256,7 @@ def main():
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard if soft < hard else soft, hard))
     load = os.getloadavg()[0]
-    missing = build.install_peers(not arguments.no_install)
+    missing = build.install_peers(not arguments.no_install, "s" in arguments.rows)
     machine = build.machine(missing)
     machine["load_before"] = round(load, 2)
     for name, value in [*machine.items(), *machine["peers"].items()]:

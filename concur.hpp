@@ -119,7 +119,11 @@
 
 #define CONCUR_NOINLINE __attribute__((noinline))
 #define CONCUR_ALWAYS_INLINED __attribute__((always_inline))  // for a lambda, before its body
-#define CONCUR_FORCE_INLINE inline CONCUR_ALWAYS_INLINED
+#if defined(__OPTIMIZE_SIZE__)
+#  define CONCUR_FORCE_INLINE inline  // saves a seventh of the text, for some nanoseconds at each wait
+#else
+#  define CONCUR_FORCE_INLINE inline CONCUR_ALWAYS_INLINED
+#endif
 #define CONCUR_LIKELY(condition) (__builtin_expect((condition) ? 1 : 0, 1))
 #define CONCUR_UNLIKELY(condition) (__builtin_expect((condition) ? 1 : 0, 0))
 

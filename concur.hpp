@@ -3780,13 +3780,13 @@ namespace detail {
 
 // Stops here, stored in `from`, and goes on at `to`. Returns the payload of whoever later switches to `from`.
 #  if defined(CONCUR_PORTABLE_SWITCH)
-CONCUR_FORCE_INLINE CONCUR_UNINSTRUMENTED void* switch_context(context& from, const context& to,
-                                                               void* payload) noexcept {
+inline CONCUR_ALWAYS_INLINED CONCUR_UNINSTRUMENTED void* switch_context(context& from, const context& to,
+                                                                        void* payload) noexcept {
   return CONCUR_CONTEXT_SWITCH(&from, &to, payload);
 }
 #  else
-CONCUR_FORCE_INLINE CONCUR_UNINSTRUMENTED void* switch_context(context& from, const context& to,
-                                                               void* payload) noexcept {
+inline CONCUR_ALWAYS_INLINED CONCUR_UNINSTRUMENTED void* switch_context(context& from, const context& to,
+                                                                        void* payload) noexcept {
   register void* value asm("x0") = payload;
   register context* leaving asm("x1") = &from;
   register const context* arriving asm("x2") = &to;
@@ -3970,13 +3970,13 @@ namespace detail {
 
 // Stops here, stored in `from`, and goes on at `to`. Returns the payload of whoever later switches to `from`.
 #  if defined(CONCUR_PORTABLE_SWITCH)
-CONCUR_FORCE_INLINE CONCUR_UNINSTRUMENTED void* switch_context(context& from, const context& to,
-                                                               void* payload) noexcept {
+inline CONCUR_ALWAYS_INLINED CONCUR_UNINSTRUMENTED void* switch_context(context& from, const context& to,
+                                                                        void* payload) noexcept {
   return CONCUR_CONTEXT_SWITCH(&from, &to, payload);
 }
 #  else
-CONCUR_FORCE_INLINE CONCUR_UNINSTRUMENTED void* switch_context(context& from, const context& to,
-                                                               void* payload) noexcept {
+inline CONCUR_ALWAYS_INLINED CONCUR_UNINSTRUMENTED void* switch_context(context& from, const context& to,
+                                                                        void* payload) noexcept {
   register void* value asm("r0") = payload;
   register context* leaving asm("r1") = &from;
   register const context* arriving asm("r2") = &to;
@@ -4173,13 +4173,13 @@ namespace detail {
 
 // Stops here, stored in `from`, and goes on at `to`. Returns the payload of whoever later switches to `from`.
 #  if defined(CONCUR_PORTABLE_SWITCH)
-CONCUR_FORCE_INLINE CONCUR_UNINSTRUMENTED void* switch_context(context& from, const context& to,
-                                                               void* payload) noexcept {
+inline CONCUR_ALWAYS_INLINED CONCUR_UNINSTRUMENTED void* switch_context(context& from, const context& to,
+                                                                        void* payload) noexcept {
   return CONCUR_CONTEXT_SWITCH(&from, &to, payload);
 }
 #  else
-CONCUR_FORCE_INLINE CONCUR_UNINSTRUMENTED void* switch_context(context& from, const context& to,
-                                                               void* payload) noexcept {
+inline CONCUR_ALWAYS_INLINED CONCUR_UNINSTRUMENTED void* switch_context(context& from, const context& to,
+                                                                        void* payload) noexcept {
   context* leaving = &from;
   const context* arriving = &to;
   // clang-format off
@@ -4387,13 +4387,13 @@ namespace detail {
 
 // Stops here, stored in `from`, and goes on at `to`. Returns the payload of whoever later switches to `from`.
 #  if defined(CONCUR_PORTABLE_SWITCH)
-CONCUR_FORCE_INLINE CONCUR_UNINSTRUMENTED void* switch_context(context& from, const context& to,
-                                                               void* payload) noexcept {
+inline CONCUR_ALWAYS_INLINED CONCUR_UNINSTRUMENTED void* switch_context(context& from, const context& to,
+                                                                        void* payload) noexcept {
   return CONCUR_CONTEXT_SWITCH(&from, &to, payload);
 }
 #  else
-CONCUR_FORCE_INLINE CONCUR_UNINSTRUMENTED void* switch_context(context& from, const context& to,
-                                                               void* payload) noexcept {
+inline CONCUR_ALWAYS_INLINED CONCUR_UNINSTRUMENTED void* switch_context(context& from, const context& to,
+                                                                        void* payload) noexcept {
   register void* value asm("a0") = payload;
   register context* leaving asm("a1") = &from;
   register const context* arriving asm("a2") = &to;
@@ -4586,13 +4586,13 @@ namespace detail {
 
 // Stops here, stored in `from`, and goes on at `to`. Returns the payload of whoever later switches to `from`.
 #  if defined(CONCUR_PORTABLE_SWITCH)
-CONCUR_FORCE_INLINE CONCUR_UNINSTRUMENTED void* switch_context(context& from, const context& to,
-                                                               void* payload) noexcept {
+inline CONCUR_ALWAYS_INLINED CONCUR_UNINSTRUMENTED void* switch_context(context& from, const context& to,
+                                                                        void* payload) noexcept {
   return CONCUR_CONTEXT_SWITCH(&from, &to, payload);
 }
 #  else
-CONCUR_FORCE_INLINE CONCUR_UNINSTRUMENTED void* switch_context(context& from, const context& to,
-                                                               void* payload) noexcept {
+inline CONCUR_ALWAYS_INLINED CONCUR_UNINSTRUMENTED void* switch_context(context& from, const context& to,
+                                                                        void* payload) noexcept {
   context* leaving = &from;
   const context* arriving = &to;
   // clang-format off
@@ -4682,10 +4682,12 @@ CONCUR_NAMESPACE_END
 CONCUR_NAMESPACE_BEGIN
 namespace detail {
 
+// Inlined also where the compiler is to save bytes: of a function of this unit it knows which of the unit's variables it
+// touches, and a switch touches them all.
 #if CONCUR_ASAN || CONCUR_TSAN
 #  define CONCUR_SWITCH_INLINE CONCUR_NOINLINE inline
 #else
-#  define CONCUR_SWITCH_INLINE CONCUR_FORCE_INLINE
+#  define CONCUR_SWITCH_INLINE inline CONCUR_ALWAYS_INLINED
 #endif
 
 // What travels through a switch under a sanitizer: the payload, and the notice of the stack that was left (N2). It
@@ -4696,7 +4698,8 @@ struct sanitizer_parcel {
 };
 
 #if CONCUR_ASAN || CONCUR_TSAN
-CONCUR_UNINSTRUMENTED CONCUR_FORCE_INLINE void* unpack_arrival(void* raw, [[maybe_unused]] stack_notice& own) noexcept {
+CONCUR_UNINSTRUMENTED inline CONCUR_ALWAYS_INLINED void* unpack_arrival(void* raw,
+                                                                        [[maybe_unused]] stack_notice& own) noexcept {
   const sanitizer_parcel parcel = *static_cast<sanitizer_parcel*>(raw);
 #  if CONCUR_ASAN
   const void* bottom = nullptr;
@@ -4710,9 +4713,9 @@ CONCUR_UNINSTRUMENTED CONCUR_FORCE_INLINE void* unpack_arrival(void* raw, [[mayb
   return parcel.payload;
 }
 
-CONCUR_UNINSTRUMENTED CONCUR_FORCE_INLINE void announce_switch([[maybe_unused]] stack_notice& from,
-                                                               const stack_notice& to,
-                                                               [[maybe_unused]] bool is_last) noexcept {
+CONCUR_UNINSTRUMENTED inline CONCUR_ALWAYS_INLINED void announce_switch([[maybe_unused]] stack_notice& from,
+                                                                        const stack_notice& to,
+                                                                        [[maybe_unused]] bool is_last) noexcept {
 #  if CONCUR_ASAN
   sanitizer::start_switch(is_last ? nullptr : &from.fake_stack, to.bottom, to.size);
 #  endif

@@ -126,13 +126,13 @@ namespace detail {
 
 // Stops here, stored in `from`, and goes on at `to`. Returns the payload of whoever later switches to `from`.
 #  if defined(CONCUR_PORTABLE_SWITCH)
-CONCUR_FORCE_INLINE CONCUR_UNINSTRUMENTED void* switch_context(context& from, const context& to,
-                                                               void* payload) noexcept {
+inline CONCUR_ALWAYS_INLINED CONCUR_UNINSTRUMENTED void* switch_context(context& from, const context& to,
+                                                                        void* payload) noexcept {
   return CONCUR_CONTEXT_SWITCH(&from, &to, payload);
 }
 #  else
-CONCUR_FORCE_INLINE CONCUR_UNINSTRUMENTED void* switch_context(context& from, const context& to,
-                                                               void* payload) noexcept {
+inline CONCUR_ALWAYS_INLINED CONCUR_UNINSTRUMENTED void* switch_context(context& from, const context& to,
+                                                                        void* payload) noexcept {
   register void* value asm("a0") = payload;
   register context* leaving asm("a1") = &from;
   register const context* arriving asm("a2") = &to;

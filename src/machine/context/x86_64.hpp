@@ -132,13 +132,13 @@ namespace detail {
 
 // Stops here, stored in `from`, and goes on at `to`. Returns the payload of whoever later switches to `from`.
 #  if defined(CONCUR_PORTABLE_SWITCH)
-CONCUR_FORCE_INLINE CONCUR_UNINSTRUMENTED void* switch_context(context& from, const context& to,
-                                                               void* payload) noexcept {
+inline CONCUR_ALWAYS_INLINED CONCUR_UNINSTRUMENTED void* switch_context(context& from, const context& to,
+                                                                        void* payload) noexcept {
   return CONCUR_CONTEXT_SWITCH(&from, &to, payload);
 }
 #  else
-CONCUR_FORCE_INLINE CONCUR_UNINSTRUMENTED void* switch_context(context& from, const context& to,
-                                                               void* payload) noexcept {
+inline CONCUR_ALWAYS_INLINED CONCUR_UNINSTRUMENTED void* switch_context(context& from, const context& to,
+                                                                        void* payload) noexcept {
   context* leaving = &from;
   const context* arriving = &to;
   // clang-format off

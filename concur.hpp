@@ -7026,7 +7026,7 @@ CONCUR_NAMESPACE_END
 //     2n+1     waits                      2n+2     the one that ends the wait                (claim)
 //
 //   W1  A wait ends by exactly one successful claim: a compare-exchange from 2n+1 to 2n+2. Who fails has nothing to
-//       do with this wait any more.
+//       do with this wait any more. (Where a site has one rival only, it needs no exchange: serve.hpp.)
 //   W2  The claimer writes `result`, reads what it needs from the note, then resumes the party, and touches neither
 //       party nor note afterwards: both may be gone. A fiber's own block stays readable (its pool never unmaps while
 //       in use); a thread's not.

@@ -271,17 +271,3 @@ TEST_CASE("a failure comes out when every function has ended") {
     explore_expect(number == 1 && ended == 3, "the first failure did not come out of the end");
   });
 }
-
-TEST_CASE("a function for which there is no stack runs in its caller") {
-  const nothing_left_over guard;
-  scenario_options faulty;
-  faulty.inject_faults = true;
-  hold(
-      [] {
-        int calls = 0;
-        concur::event done;
-        concur::parallel_invoke([&] { concur::this_fiber::yield(); }, [&] { ++calls; });
-        explore_expect(calls == 1, "a function was not called once");
-      },
-      faulty);
-}

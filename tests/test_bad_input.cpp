@@ -394,6 +394,41 @@ TEST_CASE("without memory for stacks some fibers do not run, their futures say w
   });
 }
 
+TEST_CASE("without memory for stacks parallel_invoke calls in its caller what it could not start elsewhere") {
+  if (CONCUR_ASAN != 0 || CONCUR_TSAN != 0) return;  // as above
+  const nothing_left_over guard;
+  in_a_child([]() -> std::string {
+    concur::options wanted = with_workers(1);
+    wanted.stack_size = 1024 * 1024;
+    return concur::run(wanted, []() -> std::string {
+      std::FILE* file = std::fopen("/proc/self/statm", "re");
+      std::size_t pages = 0;
+      if (file == nullptr || std::fscanf(file, "%zu", &pages) != 1) return "";
+      std::fclose(file);
+      limit_to(RLIMIT_AS, pages * static_cast<std::size_t>(::sysconf(_SC_PAGESIZE)) + 200 * 1024 * 1024);
+      concur::channel<int> gate;
+      int begun = 0;
+      int called = 0;
+      std::vector<concur::future<void>> all;
+      for (int i = 0; i < 1000; ++i) {
+        all.push_back(concur::go([&] {
+          ++begun;
+          concur::parallel_invoke([&] { gate.recv(); }, [&] { ++called; });
+        }));
+      }
+      // The worker has nothing else to run then, and makes fibers of what they have offered, as far as there are stacks.
+      concur::this_fiber::sleep_for(std::chrono::milliseconds(100));
+      gate.close();
+      for (concur::future<void>& one : all) {
+        one.wait();
+        text_of<std::system_error>([&] { one.get(); });
+      }
+      if (begun == 0 || begun == 1000) return std::to_string(begun) + " of 1000 had a stack";
+      return called == begun ? "" : std::to_string(called) + " of " + std::to_string(begun) + " were called";
+    });
+  });
+}
+
 TEST_CASE("without threads to be had a runtime is refused, and leaves nothing behind") {
   const nothing_left_over guard;
   if (::geteuid() == 0 && CONCUR_ASAN + CONCUR_TSAN != 0) return;

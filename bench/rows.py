@@ -234,7 +234,7 @@ def http(scale):
             "l", f"HTTP keep-alive, 13-byte reply, wrk with {connections} connections", workers,
             [Figure("requests", "requests a second", "1/s", Goal(0, "epoll loop", ratio=0.97), more_is_better=True),
              Figure("cpu", "the server's CPU, a request", "us", Goal(0, "epoll loop", ratio=1.12))],
-            runner="http", settings={"connections": connections, "seconds": 6 if scale(10) == 10 else 2}, **taking_part))
+            runner="http", settings={"connections": connections, "seconds": 4 if scale(10) == 10 else 2}, **taking_part))
     return rows
 
 

@@ -63,9 +63,9 @@ class Samples:
         self.failed[name] = why
         print(f"    {name}: {why}", flush=True)
 
-    def take(self):
+    def take(self, only=None):
         for name, command in self.commands.items():
-            if name in self.failed or (name in self.slow and self.values[name]):
+            if name in self.failed or (only is not None and name not in only) or (name in self.slow and self.values[name]):
                 continue
             begin = time.monotonic()
             try:
@@ -81,9 +81,11 @@ class Samples:
                     break
                 self.values[name].setdefault(figure.name, []).append(figures[figure.name])
 
-    def is_noisy(self):
-        judged = [values for figures in self.values.values() for values in figures.values()]
-        return any(len(values) > 1 and spread(values) > NOISE_LIMIT for values in judged)
+    # Who is to be measured again: all, when we ourselves are noisy; otherwise those who are, and we beside them.
+    def noisy(self):
+        found = {name for name, figures in self.values.items() if name not in self.failed
+                 and any(len(values) > 1 and spread(values) > NOISE_LIMIT for values in figures.values())}
+        return set(self.commands) if report.OURS in found else found | {report.OURS} if found else set()
 
     def notes(self):
         return self.experiment.all_notes(sorted(self.slow))
@@ -122,11 +124,11 @@ class Progress:
         self.expected = [self.taken.get(one.key(), self.guess(one)) * repeats for one, repeats in timetable]
         self.done, self.begin = 0, time.monotonic()
 
-    # Seconds for one run of each contender. Who is measured once takes long, and noisy figures are taken twice.
+    # Seconds for one run of each contender. Who is measured once takes long, and some figures are taken again for noise.
     @staticmethod
     def guess(experiment):
-        each = 1.0 if experiment.runner in ("program", "latency") else experiment.settings.get("seconds", 3) + 2
-        return 1.5 * each * len(experiment.contenders) + 10 * len(experiment.once)
+        each = 1.0 if experiment.runner in ("program", "latency", "compile") else experiment.settings.get("seconds", 3) + 2
+        return 1.3 * each * len(experiment.contenders) + 10 * len(experiment.once)
 
     def minutes_left(self):
         behind, ahead = sum(self.expected[:self.done]), sum(self.expected[self.done:])
@@ -157,10 +159,11 @@ def run_experiment(experiment, repeats, missing):
     samples = Samples(experiment, missing)
     for _ in range(repeats):
         samples.take()
-    if samples.is_noisy():
-        print(f"    some differ by more than {NOISE_LIMIT:.0%}: {repeats} more of each", flush=True)
+    again = samples.noisy()
+    if again:
+        print(f"    some differ by more than {NOISE_LIMIT:.0%}: {repeats} more of {', '.join(sorted(again))}", flush=True)
         for _ in range(repeats):
-            samples.take()
+            samples.take(again)
     results = [samples.result_of(figure) for figure in experiment.figures]
     notes = samples.notes()
     for result in results:

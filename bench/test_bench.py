@@ -172,6 +172,16 @@ class Judgement(unittest.TestCase):
         self.assertGreater(run.spread([90, 100, 111]), run.NOISE_LIMIT)
         self.assertLess(run.spread([95, 100, 105]), run.NOISE_LIMIT)
 
+    def test_who_is_noisy_is_measured_again_beside_ours_and_with_ours_all(self):
+        contending = {name: [name] for name in ("concur", "Go", "tokio")}
+        experiment = rows.Experiment("d", "t", 1, [rows.Figure("f", "f", "ns")], contending)
+        with unittest.mock.patch.object(build, "program", lambda name, _: name):
+            samples = run.Samples(experiment, set())
+        for ours, theirs, again in (((10, 10), (20, 20), set()), ((10, 10), (20, 30), {"concur", "Go"}),
+                                    ((10, 15), (20, 20), {"concur", "Go", "tokio"})):
+            samples.values = {"concur": {"f": list(ours)}, "Go": {"f": list(theirs)}, "tokio": {"f": [5, 5]}}
+            self.assertEqual(samples.noisy(), again)
+
     def test_figures_are_read_and_nothing_else(self):
         self.assertEqual(measure.printed_figures("ready\nyield 3.5 ns\nnot a figure\n"), {"yield": 3.5})
 

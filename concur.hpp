@@ -19524,7 +19524,7 @@ struct forked : job {
   static worker* run(fiber* f, int refusal) noexcept {
     forked* const self = static_cast<forked*>(static_cast<job*>(f->payload));
     theft& t = *self->taker;
-    t.is_refused = refusal != 0;
+    t.is_refused = refusal != 0 && !CONCUR_MUTANT_IS(411);
     if (CONCUR_LIKELY(refusal == 0)) {
       enter_scope(t.bounds, *f, true);
       t.error = error_of(std::forward<F>(*self->function));

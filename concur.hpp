@@ -10111,7 +10111,16 @@ CONCUR_FORCE_INLINE bool begin_form(worker*& w, std::error_code&) noexcept {
   w = nullptr;
   return CONCUR_LIKELY(checkpoint_quietly(w));
 }
-CONCUR_FORCE_INLINE outcome end_form(outcome result) { return or_throw(result); }
+// What is not granted ends the operation by a jump, too: thrown from there, `cancelled` passes no frame of the wait, which is
+// large, and costs 1,500 instructions to unwind in each of the two phases. The compiler must not find out that this throws, or
+// it calls instead. Cold, because a call from a function's cold part is unwound by the few rules of that part alone.
+CONCUR_NOINLINE __attribute__((cold)) inline outcome end_form_apart(outcome result) {
+  asm volatile("" : "+r"(result));
+  return or_throw(result);
+}
+CONCUR_FORCE_INLINE outcome end_form(outcome result) {
+  return CONCUR_LIKELY(result == outcome::granted) ? outcome::granted : end_form_apart(result);
+}
 CONCUR_FORCE_INLINE outcome end_form(outcome result, std::error_code& error) noexcept { return or_tell(result, error); }
 
 // operation(worker*), from the caller's checkpoint on; null on a plain thread. Misuse passes through as it is thrown.

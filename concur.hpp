@@ -8889,19 +8889,19 @@ class work_pace {
   }
 
   void decide() noexcept {
-    const std::uint64_t needed = at_once_ns / (busy_ns_ / busy_picks_ + 1);
-    const bool is_due = last_ns_ - last_call_ns_ >= often_ns;
-    help_from_ = is_due || needed < fewest ? fewest : static_cast<std::uint32_t>(needed);
+    std::uint64_t needed = at_once_ns / (busy_ns_ / busy_picks_ + 1) + 1;
+    if (last_ns_ - last_call_ns_ >= often_ns && needed > often_from) needed = often_from;
+    help_from_ = static_cast<std::uint32_t>(needed);
   }
 
-  static constexpr std::uint32_t fewest = 2;  // a single one is the worker's next
+  static constexpr std::uint32_t often_from = 2;  // a single one is the worker's next, unless the mean is long
 
   std::uint64_t busy_ns_ = unknown_ns;
   std::size_t busy_picks_ = 1;
   nanoseconds_t last_ns_ = 0;
   nanoseconds_t last_call_ns_ = 0;
   std::size_t last_picks_ = 0;
-  std::uint32_t help_from_ = fewest;
+  std::uint32_t help_from_ = often_from;
   std::atomic<std::uint32_t> mean_ns_{unknown_ns};  // std::atomic: a figure; a driver has its own rule
 };
 

@@ -7535,10 +7535,10 @@ struct alignas(cache_line_bytes) fiber : party {
 
   alignas(16) unsigned char room[fiber_room_bytes];
 
-  char* name = nullptr;           // null, or fiber_name_bytes of its own
-  local_table* locals = nullptr;  // the values of fiber_locals that it has used; null: none
-  spin_lock scope_lock;           // scope.hpp
-  atomic<std::uint32_t> settled{0};  // the last wait over whose end two had to be told apart (serve.hpp, V1)
+  char* name = nullptr;              // null, or fiber_name_bytes of its own
+  local_table* locals = nullptr;     // the values of fiber_locals that it has used; null: none
+  spin_lock scope_lock;              // scope.hpp
+  std::uint32_t cancelled_wait = 0;  // the last one that a cancellation ended; under scope_lock (serve.hpp, V1)
 #if CONCUR_ASAN || CONCUR_TSAN
   stack_notice* notice = nullptr;  // at the top of its stack, and gone with it
 #endif
@@ -7547,7 +7547,8 @@ struct alignas(cache_line_bytes) fiber : party {
   void set_state(fiber_state s) noexcept {
 #if defined(CONCUR_EXPLORE)
     if (driver* d = driver_or_null())
-      d->expect(may_follow(state.load(std::memory_order_relaxed), s), "a fiber was made ready, or run, twice");  // relaxed
+      d->expect(may_follow(state.load(std::memory_order_relaxed), s),
+                "a fiber was made ready, or run, twice");  // relaxed
 #endif
     state.store(s, std::memory_order_relaxed);  // relaxed: as above
   }
@@ -9531,10 +9532,12 @@ CONCUR_NAMESPACE_END
 //     word = ticket + 1                 is_cancelled = true
 //     light_fence                       heavy_fence
 //     is_cancelled ?                    word: ticket -> ticket + 1 by compare-exchange, or it is no longer waiting
+//                                       if it was: cancelled_wait = ticket
 //
 //   V1  At least one sees the other. A site that sees no cancellation has won, and who cancels later finds the word even. A
-//       site that sees one cannot know whether its store came before the exchange or over it, which wrote the same. Then
-//       both exchange `settled` for the ticket, and who is first has won.
+//       site that sees one cannot know whether its store came before the exchange or over it, which wrote the same. It
+//       takes the scope_lock to find out. (An exchange of a third word, by whoever comes first, would not do: who cancels may
+//       be stopped before it, and come when a later wait has been decided by that word.)
 //   V2  The site's store cannot hit a later wait: who was cancelled takes the site's lock before it goes on (waiter.hpp, W3).
 //   V3  Only on a worker of the fiber's own runtime: a cancellation that runs on the only worker there is passes no fence
 //       (cancel.hpp).
@@ -9542,20 +9545,21 @@ CONCUR_NAMESPACE_END
 CONCUR_NAMESPACE_BEGIN
 namespace detail {
 
-// Who of the two was first (V1).
-inline bool settle(fiber& f, std::uint32_t ticket) noexcept {
-  return f.settled.exchange(ticket, std::memory_order_acq_rel) != ticket;  // acq_rel: as a claim
+// Whether a site that sees a cancellation has won all the same (V1).
+CONCUR_NOINLINE inline bool was_not_cancelled(fiber& f, std::uint32_t ticket) noexcept {
+  lock_scope<spin_lock> held(f.scope_lock);
+  return f.cancelled_wait != ticket;
 }
 
 // The claim of a sole note, under its site's lock, by a worker of the fiber's own runtime: a cancellation that knows
 // that this is its only worker passes no fence. Saves a compare-exchange for each wait (18 cycles of some 160 a round trip).
 CONCUR_FORCE_INLINE bool claim_sole(fiber& f, std::uint32_t ticket) noexcept {
   if (CONCUR_UNLIKELY(f.word.load(std::memory_order_relaxed) != ticket)) return false;  // relaxed: under the lock
-  f.word.store(ticket + 1, std::memory_order_release);  // release: as a claim publishes
+  f.word.store(ticket + 1, std::memory_order_release);                                  // release: as a claim publishes
   light_fence();
   // relaxed: behind the fence.
   if (CONCUR_LIKELY(!f.is_cancelled.load(std::memory_order_relaxed)) || CONCUR_MUTANT_IS(423)) return true;
-  return settle(f, ticket);
+  return was_not_cancelled(f, ticket);
 }
 
 // Whom an operation served: to be resumed when it has dropped its locks.
@@ -10500,7 +10504,7 @@ CONCUR_INLINE void cancellation::wake_fiber(fiber& f) noexcept {
       !f.is_cancelled.load(std::memory_order_relaxed))  // relaxed: under the lock
     return;
   if (!claim(f, word)) return;
-  if (!CONCUR_MUTANT_IS(424) && !settle(f, word)) return;  // serve.hpp, V1
+  if (!CONCUR_MUTANT_IS(424)) f.cancelled_wait = word;  // serve.hpp, V1
   f.result = outcome::cancelled;
   note_raised(*f.innermost());
   f.next = nullptr;

@@ -185,7 +185,7 @@ CONCUR_INLINE void cancellation::wake_fiber(fiber& f) noexcept {
       !f.is_cancelled.load(std::memory_order_relaxed))  // relaxed: under the lock
     return;
   if (!claim(f, word)) return;
-  if (!CONCUR_MUTANT_IS(424) && !settle(f, word)) return;  // serve.hpp, V1
+  if (!CONCUR_MUTANT_IS(424)) f.cancelled_wait = word;  // serve.hpp, V1
   f.result = outcome::cancelled;
   note_raised(*f.innermost());
   f.next = nullptr;

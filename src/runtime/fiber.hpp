@@ -80,10 +80,10 @@ struct alignas(cache_line_bytes) fiber : party {
 
   alignas(16) unsigned char room[fiber_room_bytes];
 
-  char* name = nullptr;           // null, or fiber_name_bytes of its own
-  local_table* locals = nullptr;  // the values of fiber_locals that it has used; null: none
-  spin_lock scope_lock;           // scope.hpp
-  atomic<std::uint32_t> settled{0};  // the last wait over whose end two had to be told apart (serve.hpp, V1)
+  char* name = nullptr;              // null, or fiber_name_bytes of its own
+  local_table* locals = nullptr;     // the values of fiber_locals that it has used; null: none
+  spin_lock scope_lock;              // scope.hpp
+  std::uint32_t cancelled_wait = 0;  // the last one that a cancellation ended; under scope_lock (serve.hpp, V1)
 #if CONCUR_ASAN || CONCUR_TSAN
   stack_notice* notice = nullptr;  // at the top of its stack, and gone with it
 #endif
@@ -92,7 +92,8 @@ struct alignas(cache_line_bytes) fiber : party {
   void set_state(fiber_state s) noexcept {
 #if defined(CONCUR_EXPLORE)
     if (driver* d = driver_or_null())
-      d->expect(may_follow(state.load(std::memory_order_relaxed), s), "a fiber was made ready, or run, twice");  // relaxed
+      d->expect(may_follow(state.load(std::memory_order_relaxed), s),
+                "a fiber was made ready, or run, twice");  // relaxed
 #endif
     state.store(s, std::memory_order_relaxed);  // relaxed: as above
   }

@@ -8,10 +8,12 @@
 //     word = ticket + 1                 is_cancelled = true
 //     light_fence                       heavy_fence
 //     is_cancelled ?                    word: ticket -> ticket + 1 by compare-exchange, or it is no longer waiting
+//                                       if it was: cancelled_wait = ticket
 //
 //   V1  At least one sees the other. A site that sees no cancellation has won, and who cancels later finds the word even. A
-//       site that sees one cannot know whether its store came before the exchange or over it, which wrote the same. Then
-//       both exchange `settled` for the ticket, and who is first has won.
+//       site that sees one cannot know whether its store came before the exchange or over it, which wrote the same. It
+//       takes the scope_lock to find out. (An exchange of a third word, by whoever comes first, would not do: who cancels may
+//       be stopped before it, and come when a later wait has been decided by that word.)
 //   V2  The site's store cannot hit a later wait: who was cancelled takes the site's lock before it goes on (waiter.hpp, W3).
 //   V3  Only on a worker of the fiber's own runtime: a cancellation that runs on the only worker there is passes no fence
 //       (cancel.hpp).
@@ -27,20 +29,21 @@
 CONCUR_NAMESPACE_BEGIN
 namespace detail {
 
-// Who of the two was first (V1).
-inline bool settle(fiber& f, std::uint32_t ticket) noexcept {
-  return f.settled.exchange(ticket, std::memory_order_acq_rel) != ticket;  // acq_rel: as a claim
+// Whether a site that sees a cancellation has won all the same (V1).
+CONCUR_NOINLINE inline bool was_not_cancelled(fiber& f, std::uint32_t ticket) noexcept {
+  lock_scope<spin_lock> held(f.scope_lock);
+  return f.cancelled_wait != ticket;
 }
 
 // The claim of a sole note, under its site's lock, by a worker of the fiber's own runtime: a cancellation that knows
 // that this is its only worker passes no fence. Saves a compare-exchange for each wait (18 cycles of some 160 a round trip).
 CONCUR_FORCE_INLINE bool claim_sole(fiber& f, std::uint32_t ticket) noexcept {
   if (CONCUR_UNLIKELY(f.word.load(std::memory_order_relaxed) != ticket)) return false;  // relaxed: under the lock
-  f.word.store(ticket + 1, std::memory_order_release);  // release: as a claim publishes
+  f.word.store(ticket + 1, std::memory_order_release);                                  // release: as a claim publishes
   light_fence();
   // relaxed: behind the fence.
   if (CONCUR_LIKELY(!f.is_cancelled.load(std::memory_order_relaxed)) || CONCUR_MUTANT_IS(423)) return true;
-  return settle(f, ticket);
+  return was_not_cancelled(f, ticket);
 }
 
 // Whom an operation served: to be resumed when it has dropped its locks.

@@ -18,13 +18,27 @@ class cancel_target {
   void enter() { block_.store(concur::detail::this_worker()->current); }
   void leave() { block_.store(nullptr); }
 
-  // True: a wait was ended with `cancelled`.
+  // True: a wait was ended with `cancelled`. By the protocol of a cancellation (serve.hpp): a site may count on the flag and
+  // the fence, though the flag is taken back here, for no scope is cancelled.
   bool strike() {
     concur::detail::fiber* f = block_.load();
     if (f == nullptr) return false;
-    const std::uint32_t word = f->word.load();
-    if ((word & 1) == 0 || f->is_deaf.load()) return false;
-    return concur::detail::end_wait(*f, word, concur::detail::outcome::cancelled);
+    bool has_won = false;
+    {
+      const concur::detail::lock_scope<concur::spin_lock> held(f->scope_lock);
+      const std::uint32_t word = f->word.load();
+      if ((word & 1) == 0 || f->is_deaf.load()) return false;
+      const bool was = f->is_cancelled.load();
+      f->is_cancelled.store(true);
+      concur::detail::heavy_fence();
+      has_won = concur::detail::claim(*f, word);
+      if (has_won) f->cancelled_wait = word;
+      f->is_cancelled.store(was);
+    }
+    if (!has_won) return false;
+    f->result = concur::detail::outcome::cancelled;
+    concur::detail::resume(f);
+    return true;
   }
 
  private:

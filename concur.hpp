@@ -8824,10 +8824,15 @@ CONCUR_NAMESPACE_END
 //     lasting_ns        -                                   robs, if it stayed above that for as long as the thief looked
 //     less              once in a while (often_ns)          robs only what does not move (scheduler::search)
 //
+// The mean errs: a fiber that spawns for 40 ms makes the ones it has spawned look long. So who helps learns from what came of
+// it: if what it took by force was over within enough_ns, less than a few fences, it takes nothing by force for often_ns,
+// and if there is something to take, sleeps no longer than that.
+// And a worker calls once in a tenth of that, at most.
+//
 //   P1  All of it is about speed. A worker that is wrong about its pace is helped late: by the rule of the third line within
 //       often_ns, and where it does not even come to that, by the monitor.
-//   P2  Two clock readings in 61 picks, and two each time a worker runs out of work; none on any other path. Time without
-//       work does not count.
+//   P2  One clock reading at each upkeep, and two each time a worker runs out of work; none on any other path. Time without
+//       work does not count. Where fibers run long, upkeep comes after fewer picks, so that it comes every 50 us.
 //   P3  Nothing is known yet: fibers are taken for long ones. A mean over some hundred picks forgets slowly in that
 //       direction and at once in the other: one fiber of 10 ms makes all the rest look long for a while. That is the side on
 //       which an error costs least.
@@ -8844,6 +8849,7 @@ class work_pace {
   static constexpr std::uint64_t at_once_ns = 50'000;
   static constexpr std::uint64_t lasting_ns = 2'000;
   static constexpr nanoseconds_t often_ns = 1'000'000;
+  static constexpr nanoseconds_t enough_ns = 50'000;
 
   // The worker has work (again). `picks` counts on.
   void begin(nanoseconds_t now, std::size_t picks) noexcept {
@@ -8865,6 +8871,11 @@ class work_pace {
     begin(now, picks);
     decide();
   }
+  // How many picks `ns` takes, from 1 to `most`.
+  unsigned picks_in(nanoseconds_t ns, unsigned most) const noexcept {
+    const std::uint64_t count = static_cast<std::uint64_t>(ns) / (busy_ns_ / busy_picks_ + 1);
+    return count < 1 ? 1 : count < most ? static_cast<unsigned>(count) : most;
+  }
   // The mean is at least this (P4).
   void hear(std::uint64_t ns) noexcept { set(ns); }
 
@@ -8880,6 +8891,19 @@ class work_pace {
     decide();
   }
 
+  // Something was taken by force.
+  void note_loot(nanoseconds_t now) noexcept { loot_ns_ = now; }
+  // It has come to an end.
+  void judge_loot(nanoseconds_t now) noexcept {
+    if (loot_ns_ != 0 && now - loot_ns_ < enough_ns && !CONCUR_MUTANT_IS(462)) no_force_before_ns_ = now + often_ns;
+    loot_ns_ = 0;
+  }
+  // When to look again, because something was left alone only for that; never: there was nothing.
+  void leave_for_later() noexcept { look_again_ns_ = no_force_before_ns_; }
+  nanoseconds_t take_look_again() noexcept { return std::exchange(look_again_ns_, never); }
+  // Whether force is worth while; reads the clock only when it was not, some time ago.
+  bool may_use_force() const noexcept { return no_force_before_ns_ == 0 || now_ns() >= no_force_before_ns_; }
+
  private:
   static constexpr std::size_t memory = 256;  // picks; half of them are forgotten then
   static constexpr std::uint32_t unknown_ns = 50'000;
@@ -8890,17 +8914,22 @@ class work_pace {
   }
 
   void decide() noexcept {
+    const nanoseconds_t since = last_ns_ - last_call_ns_;
     std::uint64_t needed = at_once_ns / (busy_ns_ / busy_picks_ + 1) + 1;
-    if (last_ns_ - last_call_ns_ >= often_ns && needed > often_from) needed = often_from;
-    help_from_ = static_cast<std::uint32_t>(needed);
+    if (since >= often_ns && needed > often_from) needed = often_from;
+    help_from_ = since < often_ns / 10 ? never_from : static_cast<std::uint32_t>(needed);
   }
 
+  static constexpr std::uint32_t never_from = ~std::uint32_t{0};
   static constexpr std::uint32_t often_from = 2;  // a single one is the worker's next, unless the mean is long
 
   std::uint64_t busy_ns_ = unknown_ns;
   std::size_t busy_picks_ = 1;
   nanoseconds_t last_ns_ = 0;
   nanoseconds_t last_call_ns_ = 0;
+  nanoseconds_t loot_ns_ = 0;  // when it was taken; 0: there is none
+  nanoseconds_t look_again_ns_ = never;
+  nanoseconds_t no_force_before_ns_ = 0;  // 0: any time
   std::size_t last_picks_ = 0;
   std::uint32_t help_from_ = often_from;
   std::atomic<std::uint32_t> mean_ns_{unknown_ns};  // std::atomic: a figure; a driver has its own rule
@@ -9131,7 +9160,7 @@ class idle_set {
   void link(worker* w) noexcept;
   bool unlink(worker* w) noexcept;
   void report_quiet(scheduler& s) noexcept;
-  int sleep_in_poller(scheduler& s, poll_event* events) noexcept;
+  int sleep_in_poller(scheduler& s, poll_event* events, nanoseconds_t latest_ns) noexcept;
 
   shared_moment poll_until_ns_{long_ago};  // written by the sleeper in the poller; long ago: nobody sleeps there (I5)
   spin_lock lock_;
@@ -9253,8 +9282,8 @@ class scheduler {
   CONCUR_FORCE_INLINE void suggest_help(worker* w) noexcept {
     if (w->queue.stealable_count() >= w->pace.help_from()) idle.suggest(*this, *w);
   }
-  // Whether a thief may stop the victim for it at once.
-  bool is_worth_robbing(const worker& victim) const noexcept;
+  // Whether the thief may stop the victim for it at once.
+  bool is_worth_robbing(const worker& thief, const worker& victim) const noexcept;
   CONCUR_FORCE_INLINE void suggest_thief(worker* w) noexcept;  // the running fiber has offered a job (theft.hpp)
 
   // --- what a worker runs next (loop.hpp) ---
@@ -10945,7 +10974,7 @@ CONCUR_INLINE void idle_set::end_search(scheduler& s, worker* w, bool has_found)
 
 // --- sleeping ---
 
-CONCUR_INLINE int idle_set::sleep_in_poller(scheduler& s, poll_event* events) noexcept {
+CONCUR_INLINE int idle_set::sleep_in_poller(scheduler& s, poll_event* events, nanoseconds_t latest_ns) noexcept {
   const nanoseconds_t said = s.next_timer_ns();
   poll_until_ns_.write(said);
   if (!CONCUR_MUTANT_IS(57)) {
@@ -10955,6 +10984,7 @@ CONCUR_INLINE int idle_set::sleep_in_poller(scheduler& s, poll_event* events) no
   // Never longer than it said: the timer that it spoke of may be gone, and one that is set now is compared with that.
   nanoseconds_t until = s.next_timer_ns();
   if (until > said && !CONCUR_MUTANT_IS(253)) until = said;
+  if (until > latest_ns) until = latest_ns;
   const nanoseconds_t now = until == never ? 0 : now_ns();
   const int count = s.wait_events(events, until == never ? -1 : (until > now ? until - now : 0));
   poll_until_ns_.write(long_ago);
@@ -10985,13 +11015,17 @@ CONCUR_INLINE void idle_set::sleep(scheduler& s, worker* w, bool has_searched) n
   poll_event events[scheduler::events_at_once];
   int event_count = 0;
   const bool has_work = s.has_work_for(w, has_searched);
+  const nanoseconds_t latest_ns = w->pace.take_look_again();
   if (!has_work) {
     w->parks.add();
     if (polls) {
-      event_count = sleep_in_poller(s, events);
+      event_count = sleep_in_poller(s, events, latest_ns);
     } else {
       if (w->timers.next_ns() < poll_until_ns_.read()) s.wake_poller();  // I5
-      w->idle_parker.park();
+      if (latest_ns == never)
+        w->idle_parker.park();
+      else
+        w->idle_parker.park_until(latest_ns);
     }
   }
   {
@@ -11335,7 +11369,7 @@ CONCUR_NAMESPACE_END
 //     6  other workers       half of another's ring, or a job, if few enough are searching (search.hpp)
 //     7  sleep               in the poller or on the parker (idle.hpp), and from the start
 //
-// A busy worker comes here every upkeep_interval picks, looks at the shared queue, and when 50 us have passed since the
+// A busy worker comes here every upkeep_interval picks or 50 us, looks at the shared queue, and when 50 us have passed since the
 // last time, also at the timers, at another worker, and, without blocking, at the poller. Here and not in the fiber that
 // leaves: events and timers end waits and take the locks of sites, of which that fiber may hold one (suspend.hpp).
 
@@ -11563,6 +11597,8 @@ CONCUR_NAMESPACE_END
 //     jobs that its fibers have offered                   see theft.hpp
 //     anything else                                       not at all: the victim comes to it sooner than a thief
 //
+// A thief whose last loot was over in no time leaves all but the fourth line alone for a while (pace.hpp).
+//
 // Two kinds of worker look: one with nothing to do, before it sleeps, and one with little, at its upkeep.
 
 #if CONCUR_BODIES
@@ -11570,9 +11606,11 @@ CONCUR_NAMESPACE_BEGIN
 namespace detail {
 
 // With a driver, whose clock says nothing of what fibers take: whatever is more than one.
-CONCUR_INLINE bool scheduler::is_worth_robbing(const worker& victim) const noexcept {
+CONCUR_INLINE bool scheduler::is_worth_robbing(const worker& thief, const worker& victim) const noexcept {
   const std::uint32_t count = victim.queue.stealable_count();
-  return count > 1 && (victim.pace.time_of(count) >= work_pace::at_once_ns || driver_or_null() != nullptr);
+  if (count < 2) return false;
+  return (victim.pace.time_of(count) >= work_pace::at_once_ns && thief.pace.may_use_force()) ||
+         driver_or_null() != nullptr;
 }
 
 // Takes from `victim` what a thief may have.
@@ -11583,6 +11621,7 @@ CONCUR_INLINE bool scheduler::rob(worker* w, worker& victim) noexcept {
   const std::uint32_t count = victim.queue.steal(loot, takes_recent);
   if (count == 0) return false;
   if (takes_recent) victim.may_take_recent.store(false, std::memory_order_relaxed);  // relaxed: as above
+  if (driver_or_null() == nullptr) w->pace.note_loot(now_ns());
   w->steals.add();
   w->stolen_fibers.add(count);
   for (std::uint32_t k = 0; k < count; ++k) queue_behind(w, loot[k]);
@@ -11596,6 +11635,7 @@ CONCUR_INLINE bool scheduler::search(worker* w) noexcept {
   const int rounds = is_driven ? 3 : 24;
   const int patience = is_driven ? 1 : 12;
   constexpr int pauses = 16;
+  const bool may_use_force = is_driven || w->pace.may_use_force();
   worker* watched = nullptr;  // since when, and at which mark
   std::uint32_t watched_mark = 0;
   int watched_since = 0;
@@ -11607,17 +11647,18 @@ CONCUR_INLINE bool scheduler::search(worker* w) noexcept {
       if (&victim == w) continue;
       // relaxed: a permission.
       const bool is_stuck = victim.may_take_recent.load(std::memory_order_relaxed) && victim.queue.has_recent();
-      if ((is_worth_robbing(victim) || is_stuck) && rob(w, victim)) return true;
+      if ((is_worth_robbing(*w, victim) || is_stuck) && rob(w, victim)) return true;
       const std::uint32_t count = victim.queue.stealable_count();
       const std::uint32_t mark = victim.queue.progress_mark();
       const bool is_little = victim.pace.time_of(count) < work_pace::lasting_ns || is_driven;
+      if (!may_use_force && count > 1 && !is_little) w->pace.leave_for_later();
       if (watched == &victim && (count == 0 || (mark != watched_mark && is_little))) {
         watched = nullptr;  // and the next one gets its turn
       } else if (count != 0 && (watched == nullptr || CONCUR_MUTANT_IS(252)) && watched != &victim) {
         watched = &victim;
         watched_mark = mark;
         watched_since = round;
-      } else if (watched == &victim && round - watched_since >= patience && rob(w, victim)) {
+      } else if (watched == &victim && round - watched_since >= patience && may_use_force && rob(w, victim)) {
         return true;
       }
       if (look_for_jobs(w, victim, job, round, patience / 3)) return true;
@@ -11636,7 +11677,7 @@ CONCUR_INLINE void scheduler::look_at_neighbour(worker* w) noexcept {
     const bool has_moved = victim.queue.progress_mark() != w->neighbour_mark;
     // relaxed: a permission.
     const bool is_stuck = victim.may_take_recent.load(std::memory_order_relaxed) && victim.queue.has_recent();
-    if (is_stuck || is_worth_robbing(victim) || (!has_moved && victim.queue.stealable_count() != 0)) rob(w, victim);
+    if (is_stuck || is_worth_robbing(*w, victim) || (!has_moved && victim.queue.stealable_count() != 0)) rob(w, victim);
   }
   w->neighbour = (w->neighbour + 1) % worker_count;
   if (w->neighbour == w->index) w->neighbour = (w->neighbour + 1) % worker_count;
@@ -11690,7 +11731,7 @@ CONCUR_INLINE bool scheduler::has_work_for(const worker* w, bool with_others) co
   if (w->inbox.load(std::memory_order_relaxed) != nullptr || w->queue.has_any()) return true;  // relaxed: as above
   if (!with_others) return false;
   for (unsigned i = 0; i < worker_count; ++i) {
-    if (is_worth_robbing(workers[i]) || workers[i].jobs.count() > 1) return true;
+    if (is_worth_robbing(*w, workers[i]) || workers[i].jobs.count() > 1) return true;
     // relaxed: as above.
     if (workers[i].may_take_recent.load(std::memory_order_relaxed) && workers[i].queue.has_recent()) return true;
   }
@@ -11708,7 +11749,7 @@ CONCUR_INLINE fiber* scheduler::look_around(worker* w) noexcept {
 }
 
 CONCUR_INLINE fiber* scheduler::find_work(worker* w) noexcept {
-  const bool measures = worker_count > 1 && driver_or_null() == nullptr;
+  const bool measures = driver_or_null() == nullptr;
   for (bool is_out_of_work = false;;) {
     if (driver* d = driver_or_null()) d->step();
     fiber* f = std::exchange(w->stackless, nullptr);
@@ -11721,7 +11762,9 @@ CONCUR_INLINE fiber* scheduler::find_work(worker* w) noexcept {
     }
     if (measures && !is_out_of_work) {
       is_out_of_work = true;
-      w->pace.measure(now_ns(), w->switches.get());
+      const nanoseconds_t now = now_ns();
+      w->pace.judge_loot(now);
+      w->pace.measure(now, w->switches.get());
     }
     if (is_stopping.load(std::memory_order_acquire)) return nullptr;  // acquire: pairs with stop_threads
     const bool searches = worker_count > 1 && idle.begin_search(*this, w);
@@ -11733,10 +11776,14 @@ CONCUR_INLINE fiber* scheduler::find_work(worker* w) noexcept {
 
 CONCUR_INLINE fiber* scheduler::upkeep(worker* w) noexcept {
   constexpr nanoseconds_t interval_ns = 50'000;
-  w->picks_to_upkeep = driver_or_null() != nullptr ? worker::driven_interval : worker::upkeep_interval;
   empty_inbox(w);
   const nanoseconds_t now = now_ns();
-  if (worker_count > 1 && driver_or_null() == nullptr) w->pace.measure(now, w->switches.get());
+  if (driver_or_null() == nullptr) {
+    w->pace.measure(now, w->switches.get());
+    w->picks_to_upkeep = w->pace.picks_in(interval_ns, worker::upkeep_interval);
+  } else {
+    w->picks_to_upkeep = worker::driven_interval;
+  }
   if (now - w->last_upkeep_ns >= interval_ns) {
     w->last_upkeep_ns = now;
     if (worker_count > 1) {

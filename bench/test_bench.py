@@ -15,6 +15,7 @@ import build  # noqa: E402
 import contenders  # noqa: E402
 import curves  # noqa: E402
 import measure  # noqa: E402
+import readme  # noqa: E402
 import report  # noqa: E402
 import rows  # noqa: E402
 import run  # noqa: E402
@@ -37,6 +38,22 @@ def result(goal, more_is_better=False, failed=(), **medians):
             "goal": goal and {"value": goal.value, "against": goal.against, "limit": goal.limit(),
                               "ratio_only": bool(goal.ratio)},
             "figures": {name.replace("_", " "): figure(value) for name, value in medians.items()}}
+
+
+class Readme(unittest.TestCase):
+    def test_workers_share_a_line_and_a_floor_is_no_peer(self):
+        goal = rows.Goal(50, "Go", 100)
+        measured = [{"row": "b", "title": "yield", "workers": workers, "notes": {},
+                     "results": [result(goal, concur=ours, Go=100, tokio=50, bare_queue=5)]}
+                    for workers, ours in ((1, 40), (2, 60))]
+        line = readme.lines_of(measured)[-1]
+        self.assertTrue(line.startswith("| yield, f [1][2] | 40 ns / 60 ns | 100 ns (0.40) / 100 ns (0.60) | tokio 50 ns (0.80)"))
+        self.assertIn("bare queue 5 ns (8.00)", line)
+        self.assertTrue(line.endswith("| met / **not met** |"))
+
+    def test_only_what_is_between_the_marks_changes(self):
+        text = f"before\n{readme.BEGIN}\nold\n{readme.END}\nafter"
+        self.assertEqual(readme.text_with(text, ["new"]), f"before\n{readme.BEGIN}\nnew\n{readme.END}\nafter")
 
 
 class Judgement(unittest.TestCase):

@@ -13,6 +13,7 @@
 #include <chrono>
 #include <cstdint>
 #include <thread>
+#include <vector>
 
 namespace {
 
@@ -140,6 +141,25 @@ TEST_CASE("a worker whose fiber only yields takes what waits behind one that com
   CHECK(has_run.load());
   is_over.store(true);
   yields.get();
+}
+
+// Force stops its victim for longer than a hundred such fibers take. A fiber that spawns looks as if they took long.
+TEST_CASE("fibers that are over in no time are taken by force a few times in a millisecond, at most") {
+  const nothing_left_over guard;
+  concur::runtime rt(with_workers(2));
+  const auto begin = std::chrono::steady_clock::now();
+  rt.go([] {
+      std::vector<concur::future<void>> room;
+      for (int round = 0; round < 4; ++round) {
+        for (int i = 0; i < 100'000; ++i) room.push_back(concur::go([] {}));
+        for (concur::future<void>& one : room) one.get();
+        room.clear();
+      }
+    }).get();
+  const std::chrono::duration<double, std::milli> taken = std::chrono::steady_clock::now() - begin;
+  const std::size_t steals = rt.snapshot().steals;
+  MESSAGE(steals, " times in ", taken.count(), " ms");
+  CHECK(static_cast<double>(steals) <= 20 + 10 * taken.count());
 }
 
 // A worker sets a timer and goes to sleep beside the one that sleeps in the poller, which must not sleep past it.

@@ -114,7 +114,7 @@ landing() {
   check_without_tests
   ! has python3 || stage "planted bugs, explored" tests/explore/run.py check
   lane "asan and ubsan, gcc" g++ "$sanitizers -fsanitize=address,undefined -fno-sanitize-recover=undefined" SEPARATE=1 \
-    TESTS="$(tests_of_kind test stress explore)"
+    TESTS="$(tests_of_kind test stress)"
   lane "tsan, clang, C++20" clang++ "$sanitizers -fsanitize=thread" STD=c++20 SEPARATE=1 TESTS="$(tests_of_kind test stress)"
   stage "happens-before" tests/happens_before/run.sh
   stage "fuzz, 20 s each" tests/fuzz/run.sh 20

@@ -87,7 +87,7 @@ class idle_set {
   void link(worker* w) noexcept;
   bool unlink(worker* w) noexcept;
   void report_quiet(scheduler& s) noexcept;
-  int sleep_in_poller(scheduler& s, poll_event* events) noexcept;
+  int sleep_in_poller(scheduler& s, poll_event* events, nanoseconds_t latest_ns) noexcept;
 
   shared_moment poll_until_ns_{long_ago};  // written by the sleeper in the poller; long ago: nobody sleeps there (I5)
   spin_lock lock_;

@@ -142,7 +142,7 @@ CONCUR_INLINE void idle_set::end_search(scheduler& s, worker* w, bool has_found)
 
 // --- sleeping ---
 
-CONCUR_INLINE int idle_set::sleep_in_poller(scheduler& s, poll_event* events) noexcept {
+CONCUR_INLINE int idle_set::sleep_in_poller(scheduler& s, poll_event* events, nanoseconds_t latest_ns) noexcept {
   const nanoseconds_t said = s.next_timer_ns();
   poll_until_ns_.write(said);
   if (!CONCUR_MUTANT_IS(57)) {
@@ -152,6 +152,7 @@ CONCUR_INLINE int idle_set::sleep_in_poller(scheduler& s, poll_event* events) no
   // Never longer than it said: the timer that it spoke of may be gone, and one that is set now is compared with that.
   nanoseconds_t until = s.next_timer_ns();
   if (until > said && !CONCUR_MUTANT_IS(253)) until = said;
+  if (until > latest_ns) until = latest_ns;
   const nanoseconds_t now = until == never ? 0 : now_ns();
   const int count = s.wait_events(events, until == never ? -1 : (until > now ? until - now : 0));
   poll_until_ns_.write(long_ago);
@@ -182,13 +183,17 @@ CONCUR_INLINE void idle_set::sleep(scheduler& s, worker* w, bool has_searched) n
   poll_event events[scheduler::events_at_once];
   int event_count = 0;
   const bool has_work = s.has_work_for(w, has_searched);
+  const nanoseconds_t latest_ns = w->pace.take_look_again();
   if (!has_work) {
     w->parks.add();
     if (polls) {
-      event_count = sleep_in_poller(s, events);
+      event_count = sleep_in_poller(s, events, latest_ns);
     } else {
       if (w->timers.next_ns() < poll_until_ns_.read()) s.wake_poller();  // I5
-      w->idle_parker.park();
+      if (latest_ns == never)
+        w->idle_parker.park();
+      else
+        w->idle_parker.park_until(latest_ns);
     }
   }
   {

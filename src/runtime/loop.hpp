@@ -12,7 +12,7 @@
 //     6  other workers       half of another's ring, or a job, if few enough are searching (search.hpp)
 //     7  sleep               in the poller or on the parker (idle.hpp), and from the start
 //
-// A busy worker comes here every upkeep_interval picks, looks at the shared queue, and when 50 us have passed since the
+// A busy worker comes here every upkeep_interval picks or 50 us, looks at the shared queue, and when 50 us have passed since the
 // last time, also at the timers, at another worker, and, without blocking, at the poller. Here and not in the fiber that
 // leaves: events and timers end waits and take the locks of sites, of which that fiber may hold one (suspend.hpp).
 #ifndef CONCUR_RUNTIME_LOOP_HPP
@@ -82,7 +82,7 @@ CONCUR_INLINE bool scheduler::has_work_for(const worker* w, bool with_others) co
   if (w->inbox.load(std::memory_order_relaxed) != nullptr || w->queue.has_any()) return true;  // relaxed: as above
   if (!with_others) return false;
   for (unsigned i = 0; i < worker_count; ++i) {
-    if (is_worth_robbing(workers[i]) || workers[i].jobs.count() > 1) return true;
+    if (is_worth_robbing(*w, workers[i]) || workers[i].jobs.count() > 1) return true;
     // relaxed: as above.
     if (workers[i].may_take_recent.load(std::memory_order_relaxed) && workers[i].queue.has_recent()) return true;
   }
@@ -100,7 +100,7 @@ CONCUR_INLINE fiber* scheduler::look_around(worker* w) noexcept {
 }
 
 CONCUR_INLINE fiber* scheduler::find_work(worker* w) noexcept {
-  const bool measures = worker_count > 1 && driver_or_null() == nullptr;
+  const bool measures = driver_or_null() == nullptr;
   for (bool is_out_of_work = false;;) {
     if (driver* d = driver_or_null()) d->step();
     fiber* f = std::exchange(w->stackless, nullptr);
@@ -113,7 +113,9 @@ CONCUR_INLINE fiber* scheduler::find_work(worker* w) noexcept {
     }
     if (measures && !is_out_of_work) {
       is_out_of_work = true;
-      w->pace.measure(now_ns(), w->switches.get());
+      const nanoseconds_t now = now_ns();
+      w->pace.judge_loot(now);
+      w->pace.measure(now, w->switches.get());
     }
     if (is_stopping.load(std::memory_order_acquire)) return nullptr;  // acquire: pairs with stop_threads
     const bool searches = worker_count > 1 && idle.begin_search(*this, w);
@@ -125,10 +127,14 @@ CONCUR_INLINE fiber* scheduler::find_work(worker* w) noexcept {
 
 CONCUR_INLINE fiber* scheduler::upkeep(worker* w) noexcept {
   constexpr nanoseconds_t interval_ns = 50'000;
-  w->picks_to_upkeep = driver_or_null() != nullptr ? worker::driven_interval : worker::upkeep_interval;
   empty_inbox(w);
   const nanoseconds_t now = now_ns();
-  if (worker_count > 1 && driver_or_null() == nullptr) w->pace.measure(now, w->switches.get());
+  if (driver_or_null() == nullptr) {
+    w->pace.measure(now, w->switches.get());
+    w->picks_to_upkeep = w->pace.picks_in(interval_ns, worker::upkeep_interval);
+  } else {
+    w->picks_to_upkeep = worker::driven_interval;
+  }
   if (now - w->last_upkeep_ns >= interval_ns) {
     w->last_upkeep_ns = now;
     if (worker_count > 1) {

@@ -77,8 +77,8 @@ class scheduler {
   CONCUR_FORCE_INLINE void suggest_help(worker* w) noexcept {
     if (w->queue.stealable_count() >= w->pace.help_from()) idle.suggest(*this, *w);
   }
-  // Whether a thief may stop the victim for it at once.
-  bool is_worth_robbing(const worker& victim) const noexcept;
+  // Whether the thief may stop the victim for it at once.
+  bool is_worth_robbing(const worker& thief, const worker& victim) const noexcept;
   CONCUR_FORCE_INLINE void suggest_thief(worker* w) noexcept;  // the running fiber has offered a job (theft.hpp)
 
   // --- what a worker runs next (loop.hpp) ---

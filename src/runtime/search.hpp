@@ -12,6 +12,8 @@
 //     jobs that its fibers have offered                   see theft.hpp
 //     anything else                                       not at all: the victim comes to it sooner than a thief
 //
+// A thief whose last loot was over in no time leaves all but the fourth line alone for a while (pace.hpp).
+//
 // Two kinds of worker look: one with nothing to do, before it sleeps, and one with little, at its upkeep.
 #ifndef CONCUR_RUNTIME_SEARCH_HPP
 #define CONCUR_RUNTIME_SEARCH_HPP
@@ -25,9 +27,11 @@ CONCUR_NAMESPACE_BEGIN
 namespace detail {
 
 // With a driver, whose clock says nothing of what fibers take: whatever is more than one.
-CONCUR_INLINE bool scheduler::is_worth_robbing(const worker& victim) const noexcept {
+CONCUR_INLINE bool scheduler::is_worth_robbing(const worker& thief, const worker& victim) const noexcept {
   const std::uint32_t count = victim.queue.stealable_count();
-  return count > 1 && (victim.pace.time_of(count) >= work_pace::at_once_ns || driver_or_null() != nullptr);
+  if (count < 2) return false;
+  return (victim.pace.time_of(count) >= work_pace::at_once_ns && thief.pace.may_use_force()) ||
+         driver_or_null() != nullptr;
 }
 
 // Takes from `victim` what a thief may have.
@@ -38,6 +42,7 @@ CONCUR_INLINE bool scheduler::rob(worker* w, worker& victim) noexcept {
   const std::uint32_t count = victim.queue.steal(loot, takes_recent);
   if (count == 0) return false;
   if (takes_recent) victim.may_take_recent.store(false, std::memory_order_relaxed);  // relaxed: as above
+  if (driver_or_null() == nullptr) w->pace.note_loot(now_ns());
   w->steals.add();
   w->stolen_fibers.add(count);
   for (std::uint32_t k = 0; k < count; ++k) queue_behind(w, loot[k]);
@@ -51,6 +56,7 @@ CONCUR_INLINE bool scheduler::search(worker* w) noexcept {
   const int rounds = is_driven ? 3 : 24;
   const int patience = is_driven ? 1 : 12;
   constexpr int pauses = 16;
+  const bool may_use_force = is_driven || w->pace.may_use_force();
   worker* watched = nullptr;  // since when, and at which mark
   std::uint32_t watched_mark = 0;
   int watched_since = 0;
@@ -62,17 +68,18 @@ CONCUR_INLINE bool scheduler::search(worker* w) noexcept {
       if (&victim == w) continue;
       // relaxed: a permission.
       const bool is_stuck = victim.may_take_recent.load(std::memory_order_relaxed) && victim.queue.has_recent();
-      if ((is_worth_robbing(victim) || is_stuck) && rob(w, victim)) return true;
+      if ((is_worth_robbing(*w, victim) || is_stuck) && rob(w, victim)) return true;
       const std::uint32_t count = victim.queue.stealable_count();
       const std::uint32_t mark = victim.queue.progress_mark();
       const bool is_little = victim.pace.time_of(count) < work_pace::lasting_ns || is_driven;
+      if (!may_use_force && count > 1 && !is_little) w->pace.leave_for_later();
       if (watched == &victim && (count == 0 || (mark != watched_mark && is_little))) {
         watched = nullptr;  // and the next one gets its turn
       } else if (count != 0 && (watched == nullptr || CONCUR_MUTANT_IS(252)) && watched != &victim) {
         watched = &victim;
         watched_mark = mark;
         watched_since = round;
-      } else if (watched == &victim && round - watched_since >= patience && rob(w, victim)) {
+      } else if (watched == &victim && round - watched_since >= patience && may_use_force && rob(w, victim)) {
         return true;
       }
       if (look_for_jobs(w, victim, job, round, patience / 3)) return true;
@@ -91,7 +98,7 @@ CONCUR_INLINE void scheduler::look_at_neighbour(worker* w) noexcept {
     const bool has_moved = victim.queue.progress_mark() != w->neighbour_mark;
     // relaxed: a permission.
     const bool is_stuck = victim.may_take_recent.load(std::memory_order_relaxed) && victim.queue.has_recent();
-    if (is_stuck || is_worth_robbing(victim) || (!has_moved && victim.queue.stealable_count() != 0)) rob(w, victim);
+    if (is_stuck || is_worth_robbing(*w, victim) || (!has_moved && victim.queue.stealable_count() != 0)) rob(w, victim);
   }
   w->neighbour = (w->neighbour + 1) % worker_count;
   if (w->neighbour == w->index) w->neighbour = (w->neighbour + 1) % worker_count;

@@ -12,9 +12,10 @@
 //     6  other workers       half of another's ring, or a job, if few enough are searching (search.hpp)
 //     7  sleep               in the poller or on the parker (idle.hpp), and from the start
 //
-// A busy worker comes here every upkeep_interval picks or 50 us, looks at the shared queue, and when 50 us have passed since the
-// last time, also at the timers, at another worker, and, without blocking, at the poller. Here and not in the fiber that
-// leaves: events and timers end waits and take the locks of sites, of which that fiber may hold one (suspend.hpp).
+// A busy worker comes here every upkeep_interval picks, or 50 us if there are others, looks at the shared queue, and when 50 us
+// have passed since the last time, also at the timers, at another worker, and, without blocking, at the poller. Here and not
+// in the fiber that leaves: events and timers end waits and take the locks of sites, of which that fiber may hold one
+// (suspend.hpp).
 #ifndef CONCUR_RUNTIME_LOOP_HPP
 #define CONCUR_RUNTIME_LOOP_HPP
 
@@ -100,7 +101,7 @@ CONCUR_INLINE fiber* scheduler::look_around(worker* w) noexcept {
 }
 
 CONCUR_INLINE fiber* scheduler::find_work(worker* w) noexcept {
-  const bool measures = driver_or_null() == nullptr;
+  const bool measures = worker_count > 1 && driver_or_null() == nullptr;
   for (bool is_out_of_work = false;;) {
     if (driver* d = driver_or_null()) d->step();
     fiber* f = std::exchange(w->stackless, nullptr);
@@ -129,11 +130,10 @@ CONCUR_INLINE fiber* scheduler::upkeep(worker* w) noexcept {
   constexpr nanoseconds_t interval_ns = 50'000;
   empty_inbox(w);
   const nanoseconds_t now = now_ns();
-  if (driver_or_null() == nullptr) {
+  w->picks_to_upkeep = driver_or_null() != nullptr ? worker::driven_interval : worker::upkeep_interval;
+  if (worker_count > 1 && driver_or_null() == nullptr) {
     w->pace.measure(now, w->switches.get());
     w->picks_to_upkeep = w->pace.picks_in(interval_ns, worker::upkeep_interval);
-  } else {
-    w->picks_to_upkeep = worker::driven_interval;
   }
   if (now - w->last_upkeep_ns >= interval_ns) {
     w->last_upkeep_ns = now;

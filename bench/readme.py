@@ -27,7 +27,8 @@ def grouped(measured):
     groups = {}
     for row in measured:
         for result in row["results"]:
-            groups.setdefault((row["row"], row["title"], result["label"]), []).append((row["workers"], result))
+            one = {**result, "notes": row.get("notes", {})}
+            groups.setdefault((row["row"], row["title"], result["label"]), []).append((row["workers"], one))
     return groups.items()
 
 
@@ -49,7 +50,7 @@ def peer_text(result, name):
 def best_other(result):
     others = [name for name in report.peers_of(result)
               if name in result["figures"] and name != "Go" and name not in FLOORS]
-    return f"{others[0]} {peer_text(result, others[0])}" if others else "-"
+    return f"{report.marked(others[0], result['notes'])} {peer_text(result, others[0])}" if others else "-"
 
 
 def floor_text(result):

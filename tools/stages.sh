@@ -80,6 +80,7 @@ check_without_tests() {
     stage "tools" python3 tests/test_tools.py
     stage "snippets" python3 tools/run_snippets.py
     [ ! -f bench/test_bench.py ] || stage "benchmark script" python3 bench/test_bench.py
+    [ ! -f bench/readme.py ] || stage "figures of the README" python3 bench/readme.py --check
     cost
   else
     echo "no python3: the header, the style, the tools, the snippets and the cost of operations are not looked at"

@@ -12,7 +12,7 @@
 //     6  other workers       half of another's ring, or a job, if few enough are searching (search.hpp)
 //     7  sleep               in the poller or on the parker (idle.hpp), and from the start
 //
-// A busy worker comes here every upkeep_interval picks, or 50 us if there are others, looks at the shared queue, and when 50 us
+// A busy worker comes here every upkeep_interval picks, or 200 us if there are others, looks at the shared queue, and when 50 us
 // have passed since the last time, also at the timers, at another worker, and, without blocking, at the poller. Here and not
 // in the fiber that leaves: events and timers end waits and take the locks of sites, of which that fiber may hold one
 // (suspend.hpp).
@@ -133,7 +133,7 @@ CONCUR_INLINE fiber* scheduler::upkeep(worker* w) noexcept {
   w->picks_to_upkeep = driver_or_null() != nullptr ? worker::driven_interval : worker::upkeep_interval;
   if (worker_count > 1 && driver_or_null() == nullptr) {
     w->pace.measure(now, w->switches.get());
-    w->picks_to_upkeep = w->pace.picks_in(interval_ns, worker::upkeep_interval);
+    w->picks_to_upkeep = w->pace.picks_in(4 * interval_ns, worker::upkeep_interval);
   }
   if (now - w->last_upkeep_ns >= interval_ns) {
     w->last_upkeep_ns = now;

@@ -58,9 +58,9 @@ def build(rows):
     subprocess.run(["make", "--no-print-directory", "-C", ROOT, "test-programs", f"BUILD={BUILD}", f"TESTS={tests}"], check=True)
 
 
-def run(program, case, mutant, hunts):
+def run(program, case, mutant, hunts, schedules=SCHEDULES):
     """The exit status, None when it took too long, and what was printed."""
-    environment = dict(os.environ, CONCUR_CHOSEN_MUTANT=str(mutant), CONCUR_SCHEDULES=str(SCHEDULES))
+    environment = dict(os.environ, CONCUR_CHOSEN_MUTANT=str(mutant), CONCUR_SCHEDULES=str(schedules))
     if hunts:
         environment["CONCUR_HUNT"] = str(hunts)
     command = [os.path.join(BUILD, "tests", program), f"-tc={case}", "--no-path-filenames=true"]
@@ -75,6 +75,8 @@ def check_one(row):
     number, program, case, what = row
     begin = time.monotonic()
     status, text = run(program, case, number, 0)
+    if status == 0:  # the rarest, and which ones those are changes with each change of the runtime
+        status, text = run(program, case, number, 0, 8 * SCHEDULES)
     ran_none = re.search(r"test cases:\s+0 ", text)
     result = "NOT FOUND: no such test case" if ran_none else "found" if status != 0 else "NOT FOUND"
     return f"mutant {number:3} {program:20} {what or case}: {result} ({time.monotonic() - begin:.1f} s)", result == "found"

@@ -9040,6 +9040,11 @@ struct alignas(cache_line_bytes) worker {
   bool is_searching = false;  // it holds one of the search tokens (idle.hpp)
   unsigned index = 0;
 
+  // Whether a thief may have the fiber woken last, and there is one.
+  bool offers_recent() const noexcept {
+    return may_take_recent.load(std::memory_order_relaxed) && queue.has_recent();  // relaxed: a permission
+  }
+
 #if defined(CONCUR_EXPLORE)
   static constexpr unsigned driven_interval = 7;
 #else
@@ -9278,7 +9283,6 @@ class scheduler {
   CONCUR_FORCE_INLINE void make_ready_here(worker* w, fiber* f) noexcept;
   CONCUR_FORCE_INLINE fiber* pop_and_stay(worker* w) noexcept;  // inside of the queue
   void queue_behind(worker* w, fiber* f) noexcept;
-  CONCUR_FORCE_INLINE void queue_behind_here(worker* w, fiber* f) noexcept;  // the same, inside of a switch
   // Another worker may be worth its waking when more waits here than this one soon comes to (pace.hpp; idle.hpp, I1).
   CONCUR_FORCE_INLINE void suggest_help(worker* w) noexcept {
     if (w->queue.stealable_count() >= w->pace.help_from()) idle.suggest(*this, *w);
@@ -9373,14 +9377,6 @@ class scheduler {
   unsigned started_count_ = 0;
 };
 
-CONCUR_FORCE_INLINE void scheduler::queue_behind_here(worker* w, fiber* f) noexcept {
-  if (CONCUR_UNLIKELY(f->home != nullptr)) {
-    send_home(f);
-    return;
-  }
-  if (CONCUR_UNLIKELY(!w->queue.push(f))) spill(w, f);
-}
-
 CONCUR_FORCE_INLINE fiber* scheduler::pop_and_stay(worker* w) noexcept {
 #if defined(CONCUR_EXPLORE)
   if (driver* d = driver_or_null()) {
@@ -9458,7 +9454,13 @@ CONCUR_INLINE void scheduler::make_ready(fiber* f) noexcept {
 }
 
 // Behind everything on w's own queue; when that is full, its oldest move to the shared queue.
-CONCUR_INLINE void scheduler::queue_behind(worker* w, fiber* f) noexcept { queue_behind_here(w, f); }
+CONCUR_INLINE void scheduler::queue_behind(worker* w, fiber* f) noexcept {
+  if (CONCUR_UNLIKELY(f->home != nullptr)) {
+    send_home(f);
+    return;
+  }
+  if (CONCUR_UNLIKELY(!w->queue.push(f))) spill(w, f);
+}
 
 // A function of its own: its array must not stand in the frame of every fiber that parks.
 CONCUR_NOINLINE CONCUR_INLINE void scheduler::spill(worker* w, fiber* f) noexcept {
@@ -11647,9 +11649,7 @@ CONCUR_INLINE bool scheduler::search(worker* w) noexcept {
     for (unsigned i = 0; i < worker_count; ++i) {
       worker& victim = workers[(first + i) % worker_count];
       if (&victim == w) continue;
-      // relaxed: a permission.
-      const bool is_stuck = victim.may_take_recent.load(std::memory_order_relaxed) && victim.queue.has_recent();
-      if ((is_worth_robbing(*w, victim) || is_stuck) && rob(w, victim)) return true;
+      if ((is_worth_robbing(*w, victim) || victim.offers_recent()) && rob(w, victim)) return true;
       const std::uint32_t count = victim.queue.stealable_count();
       const std::uint32_t mark = victim.queue.progress_mark();
       const bool is_little = victim.pace.time_of(count) < work_pace::lasting_ns || is_driven;
@@ -11677,9 +11677,8 @@ CONCUR_INLINE void scheduler::look_at_neighbour(worker* w) noexcept {
   worker& victim = workers[w->neighbour];
   if (&victim != w && w->pace.time_of(w->queue.stealable_count()) < work_pace::lasting_ns && !CONCUR_MUTANT_IS(460)) {
     const bool has_moved = victim.queue.progress_mark() != w->neighbour_mark;
-    // relaxed: a permission.
-    const bool is_stuck = victim.may_take_recent.load(std::memory_order_relaxed) && victim.queue.has_recent();
-    if (is_stuck || is_worth_robbing(*w, victim) || (!has_moved && victim.queue.stealable_count() != 0)) rob(w, victim);
+    if (victim.offers_recent() || is_worth_robbing(*w, victim) || (!has_moved && victim.queue.stealable_count() != 0))
+      rob(w, victim);
   }
   w->neighbour = (w->neighbour + 1) % worker_count;
   if (w->neighbour == w->index) w->neighbour = (w->neighbour + 1) % worker_count;
@@ -11733,9 +11732,7 @@ CONCUR_INLINE bool scheduler::has_work_for(const worker* w, bool with_others) co
   if (w->inbox.load(std::memory_order_relaxed) != nullptr || w->queue.has_any()) return true;  // relaxed: as above
   if (!with_others) return false;
   for (unsigned i = 0; i < worker_count; ++i) {
-    if (is_worth_robbing(*w, workers[i]) || workers[i].jobs.count() > 1) return true;
-    // relaxed: as above.
-    if (workers[i].may_take_recent.load(std::memory_order_relaxed) && workers[i].queue.has_recent()) return true;
+    if (is_worth_robbing(*w, workers[i]) || workers[i].jobs.count() > 1 || workers[i].offers_recent()) return true;
   }
   return false;
 }

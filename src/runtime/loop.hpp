@@ -83,9 +83,7 @@ CONCUR_INLINE bool scheduler::has_work_for(const worker* w, bool with_others) co
   if (w->inbox.load(std::memory_order_relaxed) != nullptr || w->queue.has_any()) return true;  // relaxed: as above
   if (!with_others) return false;
   for (unsigned i = 0; i < worker_count; ++i) {
-    if (is_worth_robbing(*w, workers[i]) || workers[i].jobs.count() > 1) return true;
-    // relaxed: as above.
-    if (workers[i].may_take_recent.load(std::memory_order_relaxed) && workers[i].queue.has_recent()) return true;
+    if (is_worth_robbing(*w, workers[i]) || workers[i].jobs.count() > 1 || workers[i].offers_recent()) return true;
   }
   return false;
 }

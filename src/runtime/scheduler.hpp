@@ -72,7 +72,6 @@ class scheduler {
   CONCUR_FORCE_INLINE void make_ready_here(worker* w, fiber* f) noexcept;
   CONCUR_FORCE_INLINE fiber* pop_and_stay(worker* w) noexcept;  // inside of the queue
   void queue_behind(worker* w, fiber* f) noexcept;
-  CONCUR_FORCE_INLINE void queue_behind_here(worker* w, fiber* f) noexcept;  // the same, inside of a switch
   // Another worker may be worth its waking when more waits here than this one soon comes to (pace.hpp; idle.hpp, I1).
   CONCUR_FORCE_INLINE void suggest_help(worker* w) noexcept {
     if (w->queue.stealable_count() >= w->pace.help_from()) idle.suggest(*this, *w);
@@ -167,14 +166,6 @@ class scheduler {
   unsigned started_count_ = 0;
 };
 
-CONCUR_FORCE_INLINE void scheduler::queue_behind_here(worker* w, fiber* f) noexcept {
-  if (CONCUR_UNLIKELY(f->home != nullptr)) {
-    send_home(f);
-    return;
-  }
-  if (CONCUR_UNLIKELY(!w->queue.push(f))) spill(w, f);
-}
-
 CONCUR_FORCE_INLINE fiber* scheduler::pop_and_stay(worker* w) noexcept {
 #if defined(CONCUR_EXPLORE)
   if (driver* d = driver_or_null()) {
@@ -255,7 +246,13 @@ CONCUR_INLINE void scheduler::make_ready(fiber* f) noexcept {
 }
 
 // Behind everything on w's own queue; when that is full, its oldest move to the shared queue.
-CONCUR_INLINE void scheduler::queue_behind(worker* w, fiber* f) noexcept { queue_behind_here(w, f); }
+CONCUR_INLINE void scheduler::queue_behind(worker* w, fiber* f) noexcept {
+  if (CONCUR_UNLIKELY(f->home != nullptr)) {
+    send_home(f);
+    return;
+  }
+  if (CONCUR_UNLIKELY(!w->queue.push(f))) spill(w, f);
+}
 
 // A function of its own: its array must not stand in the frame of every fiber that parks.
 CONCUR_NOINLINE CONCUR_INLINE void scheduler::spill(worker* w, fiber* f) noexcept {

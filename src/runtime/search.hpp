@@ -66,9 +66,7 @@ CONCUR_INLINE bool scheduler::search(worker* w) noexcept {
     for (unsigned i = 0; i < worker_count; ++i) {
       worker& victim = workers[(first + i) % worker_count];
       if (&victim == w) continue;
-      // relaxed: a permission.
-      const bool is_stuck = victim.may_take_recent.load(std::memory_order_relaxed) && victim.queue.has_recent();
-      if ((is_worth_robbing(*w, victim) || is_stuck) && rob(w, victim)) return true;
+      if ((is_worth_robbing(*w, victim) || victim.offers_recent()) && rob(w, victim)) return true;
       const std::uint32_t count = victim.queue.stealable_count();
       const std::uint32_t mark = victim.queue.progress_mark();
       const bool is_little = victim.pace.time_of(count) < work_pace::lasting_ns || is_driven;
@@ -96,9 +94,8 @@ CONCUR_INLINE void scheduler::look_at_neighbour(worker* w) noexcept {
   worker& victim = workers[w->neighbour];
   if (&victim != w && w->pace.time_of(w->queue.stealable_count()) < work_pace::lasting_ns && !CONCUR_MUTANT_IS(460)) {
     const bool has_moved = victim.queue.progress_mark() != w->neighbour_mark;
-    // relaxed: a permission.
-    const bool is_stuck = victim.may_take_recent.load(std::memory_order_relaxed) && victim.queue.has_recent();
-    if (is_stuck || is_worth_robbing(*w, victim) || (!has_moved && victim.queue.stealable_count() != 0)) rob(w, victim);
+    if (victim.offers_recent() || is_worth_robbing(*w, victim) || (!has_moved && victim.queue.stealable_count() != 0))
+      rob(w, victim);
   }
   w->neighbour = (w->neighbour + 1) % worker_count;
   if (w->neighbour == w->index) w->neighbour = (w->neighbour + 1) % worker_count;

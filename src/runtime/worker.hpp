@@ -130,6 +130,11 @@ struct alignas(cache_line_bytes) worker {
   bool is_searching = false;  // it holds one of the search tokens (idle.hpp)
   unsigned index = 0;
 
+  // Whether a thief may have the fiber woken last, and there is one.
+  bool offers_recent() const noexcept {
+    return may_take_recent.load(std::memory_order_relaxed) && queue.has_recent();  // relaxed: a permission
+  }
+
 #if defined(CONCUR_EXPLORE)
   static constexpr unsigned driven_interval = 7;
 #else

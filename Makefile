@@ -59,7 +59,7 @@ help:
 	@echo '  make install     copy the header and its pkg-config file below PREFIX=$(PREFIX)'
 	@echo '  make clean       remove $(BUILD)/'
 	@echo
-	@echo 'Variables: CXX CXXFLAGS STD BUILD TESTS LIMIT RUNNER SEPARATE PREFIX DESTDIR'
+	@echo 'Variables: CXX CXXFLAGS STD BUILD TESTS LIMIT AGAIN RUNNER SEPARATE PREFIX DESTDIR'
 
 # --- the header ---
 
@@ -122,7 +122,7 @@ test-programs: $(test_programs)
 # A program that does not compile is then missing, and counts as failed; the others still run.
 test: $(BUILD)/run_tests
 	-@$(MAKE) --no-print-directory -k test-programs
-	@$(BUILD)/run_tests --limit $(LIMIT) $(if $(RUNNER),--under '$(RUNNER)') $(test_programs)
+	@$(BUILD)/run_tests --limit $(LIMIT) $(if $(RUNNER),--under '$(RUNNER)') $(if $(AGAIN),--again) $(test_programs)
 
 # --- everything that must hold ---
 

@@ -339,6 +339,8 @@ PROGRAMS = {
     "runs_nothing": (SUMMARY.format(0, 0, 0), 0, 1, "no test case"),
     "crashes_late": (SUMMARY.format(2, 2, 0) + "kill -SEGV $$", 2, 1, "Segmentation"),
     "bad_status": (SUMMARY.format(2, 2, 0) + "exit 66", 2, 1, "status 66"),
+    "says_why": ("echo 'a.cpp:7: ERROR: CHECK( 1 == 2 ) is NOT correct!'\necho '  values: CHECK( 1 == 2 )'\necho\n" +
+                 SUMMARY.format(2, 1, 1) + "exit 1", 1, 1, "values"),
     "hangs": (SUMMARY.format(2, 2, 0) + "sleep 100", 2, 1, "still running"),
     "leaves_a_child": ("sleep 100 &\n" + SUMMARY.format(1, 1, 0), 1, 0, ""),
 }
@@ -361,8 +363,8 @@ class Runner(unittest.TestCase):
     def tearDownClass(cls):
         shutil.rmtree(cls.folder)
 
-    def run_programs(self, *names):
-        command = [self.runner, "--limit", "1", *(os.path.join(self.folder, name) for name in names)]
+    def run_programs(self, *names, options=()):
+        command = [self.runner, "--limit", "1", *options, *(os.path.join(self.folder, name) for name in names)]
         return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
     def test_each_program_is_judged(self):
@@ -376,6 +378,31 @@ class Runner(unittest.TestCase):
     def test_the_sum_is_over_all(self):
         answer = self.run_programs("passes", "fails", "missing")
         self.assertEqual(answer.stdout.splitlines()[-1], "5 passed, 2 failed")
+
+    def test_what_failed_is_named_before_the_sum(self):
+        lines = self.run_programs("says_why", "passes", "hangs").stdout.splitlines()
+        program = os.path.join(self.folder, "says_why")
+        self.assertEqual(lines[-5:-2], [f"failed: {program}", "    a.cpp:7: ERROR: CHECK( 1 == 2 ) is NOT correct!",
+                                        "      values: CHECK( 1 == 2 )"])
+        self.assertIn("hangs: still running", lines[-2])
+
+    def test_again_is_once_and_after_the_others(self):
+        recovers = os.path.join(self.folder, "recovers")
+        mark = os.path.join(self.folder, "was_here")
+        with open(recovers, "w", encoding="utf-8") as file:
+            file.write(f"#!/bin/sh\n{SUMMARY.format(2, 2, 0)}if [ -e {mark} ]; then exit 0; fi\ntouch {mark}\nexit 3\n")
+        os.chmod(recovers, 0o755)
+        for options, sums, status in ((["--again"], "5 passed, 0 failed", 0), ([], "5 passed, 1 failed", 1)):
+            with self.subTest(options=options):
+                if os.path.exists(mark):
+                    os.remove(mark)
+                answer = self.run_programs("recovers", "passes", options=options)
+                self.assertEqual(answer.stdout.splitlines()[-1], sums)
+                self.assertEqual(answer.returncode, status)
+                self.assertEqual(f"failed, and ran again: {recovers}: ended with status 3" in answer.stdout, bool(options))
+        answer = self.run_programs("fails", "passes", options=["--again"])
+        self.assertEqual(answer.stdout.splitlines()[-1], "5 passed, 1 failed")
+        self.assertEqual(answer.stdout.count("FAILED"), 2)
 
     def test_no_program_is_a_failure(self):
         self.assertEqual(self.run_programs().returncode, 1)

@@ -1,6 +1,6 @@
 // tools/run_tests.cpp - runs the test programs one after the other and counts their test cases.
 //
-//     run_tests [--limit seconds] [--under "emulator and its arguments"] [--arguments "for each program"] program...
+//     run_tests [--limit seconds] [--under "emulator and its arguments"] [--arguments "for each program"] [--again] program...
 //
 // A program's own word is not enough: one that calls exit(0) half-way, or whose summary says that nothing ran, would pass.
 // The rules, for each program:
@@ -9,6 +9,10 @@
 //   R2  It may take `limit` seconds; then its whole process group is killed, so no child of a test outlives it.
 //   R3  A program that fails R1 counts at least one failed case, besides the ones it counted itself.
 //   R4  What a failing program printed is shown; a passing one is one line.
+//   R5  With --again a program that failed runs once more, after all the others, and the second time counts: a busy machine
+//       can starve a test of time. Both times are shown.
+//   R6  Before the sum each failure is named again with what it printed about its checks, so that the end of a long log
+//       says what is wrong; those that failed once only, too.
 //
 // The last line on stdout is `N passed, N failed`, over all programs. The exit status is 0 only when nothing failed.
 //
@@ -35,6 +39,7 @@ using steady = std::chrono::steady_clock;
 
 struct settings {
   int limit_seconds = 300;
+  bool again = false;
   std::vector<std::string> under;
   std::vector<std::string> arguments;
   std::vector<std::string> programs;
@@ -178,6 +183,38 @@ result run_one(const settings& chosen, const std::string& program) {
   return found;
 }
 
+// One line for a program that passed, all it printed for one that failed.
+void show(const std::string& program, const result& found) {
+  if (found.failed == 0) {
+    std::printf(" %4ld passed  %6.2f s\n", found.passed, found.seconds);
+    return;
+  }
+  std::printf(" %4ld passed, %ld FAILED  %6.2f s\n", found.passed, found.failed, found.seconds);
+  std::printf("%s\n", found.output.c_str());
+  std::printf("%s: %s\n", program.c_str(), found.trouble.empty() ? "failed, see above" : found.trouble.c_str());
+}
+
+// The lines of a report that say what was expected: doctest's and the sanitizers'.
+std::string gist_of(const std::string& output) {
+  std::istringstream stream(output);
+  std::string gist;
+  int lines = 0;
+  int following = 0;
+  for (std::string line; lines < 24 && std::getline(stream, line);) {
+    const bool begins = line.find("ERROR") != std::string::npos || line.find("WARNING: ") != std::string::npos ||
+                        line.find("SUMMARY: ") != std::string::npos || line.find("TEST CASE:") != std::string::npos;
+    if (begins) following = 3;
+    if (following-- <= 0 || line.empty()) continue;
+    gist += "    " + line + "\n";
+    ++lines;
+  }
+  return gist;
+}
+
+std::string failure_of(const std::string& program, const result& found, const char* how) {
+  return how + program + (found.trouble.empty() ? "" : ": " + found.trouble) + "\n" + gist_of(found.output);
+}
+
 bool parse(int count, char** words, settings& chosen) {
   for (int i = 1; i < count; ++i) {
     const std::string word = words[i];
@@ -188,6 +225,8 @@ bool parse(int count, char** words, settings& chosen) {
       chosen.under = words_of(words[++i]);
     } else if (word == "--arguments" && has_value) {
       chosen.arguments = words_of(words[++i]);
+    } else if (word == "--again") {
+      chosen.again = true;
     } else if (word.rfind("--", 0) == 0) {
       return false;
     } else {
@@ -202,29 +241,36 @@ bool parse(int count, char** words, settings& chosen) {
 int main(int count, char** words) {
   settings chosen;
   if (!parse(count, words, chosen)) {
-    std::fputs("usage: run_tests [--limit seconds] [--under \"emulator\"] [--arguments \"...\"] program...\n", stderr);
+    std::fputs("usage: run_tests [--limit seconds] [--under \"emulator\"] [--arguments \"...\"] [--again] program...\n",
+               stderr);
     return 2;
   }
   for (const int number : {SIGINT, SIGTERM, SIGHUP}) signal(number, pass_on);
   long passed = 0;
   long failed = 0;
-  int position = 0;
-  for (const std::string& program : chosen.programs) {
-    std::printf("[%d/%zu] %-44s", ++position, chosen.programs.size(), program.c_str());
-    std::fflush(stdout);
-    const result found = run_one(chosen, program);
-    passed += found.passed;
-    failed += found.failed;
-    if (found.failed == 0) {
-      std::printf(" %4ld passed  %6.2f s\n", found.passed, found.seconds);
-      continue;
+  std::string failures;
+  std::vector<std::string> remaining = chosen.programs;
+  for (bool is_last = !chosen.again; !remaining.empty(); is_last = true) {
+    std::vector<std::string> failing;
+    int position = 0;
+    for (const std::string& program : remaining) {
+      std::printf("[%d/%zu] %-44s", ++position, remaining.size(), program.c_str());
+      std::fflush(stdout);
+      const result found = run_one(chosen, program);
+      show(program, found);
+      if (found.failed != 0) failures += failure_of(program, found, is_last ? "failed: " : "failed, and ran again: ");
+      if (found.failed != 0 && !is_last) {
+        failing.push_back(program);
+        continue;
+      }
+      passed += found.passed;
+      failed += found.failed;
     }
-    std::printf(" %4ld passed, %ld FAILED  %6.2f s\n%s\n", found.passed, found.failed, found.seconds,
-                found.output.c_str());
-    std::printf("%s: %s\n", program.c_str(), found.trouble.empty() ? "failed, see above" : found.trouble.c_str());
+    remaining = failing;
+    if (is_last) break;
   }
   // No program at all is a mistake of whoever called us, and must not look like success.
   if (chosen.programs.empty()) failed = 1;
-  std::printf("%ld passed, %ld failed\n", passed, failed);
+  std::printf("%s%ld passed, %ld failed\n", failures.c_str(), passed, failed);
   return failed == 0 ? 0 : 1;
 }

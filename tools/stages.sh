@@ -5,7 +5,9 @@
 #
 # A stage is a command. What it printed is in $BUILD/stages/<stage>.log, and is shown when it fails. Its last line that ends
 # in `N passed, N failed` counts into the sum; a stage that fails without such a line, or says that nothing failed, counts as
-# one failure. All stages run, also after a failing one. The last line is `N passed, N failed`.
+# one failure. All stages run, also after a failing one. A busy machine can starve a test of time, so what failed runs once
+# more: a lane of the suite only those of its programs, any other stage as a whole. Before the sum stands what failed,
+# for good or once, and why. The last line is `N passed, N failed`.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 
@@ -18,9 +20,19 @@ mkdir -p "$logs"
 passed=0
 failed=0
 broken=()
+why=$logs/failures
+: >"$why"
 begin=$SECONDS
 
 has() { command -v "$1" >/dev/null 2>&1; }
+
+# What a failed stage said of its failures, to stand at the end: the lines from the first `failed: ` on, or its last ones.
+note_failure() { # name, log
+  {
+    echo "$1:"
+    if grep -qE '^failed' "$2"; then sed -n '/^failed/,$p' "$2" | head -60; else tail -20 "$2"; fi | sed 's/^/    /'
+  } >>"$why"
+}
 
 stage() { # name, command...
   local name=$1 log start=$SECONDS status=0 counts
@@ -28,9 +40,9 @@ stage() { # name, command...
   log=$logs/${name//[^A-Za-z0-9]/_}.log
   printf '%-44s ' "$name"
   "$@" >"$log" 2>&1 </dev/null || status=$?
-  if [ $status != 0 ]; then  # a busy machine can starve a test of time; a second failure is one. Both are shown.
+  if [ $status != 0 ] && [ "$1" != run_lane ]; then
     printf 'failed, again: '
-    sed 's/^/    /' "$log" | grep -E 'FAILED|ERROR|failed' | head -5 >&2 || true
+    note_failure "$name, the first time" "$log"
     status=0
     "$@" >"$log" 2>&1 </dev/null || status=$?
   fi
@@ -45,7 +57,14 @@ stage() { # name, command...
     broken+=("$name")
     sed 's/^/    /' "$log" | tail -60
     echo "    (all of it: $log)"
+    note_failure "$name" "$log"
+  elif grep -q '^failed, and ran again' "$log"; then
+    note_failure "$name, once" "$log"
   fi
+}
+
+run_lane() { # make arguments...
+  env -u CXX make --no-print-directory test AGAIN=1 "$@"
 }
 
 # One lane of the suite: its own directory, compiler and flags.
@@ -56,8 +75,7 @@ lane() { # name, compiler, flags, make arguments...
     printf '%-44s  left out: there is no %s here\n' "$name" "$cxx"
     return
   }
-  stage "$name" env -u CXX make --no-print-directory test \
-    BUILD="$BUILD/${name//[^A-Za-z0-9]/_}" CXX="$cxx" CXXFLAGS="$flags" "$@"
+  stage "$name" run_lane BUILD="$BUILD/${name//[^A-Za-z0-9]/_}" CXX="$cxx" CXXFLAGS="$flags" "$@"
 }
 
 # What one operation takes, in figures that do not depend on what else the machine does.
@@ -92,7 +110,7 @@ check_without_tests() {
 
 check() {
   check_without_tests "$@"
-  stage "tests" make --no-print-directory test BUILD="$BUILD" CXX="$CXX"
+  stage "tests" run_lane BUILD="$BUILD" CXX="$CXX"
 }
 
 # The tests in which fibers change their thread, where what the compiler keeps in registers shows.
@@ -157,6 +175,7 @@ case ${1:-} in
     ;;
 esac
 echo "took $((SECONDS - begin)) s"
+cat "$why"
 [ ${#broken[@]} = 0 ] || printf 'failed: %s\n' "${broken[@]}"
 echo "$passed passed, $failed failed"
 [ "$failed" = 0 ]

@@ -2,7 +2,7 @@
 """Plants each bug that a schedule can show, and demands that its exploration finds it.
 
 usage: run.py check [mutant...]   the test goes red with each bug planted; ends with `planted: N passed, N failed`
-       run.py table [mutant...]   counts the schedules it takes, and writes the table in docs/testing.md
+       run.py table [mutant...]   counts the schedules it takes, and writes them into the table in docs/testing.md
 
 The rows are those of tests/explore/mutants.txt, `mutant | test program | test case`, and those of tests/mutants.txt whose
 program is an exploration. The programs are built once, with every bug in them (CONCUR_MUTANT_CHOSEN); the environment
@@ -103,10 +103,15 @@ def count_one(row):
     return f"| {number} | {what or case} | `{program}` | {counts[0]} | {counts[1]} |"
 
 
-def write_table(lines):
+# Those of the table that stand there already are kept, unless it is counted anew as a whole.
+def write_table(lines, is_whole):
     with open(PAGE, encoding="utf-8") as file:
         before, rest = file.read().split(BEGIN)
-        _, after = rest.split(END)
+        kept, after = rest.split(END)
+    number_of = re.compile(r"\| (\d+) \|")
+    found = {} if is_whole else {int(match[1]): line for line in kept.splitlines() if (match := number_of.match(line))}
+    found.update({int(number_of.match(line)[1]): line for line in lines})
+    lines = [found[number] for number in sorted(found)]
     head = "| planted | what it takes out | found by | random | pct(3) |\n|--:|---|---|--:|--:|"
     with open(PAGE, "w", encoding="utf-8") as file:
         file.write(f"{before}{BEGIN}\n{head}\n" + "\n".join(lines) + f"\n{END}{after}")
@@ -121,8 +126,7 @@ def main():
     with concurrent.futures.ThreadPoolExecutor(JOBS) as pool:
         if sys.argv[1] == "table":
             lines = list(pool.map(count_one, rows))
-            if not wanted:
-                write_table(lines)
+            write_table(lines, is_whole=not wanted)
             return
         found = 0
         for line, is_found in pool.map(check_one, rows):

@@ -13,6 +13,7 @@
 #include "lock_edges.hpp"
 #include "no_edges.hpp"
 #include "nursery_edges.hpp"
+#include "parallel_edges.hpp"
 #include "stage.hpp"
 
 namespace {
@@ -41,8 +42,8 @@ bool visit_all(Visit visit) {
   using namespace edges;
   return groups("edge", send_edges, room_edges, close_edges, select_edges, mutex_edges, shared_edges, condition_edges,
                 semaphore_edges, latch_edges, barrier_edges, event_edges, group_edges, once_edges, pool_edges, go_edges,
-                promise_edges, many_edges, nursery_edges) ||
-         groups("none", no_channel_edges, no_lock_edges, no_gate_edges, no_future_edges);
+                promise_edges, many_edges, nursery_edges, parallel_edges) ||
+         groups("none", no_channel_edges, no_lock_edges, no_gate_edges, no_future_edges, no_parallel_edges);
 }
 
 void print_list() {

@@ -1,7 +1,7 @@
 // tests/happens_before/no_edges.hpp - what is no edge. ThreadSanitizer must report each of them: that shows that the cases
 // which are silent are so for the sake of their edge.
 //
-// All are played by threads: the switches of a worker order the fibers that it runs. The steps come in an order in which no
+// All here are played by threads: the switches of a worker order the fibers that it runs. The steps come in an order in which no
 // lock inside a primitive is let go by the first party after its access and taken by the second one before its own; where
 // there is no such order the case stands in `left_out`, with the reason.
 #ifndef CONCUR_TESTS_HAPPENS_BEFORE_NO_EDGES_HPP

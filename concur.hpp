@@ -675,6 +675,9 @@ class intrusive_queue {
     return item;
   }
 
+  // Those before `rest`, which is in here, are gone; null: all. Saves whoever walks along a store for each.
+  void drop_until(T* rest) noexcept { head_ = rest; }
+
   // The chain from `first` to `last`, linked already, before what is here.
   void push_front(T* first, T* last) noexcept {
     if (head_ == nullptr) tail_ = last;
@@ -7964,6 +7967,18 @@ class run_queue {
     return done;
   }
 
+  // The same for n of them in one visit, for which there must be room.
+  void push_many(fiber** list, std::uint32_t n) noexcept {
+    enter();
+    const std::uint32_t tail = tail_.load(std::memory_order_relaxed);  // relaxed: inside (Q1)
+    const std::uint32_t to_the_end = capacity - tail % capacity;
+    const std::uint32_t here = n < to_the_end ? n : to_the_end;
+    std::memcpy(ring_ + tail % capacity, list, here * sizeof *list);
+    std::memcpy(ring_, list + here, (n - here) * sizeof *list);
+    tail_.store(tail + n, std::memory_order_relaxed);  // relaxed: inside; leave() publishes
+    leave();
+  }
+
   // Before all others (Q4). The one that was there goes behind the ring; false: the ring is full and `displaced` is
   // left over.
   CONCUR_FORCE_INLINE bool push_recent(fiber* f, fiber*& displaced) noexcept {
@@ -8009,10 +8024,20 @@ class run_queue {
     owner_inside_.store(0, std::memory_order_release);  // release: publishes the ring to the next thief
   }
 
-  // Takes the oldest out of a full ring, to be given to the shared queue in one go.
-  std::uint32_t pop_batch(fiber** out) noexcept {
+  // Takes the oldest out of a full ring, to be given to the shared queue in one go: linked, from `first` on, with `behind` at
+  // the end. How many were taken; with a thief about, it may be none.
+  std::uint32_t pop_batch(fiber*& first, fiber* behind) noexcept {
     enter();
-    const std::uint32_t n = take_from_ring(out, batch);
+    const std::uint32_t head = head_.load(std::memory_order_relaxed);  // relaxed: inside (Q1)
+    std::uint32_t n = tail_.load(std::memory_order_relaxed) - head;    // relaxed: inside
+    if (n > batch) n = batch;
+    fiber** link = &first;
+    for (std::uint32_t i = 0; i < n; ++i) {
+      *link = ring_[(head + i) % capacity];
+      link = &(*link)->next;
+    }
+    *link = behind;
+    head_.store(head + n, std::memory_order_relaxed);  // relaxed: inside
     leave();
     return n;
   }
@@ -8455,8 +8480,8 @@ class shared_queue {
 
   // Behind the other foreign ones. The caller announces.
   void push_foreign(fiber* f) noexcept;
-  // Before all other surplus, and in the order of the list, which is not empty. The caller announces.
-  void push_surplus(fiber** list, std::uint32_t size) noexcept;
+  // Before all other surplus: `size` that are linked, from `first` to `last`. The caller announces.
+  void push_surplus(fiber* first, fiber* last, std::uint32_t size) noexcept;
   // At most `most`, which is not 0, into `out`; how many.
   std::uint32_t take(fiber** out, std::uint32_t most, look who) noexcept;
   // H2, if it is time.
@@ -8489,10 +8514,9 @@ CONCUR_INLINE void shared_queue::push_foreign(fiber* f) noexcept {
   add(1);
 }
 
-CONCUR_INLINE void shared_queue::push_surplus(fiber** list, std::uint32_t size) noexcept {
-  for (std::uint32_t i = 0; i + 1 < size; ++i) list[i]->next = list[i + 1];
+CONCUR_INLINE void shared_queue::push_surplus(fiber* first, fiber* last, std::uint32_t size) noexcept {
   lock_scope<spin_lock> held(lock_);
-  surplus_.push_front(list[0], list[size - 1]);
+  surplus_.push_front(first, last);
   add(size);
 }
 
@@ -8500,10 +8524,14 @@ CONCUR_INLINE std::uint32_t shared_queue::take(fiber** out, std::uint32_t most, 
   if (count() == 0) return 0;
   std::uint32_t n = 0;
   const auto drain = [&](intrusive_queue<fiber>& from, std::uint32_t limit) {
-    while (n < limit && !from.is_empty()) {
-      out[n] = from.pop();
-      fetch_along(out[n++], from.front(), 1, 1);
+    fiber* f = from.front();
+    while (n < limit && f != nullptr) {
+      fiber* const next = f->next;
+      fetch_along(f, next, 1, 1);
+      out[n++] = f;
+      f = next;
     }
+    from.drop_until(f);
   };
   lock_scope<spin_lock> held(lock_);
   if (who != look::idle) {
@@ -9462,12 +9490,10 @@ CONCUR_INLINE void scheduler::queue_behind(worker* w, fiber* f) noexcept {
   if (CONCUR_UNLIKELY(!w->queue.push(f))) spill(w, f);
 }
 
-// A function of its own: its array must not stand in the frame of every fiber that parks.
 CONCUR_NOINLINE CONCUR_INLINE void scheduler::spill(worker* w, fiber* f) noexcept {
-  fiber* surplus[run_queue::batch + 1];
-  std::uint32_t count = w->queue.pop_batch(surplus);
-  surplus[count++] = f;
-  shared_.push_surplus(surplus, count);
+  fiber* first = nullptr;
+  const std::uint32_t count = w->queue.pop_batch(first, f);
+  shared_.push_surplus(first, f, count + 1);
   idle.announce(*this);
 }
 
@@ -9481,8 +9507,9 @@ CONCUR_INLINE fiber* scheduler::pop_shared(worker* w, shared_queue::look who) no
   if (most > run_queue::batch) most = run_queue::batch;
   fiber* taken[run_queue::batch];
   const std::uint32_t n = shared_.take(taken, most != 0 ? most : 1, who);
-  for (std::uint32_t i = 1; i < n; ++i) queue_behind(w, taken[i]);
-  return n != 0 ? taken[0] : nullptr;
+  if (n == 0) return nullptr;
+  w->queue.push_many(taken + 1, n - 1);
+  return taken[0];
 }
 
 // To the one worker that may run it.

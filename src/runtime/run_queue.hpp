@@ -135,10 +135,16 @@ class run_queue {
     std::uint32_t n = tail_.load(std::memory_order_relaxed) - head;    // relaxed: inside
     if (n > batch) n = batch;
     fiber** link = &first;
-    for (std::uint32_t i = 0; i < n; ++i) {
-      *link = ring_[(head + i) % capacity];
-      link = &(*link)->next;
-    }
+    const auto append = [&link](fiber** from, std::uint32_t count) {
+      for (fiber** one = from; one != from + count; ++one) {
+        *link = *one;
+        link = &(*one)->next;
+      }
+    };
+    const std::uint32_t to_the_end = capacity - head % capacity;
+    const std::uint32_t here = n < to_the_end ? n : to_the_end;
+    append(ring_ + head % capacity, here);
+    append(ring_, n - here);
     *link = behind;
     head_.store(head + n, std::memory_order_relaxed);  // relaxed: inside
     leave();

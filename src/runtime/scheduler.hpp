@@ -31,6 +31,7 @@
 #include "base/error.hpp"
 #include "machine/poller.hpp"
 #include "machine/stack.hpp"
+#include "runtime/fetch_ahead.hpp"
 #include "runtime/idle.hpp"
 #include "runtime/monitor.hpp"
 #include "runtime/options.hpp"
@@ -272,6 +273,7 @@ CONCUR_INLINE fiber* scheduler::pop_shared(worker* w, shared_queue::look who) no
   fiber* taken[run_queue::batch];
   const std::uint32_t n = shared_.take(taken, most != 0 ? most : 1, who);
   if (n == 0) return nullptr;
+  fetch_stacks(taken, n);
   w->queue.push_many(taken + 1, n - 1);
   return taken[0];
 }

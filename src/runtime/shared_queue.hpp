@@ -100,12 +100,14 @@ CONCUR_INLINE std::uint32_t shared_queue::take(fiber** out, std::uint32_t most, 
   std::uint32_t n = 0;
   const auto drain = [&](intrusive_queue<fiber>& from, std::uint32_t limit) {
     fiber* f = from.front();
-    while (n < limit && f != nullptr) {
+    fiber** to = out + n;
+    for (fiber** const end = out + limit; to < end && f != nullptr; ++to) {
       fiber* const next = f->next;
       fetch_along(f, next, 1, 1);
-      out[n++] = f;
+      *to = f;
       f = next;
     }
+    n = static_cast<std::uint32_t>(to - out);
     from.drop_until(f);
   };
   lock_scope<spin_lock> held(lock_);

@@ -675,6 +675,9 @@ class intrusive_queue {
     return item;
   }
 
+  // Those before `rest`, which is in here, are gone; null: all. Saves whoever walks along a store for each.
+  void drop_until(T* rest) noexcept { head_ = rest; }
+
   // The chain from `first` to `last`, linked already, before what is here.
   void push_front(T* first, T* last) noexcept {
     if (head_ == nullptr) tail_ = last;
@@ -7964,6 +7967,18 @@ class run_queue {
     return done;
   }
 
+  // The same for n of them in one visit, for which there must be room.
+  void push_many(fiber** list, std::uint32_t n) noexcept {
+    enter();
+    const std::uint32_t tail = tail_.load(std::memory_order_relaxed);  // relaxed: inside (Q1)
+    const std::uint32_t to_the_end = capacity - tail % capacity;
+    const std::uint32_t here = n < to_the_end ? n : to_the_end;
+    std::memcpy(ring_ + tail % capacity, list, here * sizeof *list);
+    std::memcpy(ring_, list + here, (n - here) * sizeof *list);
+    tail_.store(tail + n, std::memory_order_relaxed);  // relaxed: inside; leave() publishes
+    leave();
+  }
+
   // Before all others (Q4). The one that was there goes behind the ring; false: the ring is full and `displaced` is
   // left over.
   CONCUR_FORCE_INLINE bool push_recent(fiber* f, fiber*& displaced) noexcept {
@@ -8009,10 +8024,26 @@ class run_queue {
     owner_inside_.store(0, std::memory_order_release);  // release: publishes the ring to the next thief
   }
 
-  // Takes the oldest out of a full ring, to be given to the shared queue in one go.
-  std::uint32_t pop_batch(fiber** out) noexcept {
+  // Takes the oldest out of a full ring, to be given to the shared queue in one go: linked, from `first` on, with `behind` at
+  // the end. How many were taken; with a thief about, it may be none.
+  std::uint32_t pop_batch(fiber*& first, fiber* behind) noexcept {
     enter();
-    const std::uint32_t n = take_from_ring(out, batch);
+    const std::uint32_t head = head_.load(std::memory_order_relaxed);  // relaxed: inside (Q1)
+    std::uint32_t n = tail_.load(std::memory_order_relaxed) - head;    // relaxed: inside
+    if (n > batch) n = batch;
+    fiber** link = &first;
+    const auto append = [&link](fiber** from, std::uint32_t count) {
+      for (fiber** one = from; one != from + count; ++one) {
+        *link = *one;
+        link = &(*one)->next;
+      }
+    };
+    const std::uint32_t to_the_end = capacity - head % capacity;
+    const std::uint32_t here = n < to_the_end ? n : to_the_end;
+    append(ring_ + head % capacity, here);
+    append(ring_, n - here);
+    *link = behind;
+    head_.store(head + n, std::memory_order_relaxed);  // relaxed: inside
     leave();
     return n;
   }
@@ -8179,6 +8210,77 @@ CONCUR_INLINE std::uint32_t run_queue::steal(fiber** out, bool take_recent) noex
 }  // namespace detail
 CONCUR_NAMESPACE_END
 #endif  // CONCUR_BODIES
+
+// runtime/fetch_ahead.hpp - the next fibers' memory is asked for before they run.
+//
+// When many parked fibers are woken at once, each was last touched long ago: its block and the end of its stack are out of
+// the cache, and the address of the stack's page is out of the processor's table of pages. Run one after another, each fiber
+// waits for ten lines in turn. Asked for together, a few fibers ahead, they come while others end: of a million parked
+// fibers each is woken, run and ended in a quarter of the time, and one that is cancelled, whose unwinding writes to another
+// 2 KiB of its stack, in two thirds. The stack comes two fibers before its turn, since it waits for two lines, the first of them
+// that of its page's entry in the table of pages; the block, which says where the stack ends, four fibers before that.
+//
+// Only who ends asks for them: it is how crowds go away, and a switch between fibers that go on is too short to do more in.
+
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+// Of what a stack that stopped at `end` needs, lines of it upwards and downwards.
+CONCUR_FORCE_INLINE void fetch_stack(const void* end, int up, int down) noexcept {
+  constexpr int line = 64;
+  const char* const at = static_cast<const char*>(end);
+  for (int k = 0; k < up; ++k) __builtin_prefetch(at + k * line);
+  for (int k = 1; k <= down; ++k) __builtin_prefetch(at - k * line, 1);
+}
+
+// Those in `queue` follow the one that is switched to in a moment. Another worker may have taken them meanwhile: what
+// is read of them here may be wrong, goes nowhere, and a prefetch of a wrong address does nothing. Tools that look for such
+// reads do without.
+CONCUR_FORCE_INLINE void fetch_ahead([[maybe_unused]] const run_queue& queue) noexcept {
+#if !CONCUR_TSAN && !defined(CONCUR_EXPLORE)
+  constexpr int frames = 8;  // a receive from a channel, its caller, and what stands below that
+  constexpr int unwinding = 28;
+  const fiber* const later = queue.peek(6);
+  if (CONCUR_LIKELY(later == nullptr)) return;  // no crowd
+  for (int k = 0; k < 3; ++k) __builtin_prefetch(reinterpret_cast<const char*>(later) + 64 * k, 1);
+  const fiber* const follower = queue.peek(2);  // its block was asked for four fibers ago
+  if (follower == nullptr || !follower->is_started) return;
+  fetch_stack(follower->ctx.sp, frames, 0);
+  if (follower->result == outcome::cancelled) fetch_stack(follower->ctx.sp, 0, unwinding);
+#endif
+}
+
+// For who has come by many ready fibers that waited long: the misses of all overlap, where each would wait for its own when it is
+// switched to. Fewer lines of each, for all of them are to fit into the cache. The first tells whether they have stacks: if some
+// are of the other kind, an address is asked for in vain.
+CONCUR_FORCE_INLINE void fetch_stacks([[maybe_unused]] fiber* const* list, [[maybe_unused]] std::uint32_t n) noexcept {
+#if !defined(CONCUR_EXPLORE)
+  constexpr int frames = 3;
+  if (!list[0]->is_started) return;
+  for (fiber* const* one = list; one != list + n; ++one) fetch_stack((*one)->ctx.sp, frames, 0);
+#endif
+}
+
+// For who hands out a stack that others have used and left long ago: what the fiber that begins there writes to first.
+CONCUR_FORCE_INLINE void fetch_top([[maybe_unused]] const stack& one) noexcept {
+#if !defined(CONCUR_EXPLORE)
+  constexpr int frames = 8;
+  fetch_stack(one.low + one.size, 0, frames);
+#endif
+}
+
+// For who runs new fibers one after another on its own stack. The middle line of the block came with its link.
+CONCUR_FORCE_INLINE void fetch_later([[maybe_unused]] const run_queue& queue) noexcept {
+#if !CONCUR_TSAN && !defined(CONCUR_EXPLORE)
+  const char* const later = reinterpret_cast<const char*>(queue.peek(4));
+  if (CONCUR_LIKELY(later == nullptr)) return;
+  __builtin_prefetch(later, 1);
+  __builtin_prefetch(later + 128, 1);
+#endif
+}
+
+}  // namespace detail
+CONCUR_NAMESPACE_END
 
 // runtime/job_deque.hpp - calls that fibers have offered to idle workers, and take back themselves when nobody came.
 //
@@ -8455,8 +8557,8 @@ class shared_queue {
 
   // Behind the other foreign ones. The caller announces.
   void push_foreign(fiber* f) noexcept;
-  // Before all other surplus, and in the order of the list, which is not empty. The caller announces.
-  void push_surplus(fiber** list, std::uint32_t size) noexcept;
+  // Before all other surplus: `size` that are linked, from `first` to `last`. The caller announces.
+  void push_surplus(fiber* first, fiber* last, std::uint32_t size) noexcept;
   // At most `most`, which is not 0, into `out`; how many.
   std::uint32_t take(fiber** out, std::uint32_t most, look who) noexcept;
   // H2, if it is time.
@@ -8489,10 +8591,9 @@ CONCUR_INLINE void shared_queue::push_foreign(fiber* f) noexcept {
   add(1);
 }
 
-CONCUR_INLINE void shared_queue::push_surplus(fiber** list, std::uint32_t size) noexcept {
-  for (std::uint32_t i = 0; i + 1 < size; ++i) list[i]->next = list[i + 1];
+CONCUR_INLINE void shared_queue::push_surplus(fiber* first, fiber* last, std::uint32_t size) noexcept {
   lock_scope<spin_lock> held(lock_);
-  surplus_.push_front(list[0], list[size - 1]);
+  surplus_.push_front(first, last);
   add(size);
 }
 
@@ -8500,10 +8601,16 @@ CONCUR_INLINE std::uint32_t shared_queue::take(fiber** out, std::uint32_t most, 
   if (count() == 0) return 0;
   std::uint32_t n = 0;
   const auto drain = [&](intrusive_queue<fiber>& from, std::uint32_t limit) {
-    while (n < limit && !from.is_empty()) {
-      out[n] = from.pop();
-      fetch_along(out[n++], from.front(), 1, 1);
+    fiber* f = from.front();
+    fiber** to = out + n;
+    for (fiber** const end = out + limit; to < end && f != nullptr; ++to) {
+      fiber* const next = f->next;
+      fetch_along(f, next, 1, 1);
+      *to = f;
+      f = next;
     }
+    n = static_cast<std::uint32_t>(to - out);
+    from.drop_until(f);
   };
   lock_scope<spin_lock> held(lock_);
   if (who != look::idle) {
@@ -9462,12 +9569,10 @@ CONCUR_INLINE void scheduler::queue_behind(worker* w, fiber* f) noexcept {
   if (CONCUR_UNLIKELY(!w->queue.push(f))) spill(w, f);
 }
 
-// A function of its own: its array must not stand in the frame of every fiber that parks.
 CONCUR_NOINLINE CONCUR_INLINE void scheduler::spill(worker* w, fiber* f) noexcept {
-  fiber* surplus[run_queue::batch + 1];
-  std::uint32_t count = w->queue.pop_batch(surplus);
-  surplus[count++] = f;
-  shared_.push_surplus(surplus, count);
+  fiber* first = nullptr;
+  const std::uint32_t count = w->queue.pop_batch(first, f);
+  shared_.push_surplus(first, f, count + 1);
   idle.announce(*this);
 }
 
@@ -9481,8 +9586,10 @@ CONCUR_INLINE fiber* scheduler::pop_shared(worker* w, shared_queue::look who) no
   if (most > run_queue::batch) most = run_queue::batch;
   fiber* taken[run_queue::batch];
   const std::uint32_t n = shared_.take(taken, most != 0 ? most : 1, who);
-  for (std::uint32_t i = 1; i < n; ++i) queue_behind(w, taken[i]);
-  return n != 0 ? taken[0] : nullptr;
+  if (n == 0) return nullptr;
+  fetch_stacks(taken, n);
+  w->queue.push_many(taken + 1, n - 1);
+  return taken[0];
 }
 
 // To the one worker that may run it.
@@ -9958,59 +10065,6 @@ CONCUR_NOINLINE CONCUR_INLINE worker* checkpoint_slow(worker* w) {
 }  // namespace detail
 CONCUR_NAMESPACE_END
 #endif  // CONCUR_BODIES
-
-// runtime/fetch_ahead.hpp - the next fibers' memory is asked for before they run.
-//
-// When many parked fibers are woken at once, each was last touched long ago: its block and the end of its stack are out of
-// the cache, and the address of the stack's page is out of the processor's table of pages. Run one after another, each fiber
-// waits for five or six lines in turn. Asked for together, and a fiber ahead, they come while the one before ends: of a
-// million parked fibers each is woken, run and ended in a third of the time, and one that is cancelled, whose unwinding
-// writes to another 2 KiB of its stack, in two thirds.
-//
-// Only who ends asks for them: it is how crowds go away, and a switch between fibers that go on is too short to do more in.
-
-CONCUR_NAMESPACE_BEGIN
-namespace detail {
-
-// Of what a stack that stopped at `end` needs, lines of it upwards and downwards.
-CONCUR_FORCE_INLINE void fetch_stack(const void* end, int up, int down) noexcept {
-  constexpr int line = 64;
-  const char* const at = static_cast<const char*>(end);
-  for (int k = 0; k < up; ++k) __builtin_prefetch(at + k * line);
-  for (int k = 1; k <= down; ++k) __builtin_prefetch(at - k * line, 1);
-}
-
-// The fiber `next` is switched to in a moment, and those in `queue` follow. Another worker may have taken them meanwhile: what
-// is read of them here may be wrong, goes nowhere, and a prefetch of a wrong address does nothing. Tools that look for such
-// reads do without.
-CONCUR_FORCE_INLINE void fetch_ahead([[maybe_unused]] const fiber& next,
-                                     [[maybe_unused]] const run_queue& queue) noexcept {
-#if !CONCUR_TSAN && !defined(CONCUR_EXPLORE)
-  constexpr int frames = 6;
-  constexpr int unwinding = 28;
-  const fiber* const later = queue.peek(3);
-  if (CONCUR_LIKELY(later == nullptr)) return;  // no crowd
-  fetch_stack(next.ctx.sp, frames, 0);
-  for (int k = 0; k < 3; ++k) __builtin_prefetch(reinterpret_cast<const char*>(later) + 64 * k, 1);
-  const fiber* const follower = queue.peek(0);  // its block was asked for three fibers ago
-  if (follower == nullptr || !follower->is_started) return;
-  fetch_stack(follower->ctx.sp, frames, 0);
-  if (follower->result == outcome::cancelled) fetch_stack(follower->ctx.sp, 0, unwinding);
-#endif
-}
-
-// For who runs new fibers one after another on its own stack. The middle line of the block came with its link.
-CONCUR_FORCE_INLINE void fetch_later([[maybe_unused]] const run_queue& queue) noexcept {
-#if !CONCUR_TSAN && !defined(CONCUR_EXPLORE)
-  const char* const later = reinterpret_cast<const char*>(queue.peek(4));
-  if (CONCUR_LIKELY(later == nullptr)) return;
-  __builtin_prefetch(later, 1);
-  __builtin_prefetch(later + 128, 1);
-#endif
-}
-
-}  // namespace detail
-CONCUR_NAMESPACE_END
 
 // runtime/caller.hpp - who makes a blocking call: a fiber, or a plain thread.
 //
@@ -11524,7 +11578,7 @@ CONCUR_INLINE void publish_finished(worker* w) noexcept {
       next->exceptions.load_into(w->exceptions);
       next->set_state(fiber_state::running);
       w->current = next;
-      fetch_ahead(*next, w->queue);
+      fetch_ahead(w->queue);
       leave_fiber_context(end, next->ctx, w, own_notice, notice_of(next));
     }
     w->current = nullptr;
@@ -11828,6 +11882,7 @@ CONCUR_NOINLINE CONCUR_INLINE bool scheduler::give_fresh_stack_to(worker* w, fib
   for (std::size_t i = count; i-- > 0;) {
     fresh[i]->next = w->free_stacks;
     w->free_stacks = fresh[i];
+    fetch_top(*fresh[i]);
   }
   w->free_stack_count += static_cast<unsigned>(count);
   return give_stack_to(w, f);

@@ -10,6 +10,7 @@ import json
 import math
 import os
 import sys
+import textwrap
 
 sys.dont_write_bytecode = True
 
@@ -23,7 +24,7 @@ import curves  # noqa: E402
 import report  # noqa: E402
 
 OURS_COLOUR, PEERS_COLOUR, FAINT = "#1f6feb", "#b3bac2", "#6b7480"
-LINE_COLOURS = {"Go": "#00838f", "tokio": "#c2410c", "Boost.Fiber": "#7c3aed"}
+LINE_COLOURS = {"Go": "#00838f", "tokio": "#c2410c", "Boost.Fiber": "#7c3aed", curves.FLOOR: "#6b7480"}
 OTHER_LINES = ("#4d7c0f", "#be185d", "#a16207", "#475569")
 WIDTH, LABELS, BARS, BAR, HEAD = 9.0, 1.55, 5.1, 0.21, 0.62  # inches; HEAD: above a panel, for its title and the scale over it
 MARGIN = 0.25
@@ -126,6 +127,7 @@ def draw_bars(rows, path):
 
 CURVE_SIZE = (WIDTH, 2.5)
 CURVE_COLUMNS = 2
+VERDICT_LENGTH = 96
 
 
 def colour_of(name, others):
@@ -169,8 +171,10 @@ def draw_lines(axes, curve):
     axes.tick_params(length=2, width=0.5, labelsize=7, pad=2)
     axes.grid(axis="y", color="#e5e8eb", linewidth=0.5)
     axes.set_axisbelow(True)
-    axes.set_title(f"{curve['title']}: {curve['label']}, {curve['unit']}", loc="left", fontsize=8, fontweight="bold", pad=16)
-    axes.text(0, 1.03, curves.verdict_text(curve).replace("**", ""), transform=axes.transAxes, fontsize=7, color=FAINT)
+    said = textwrap.fill(curves.verdict_text(curve).replace("**", ""), VERDICT_LENGTH)
+    axes.set_title(f"{curve['title']}: {curve['label']}, {curve['unit']}", loc="left", fontsize=8, fontweight="bold",
+                   pad=16 + 8 * said.count("\n"))
+    axes.text(0, 1.03, said, transform=axes.transAxes, fontsize=7, color=FAINT)
     axes.set_xlabel(curve["axis"], fontsize=7, labelpad=1)
 
 

@@ -26,11 +26,11 @@ def figure(median, noisy=False):
     return {"median": statistics.median(values), "least": min(values), "most": max(values), "noisy": noisy, "values": values}
 
 
-def curve(limit=2.0, **costs):
+def curve(limit=2.0, floor="", **costs):
     points = [{"x": 10 ** i, "absent": {}, "notes": {}, "failed": {name: "crashed" for name in costs if costs[name][i] is None},
                "figures": {name: figure(costs[name][i]) for name in costs if costs[name][i] is not None}} for i in range(3)]
     return {"key": "k", "title": "t", "axis": "fibers", "label": "l", "unit": "ns", "limit": limit, "promise": "flat",
-            "points": points}
+            "floor": floor, "points": points}
 
 
 def result(goal, more_is_better=False, failed=(), **medians):
@@ -104,6 +104,39 @@ class Judgement(unittest.TestCase):
     def test_peers_do_not_change_the_verdict_on_ours(self):
         self.assertTrue(curves.verdict_text(curve(concur=(10, 10, 10), Go=(1, 50, 1))).startswith("met"))
         self.assertEqual(curves.growth_text(curve(concur=(10, 10, 10), Go=(1, 50, 1)), "Go"), "Go 50.00")
+
+    def test_beside_a_floor_it_counts_what_is_added_not_by_how_many_times(self):
+        def said(ours, floors):
+            return curves.verdict_text(curve(floor="Bare", concur=ours, Bare=floors)).split(":")[0]
+        self.assertEqual(said((10, 10, 20), (1, 1, 1)), "met")
+        self.assertEqual(said((10, 10, 40), (1, 1, 16)), "met beside the floor, **not** within 2 times")
+        self.assertEqual(said((10, 10, 40), (1, 1, 15)), "**not met**, nor beside the floor")
+        # Ten times what it was, and less than the floor grows by: yet it adds nine times as much.
+        self.assertEqual(said((10, 10, 100), (1, 1, 11)), "**not met**, nor beside the floor")
+
+    def test_each_point_that_passes_the_limit_is_compared_with_the_floor_there(self):
+        text = curves.verdict_text(curve(floor="Bare", concur=(10, 30, 40), Bare=(1, 5, 40)))
+        self.assertTrue(text.startswith("**not met**, nor beside the floor"))
+        self.assertIn("20 ns more at 10, the floor 4 ns more", text)
+        self.assertTrue(curves.verdict_text(curve(floor="Bare", concur=(10, 30, 40), Bare=(1, 11, 40))).startswith("met beside"))
+
+    def test_a_floor_that_does_not_grow_or_is_not_there_excuses_nothing(self):
+        for floors in ((5, 5, 5), (5, 5, 4), (0, 0, 9), (5, 5, None)):
+            text = curves.verdict_text(curve(floor="Bare", concur=(10, 10, 30), Bare=floors))
+            self.assertTrue(text.startswith("**not met**"), (floors, text))
+        self.assertTrue(curves.verdict_text(curve(concur=(10, 10, 30), Go=(1, 1, 100))).startswith("**not met**: at most 3.00"))
+
+    def test_what_ours_costs_more_than_the_floor_has_a_line(self):
+        with_floor = curve(floor="Bare", concur=(10, 12, 40), Bare=(1, 2, None))
+        self.assertIn("| | concur less Bare | 9 | 10 | - | |", curves.markdown([with_floor]))
+        self.assertFalse(any(" less Bare" in line for line in curves.markdown([curve(concur=(1, 2, 3), Bare=(1, 2, 3))])))
+
+    def test_every_curve_over_fibers_has_its_floor(self):
+        for one in curves.selected(["fibers"], True):
+            for point in one.points.values():
+                self.assertTrue(os.path.exists(os.path.join(
+                    build.BENCH, "peers", point.contenders[one.floor][0] + ".cpp")), one.key)
+                self.assertEqual(point.contenders[one.floor][1:], point.contenders["concur"][1:])
 
     def test_who_fails_on_a_curve_is_named_and_not_tried_further(self):
         figures = [rows.Figure("f", "f", "ns")]

@@ -66,13 +66,38 @@ TEST_CASE("a full ring refuses, keeps everything, and gives its oldest for the s
     CHECK(displaced == nullptr);
     CHECK_FALSE(queue->push_recent(all[run_queue::capacity + 1], displaced));
     CHECK(displaced == all[run_queue::capacity]);
-    fiber* batch[run_queue::batch];
-    REQUIRE(queue->pop_batch(batch) == run_queue::batch);
-    for (std::size_t i = 0; i < run_queue::batch; ++i) CHECK(batch[i] == all[i]);
+    fiber* taken = nullptr;
+    fiber behind;
+    REQUIRE(queue->pop_batch(taken, &behind) == run_queue::batch);
+    for (std::size_t i = 0; i < run_queue::batch; ++i, taken = taken->next) REQUIRE(taken == all[i]);
+    CHECK(taken == &behind);
     CHECK(queue->pop() == all[run_queue::capacity + 1]);
     for (std::size_t i = run_queue::batch; i < run_queue::capacity; ++i) CHECK(queue->pop() == all[i]);
     CHECK_FALSE(queue->has_any());
   }
+}
+
+TEST_CASE("many go behind the others in one visit, in their order, also over the ring's end") {
+  for (const std::uint32_t first_index : {0u, near_wrap, 0xFFFFFFF0u}) {
+    auto queue = std::make_unique<run_queue>(first_index);
+    blocks all(run_queue::batch + 1);
+    fiber* list[run_queue::batch];
+    for (std::size_t i = 0; i < run_queue::batch; ++i) list[i] = all[i + 1];
+    REQUIRE(queue->push(all[0]));
+    queue->push_many(list, 0);
+    CHECK(queue->stealable_count() == 1);
+    queue->push_many(list, run_queue::batch);
+    for (std::size_t i = 0; i <= run_queue::batch; ++i) CHECK(queue->pop() == all[i]);
+    CHECK_FALSE(queue->has_any());
+  }
+}
+
+TEST_CASE("a ring that a thief has emptied gives only what goes behind it") {
+  auto queue = std::make_unique<run_queue>();
+  fiber behind;
+  fiber* taken = nullptr;
+  CHECK(queue->pop_batch(taken, &behind) == 0);
+  CHECK(taken == &behind);
 }
 
 TEST_CASE("the one just woken runs next, three in a row at most") {

@@ -25,9 +25,9 @@ class blocks {
   }
   fiber* operator[](std::size_t i) { return all_[i].get(); }
   void push_surplus(shared_queue& to, std::size_t first, std::size_t count) {
-    std::vector<fiber*> list;
-    for (std::size_t i = first; i < first + count; ++i) list.push_back(all_[i].get());
-    to.push_surplus(list.data(), static_cast<std::uint32_t>(count));
+    const std::size_t last = first + count - 1;
+    for (std::size_t i = first; i < last; ++i) all_[i]->next = all_[i + 1].get();
+    to.push_surplus(all_[first].get(), all_[last].get(), static_cast<std::uint32_t>(count));
   }
 
  private:

@@ -754,6 +754,25 @@ class Cost(unittest.TestCase):
         self.assertIn("better", lines[0])
         self.assertIn("--accept", lines[0])
 
+    def test_a_crowd_a_hundred_times_as_large_may_take_5_percent_more_for_each(self):
+        few = self.figures(instructions=200.0)
+        for most, passes in ((150.0, True), (211.0, True), (212.0, False)):
+            found = cost.judge_crowds({"park_1000": few, "park_100000": self.figures(instructions=most, atomics=9.0)})
+            self.assertEqual([name for name, (is_flat, _) in found.items() if is_flat], ["park_100000"] if passes else [])
+        told, = found["park_100000"][1]
+        for words in ("park_100000", "212", "200"):
+            self.assertIn(words, told)
+        self.assertEqual(cost.judge_crowds({"park_1000": few, "yield_100000": few, "mutex": few}), {})
+
+    def test_crowds_of_both_sizes_are_counted_and_come_as_often_as_is_divided_by(self):
+        names = set(cost.operations_in_source())
+        large = {name for name in names if name.endswith(cost.LARGE_CROWD)}
+        self.assertGreaterEqual(len(large), 3)
+        for name in large:
+            self.assertIn(name.removesuffix(cost.LARGE_CROWD) + cost.SMALL_CROWD, names)
+            self.assertEqual(cost.counts_of(name), (100000, 200000))
+        self.assertEqual(cost.counts_of("park_1000"), (cost.FEW, cost.MANY))
+
     def test_an_operation_that_is_not_in_the_baseline_fails(self):
         self.assertFalse(cost.judge("fresh", None, self.difference(self.figures()))[0])
 

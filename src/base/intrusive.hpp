@@ -36,6 +36,9 @@ class intrusive_queue {
     return item;
   }
 
+  // Those before `rest`, which is in here, are gone; null: all. Saves whoever walks along a store for each.
+  void drop_until(T* rest) noexcept { head_ = rest; }
+
   // The chain from `first` to `last`, linked already, before what is here.
   void push_front(T* first, T* last) noexcept {
     if (head_ == nullptr) tail_ = last;

@@ -65,7 +65,7 @@ CONCUR_INLINE void publish_finished(worker* w) noexcept {
       next->exceptions.load_into(w->exceptions);
       next->set_state(fiber_state::running);
       w->current = next;
-      fetch_ahead(*next, w->queue);
+      fetch_ahead(w->queue);
       leave_fiber_context(end, next->ctx, w, own_notice, notice_of(next));
     }
     w->current = nullptr;

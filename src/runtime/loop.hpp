@@ -37,6 +37,7 @@
 
 #  include "runtime/birth.hpp"
 #  include "runtime/entry.hpp"
+#  include "runtime/fetch_ahead.hpp"
 #  include "runtime/idle_sleep.hpp"
 #  include "runtime/search.hpp"
 
@@ -179,6 +180,7 @@ CONCUR_NOINLINE CONCUR_INLINE bool scheduler::give_fresh_stack_to(worker* w, fib
   for (std::size_t i = count; i-- > 0;) {
     fresh[i]->next = w->free_stacks;
     w->free_stacks = fresh[i];
+    fetch_top(*fresh[i]);
   }
   w->free_stack_count += static_cast<unsigned>(count);
   return give_stack_to(w, f);

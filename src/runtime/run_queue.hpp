@@ -28,6 +28,8 @@
 #ifndef CONCUR_RUNTIME_RUN_QUEUE_HPP
 #define CONCUR_RUNTIME_RUN_QUEUE_HPP
 
+#include <cstring>
+
 #include "atomic/spin_lock.hpp"
 #include "atomic/word.hpp"
 #include "base/config.hpp"
@@ -66,6 +68,18 @@ class run_queue {
     const bool done = push_inside(f);
     leave();
     return done;
+  }
+
+  // The same for n of them in one visit, for which there must be room.
+  void push_many(fiber** list, std::uint32_t n) noexcept {
+    enter();
+    const std::uint32_t tail = tail_.load(std::memory_order_relaxed);  // relaxed: inside (Q1)
+    const std::uint32_t to_the_end = capacity - tail % capacity;
+    const std::uint32_t here = n < to_the_end ? n : to_the_end;
+    std::memcpy(ring_ + tail % capacity, list, here * sizeof *list);
+    std::memcpy(ring_, list + here, (n - here) * sizeof *list);
+    tail_.store(tail + n, std::memory_order_relaxed);  // relaxed: inside; leave() publishes
+    leave();
   }
 
   // Before all others (Q4). The one that was there goes behind the ring; false: the ring is full and `displaced` is
@@ -113,10 +127,26 @@ class run_queue {
     owner_inside_.store(0, std::memory_order_release);  // release: publishes the ring to the next thief
   }
 
-  // Takes the oldest out of a full ring, to be given to the shared queue in one go.
-  std::uint32_t pop_batch(fiber** out) noexcept {
+  // Takes the oldest out of a full ring, to be given to the shared queue in one go: linked, from `first` on, with `behind` at
+  // the end. How many were taken; with a thief about, it may be none.
+  std::uint32_t pop_batch(fiber*& first, fiber* behind) noexcept {
     enter();
-    const std::uint32_t n = take_from_ring(out, batch);
+    const std::uint32_t head = head_.load(std::memory_order_relaxed);  // relaxed: inside (Q1)
+    std::uint32_t n = tail_.load(std::memory_order_relaxed) - head;    // relaxed: inside
+    if (n > batch) n = batch;
+    fiber** link = &first;
+    const auto append = [&link](fiber** from, std::uint32_t count) {
+      for (fiber** one = from; one != from + count; ++one) {
+        *link = *one;
+        link = &(*one)->next;
+      }
+    };
+    const std::uint32_t to_the_end = capacity - head % capacity;
+    const std::uint32_t here = n < to_the_end ? n : to_the_end;
+    append(ring_ + head % capacity, here);
+    append(ring_, n - here);
+    *link = behind;
+    head_.store(head + n, std::memory_order_relaxed);  // relaxed: inside
     leave();
     return n;
   }

@@ -31,6 +31,7 @@
 #include "base/error.hpp"
 #include "machine/poller.hpp"
 #include "machine/stack.hpp"
+#include "runtime/fetch_ahead.hpp"
 #include "runtime/idle.hpp"
 #include "runtime/monitor.hpp"
 #include "runtime/options.hpp"
@@ -254,12 +255,10 @@ CONCUR_INLINE void scheduler::queue_behind(worker* w, fiber* f) noexcept {
   if (CONCUR_UNLIKELY(!w->queue.push(f))) spill(w, f);
 }
 
-// A function of its own: its array must not stand in the frame of every fiber that parks.
 CONCUR_NOINLINE CONCUR_INLINE void scheduler::spill(worker* w, fiber* f) noexcept {
-  fiber* surplus[run_queue::batch + 1];
-  std::uint32_t count = w->queue.pop_batch(surplus);
-  surplus[count++] = f;
-  shared_.push_surplus(surplus, count);
+  fiber* first = nullptr;
+  const std::uint32_t count = w->queue.pop_batch(first, f);
+  shared_.push_surplus(first, f, count + 1);
   idle.announce(*this);
 }
 
@@ -273,8 +272,10 @@ CONCUR_INLINE fiber* scheduler::pop_shared(worker* w, shared_queue::look who) no
   if (most > run_queue::batch) most = run_queue::batch;
   fiber* taken[run_queue::batch];
   const std::uint32_t n = shared_.take(taken, most != 0 ? most : 1, who);
-  for (std::uint32_t i = 1; i < n; ++i) queue_behind(w, taken[i]);
-  return n != 0 ? taken[0] : nullptr;
+  if (n == 0) return nullptr;
+  fetch_stacks(taken, n);
+  w->queue.push_many(taken + 1, n - 1);
+  return taken[0];
 }
 
 // To the one worker that may run it.

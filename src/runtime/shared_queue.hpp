@@ -55,8 +55,8 @@ class shared_queue {
 
   // Behind the other foreign ones. The caller announces.
   void push_foreign(fiber* f) noexcept;
-  // Before all other surplus, and in the order of the list, which is not empty. The caller announces.
-  void push_surplus(fiber** list, std::uint32_t size) noexcept;
+  // Before all other surplus: `size` that are linked, from `first` to `last`. The caller announces.
+  void push_surplus(fiber* first, fiber* last, std::uint32_t size) noexcept;
   // At most `most`, which is not 0, into `out`; how many.
   std::uint32_t take(fiber** out, std::uint32_t most, look who) noexcept;
   // H2, if it is time.
@@ -89,10 +89,9 @@ CONCUR_INLINE void shared_queue::push_foreign(fiber* f) noexcept {
   add(1);
 }
 
-CONCUR_INLINE void shared_queue::push_surplus(fiber** list, std::uint32_t size) noexcept {
-  for (std::uint32_t i = 0; i + 1 < size; ++i) list[i]->next = list[i + 1];
+CONCUR_INLINE void shared_queue::push_surplus(fiber* first, fiber* last, std::uint32_t size) noexcept {
   lock_scope<spin_lock> held(lock_);
-  surplus_.push_front(list[0], list[size - 1]);
+  surplus_.push_front(first, last);
   add(size);
 }
 
@@ -100,10 +99,16 @@ CONCUR_INLINE std::uint32_t shared_queue::take(fiber** out, std::uint32_t most, 
   if (count() == 0) return 0;
   std::uint32_t n = 0;
   const auto drain = [&](intrusive_queue<fiber>& from, std::uint32_t limit) {
-    while (n < limit && !from.is_empty()) {
-      out[n] = from.pop();
-      fetch_along(out[n++], from.front(), 1, 1);
+    fiber* f = from.front();
+    fiber** to = out + n;
+    for (fiber** const end = out + limit; to < end && f != nullptr; ++to) {
+      fiber* const next = f->next;
+      fetch_along(f, next, 1, 1);
+      *to = f;
+      f = next;
     }
+    n = static_cast<std::uint32_t>(to - out);
+    from.drop_until(f);
   };
   lock_scope<spin_lock> held(lock_);
   if (who != look::idle) {

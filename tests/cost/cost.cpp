@@ -139,6 +139,39 @@ void yields_of(long fibers, long count) {
 }
 void yield_2(long count) { yields_of(2, count); }
 void yield_1000(long count) { yields_of(1000, count); }
+void yield_100000(long count) { yields_of(100000, count); }
+
+// Crowds, again and again; the first one makes blocks and stacks, which the difference of two counts leaves out.
+void spawn_of(long crowd, long count) {
+  std::vector<concur::future<void>> running;
+  running.reserve(static_cast<std::size_t>(crowd));
+  for (long done = 0; done < count; done += crowd) {
+    for (long i = 0; i < crowd; ++i) running.push_back(concur::go([] {}));
+    for (auto& one : running) one.get();
+    running.clear();
+  }
+}
+void spawn_1000(long count) { spawn_of(1000, count); }
+void spawn_100000(long count) { spawn_of(100000, count); }
+
+void park_of(long crowd, long count) {
+  for (long done = 0; done < count; done += crowd) {
+    concur::channel<long> gate;
+    long arrived = 0, gone = 0;
+    for (long i = 0; i < crowd; ++i) {
+      concur::go([&] {
+        ++arrived;
+        gate.recv();
+        ++gone;
+      });
+    }
+    while (arrived != crowd) concur::this_fiber::yield();
+    gate.close();
+    while (gone != crowd) concur::this_fiber::yield();
+  }
+}
+void park_1000(long count) { park_of(1000, count); }
+void park_100000(long count) { park_of(100000, count); }
 
 // Two fibers that give each other one permit in turn.
 template <class Take>
@@ -290,6 +323,7 @@ void tcp_echo(long count) {
   server.get();
 }
 
+// An operation whose name ends in a number is done in crowds of so many.
 struct operation {
   const char* name;
   void (*run)(long count);
@@ -303,6 +337,11 @@ constexpr operation operations[] = {
     {"nursery_child", &nursery_child, "a child of a nursery that has a hundred, start to end"},
     {"yield_2", &yield_2, "a yield, where one other fiber is ready"},
     {"yield_1000", &yield_1000, "a yield, where 999 others are ready"},
+    {"yield_100000", &yield_100000, "the same, where 99,999 others are ready"},
+    {"spawn_1000", &spawn_1000, "a fiber that does nothing, of a thousand that are started and then waited for"},
+    {"spawn_100000", &spawn_100000, "the same, of a hundred thousand"},
+    {"park_1000", &park_1000, "a fiber is made, parks, is woken and ends, in a crowd of a thousand"},
+    {"park_100000", &park_100000, "the same, of a hundred thousand"},
     {"park_and_wake", &park_and_wake, "a semaphore is released and wakes a fiber, and the other one parks there"},
     {"park_with_limit", &park_with_limit, "the same, where waiting has a limit of an hour"},
     {"time_limit", &time_limit, "fail_after around nothing"},

@@ -117,6 +117,14 @@
 #  define CONCUR_TSAN 0
 #endif
 
+#define CONCUR_MSAN 0
+#if defined(__has_feature)
+#  if __has_feature(memory_sanitizer)
+#    undef CONCUR_MSAN
+#    define CONCUR_MSAN 1
+#  endif
+#endif
+
 #define CONCUR_NOINLINE __attribute__((noinline))
 #define CONCUR_ALWAYS_INLINED __attribute__((always_inline))  // for a lambda, before its body
 #if defined(__OPTIMIZE_SIZE__)
@@ -6094,6 +6102,69 @@ CONCUR_NAMESPACE_END
 
 #endif  // CONCUR_BODIES
 
+// machine/direct_call.hpp - system calls that need not say that the thread may be cancelled in them.
+//
+// glibc's recv, send and epoll_wait are points where pthread_cancel may end the thread, and in a process with threads each
+// tells so before the call and takes it back after: two atomics and some 30 instructions. No thread is to be cancelled in
+// these: two never block, and the third is for workers, which nobody else holds. glibc's syscall() makes the same calls
+// without that, and sets errno alike.
+//
+// The C library's own functions are called where the arguments of the system call are another matter (other processors and
+// C libraries), under sanitizers, which learn from these functions what was written and which thread comes after which,
+// and with CONCUR_CALLS_BY_LIBC, for programs in which something preloaded stands before them.
+
+#if CONCUR_BODIES
+
+#include <sys/socket.h>
+
+#if defined(__linux__)
+#  include <sys/epoll.h>
+#endif
+
+#if defined(__linux__) && defined(__GLIBC__) && (defined(CONCUR_ARCH_X86_64) || defined(CONCUR_ARCH_AARCH64)) && \
+    defined(__LP64__) && !CONCUR_ASAN && !CONCUR_TSAN && !CONCUR_MSAN && !defined(CONCUR_CALLS_BY_LIBC)
+#  define CONCUR_DIRECT_CALLS 1
+#else
+#  define CONCUR_DIRECT_CALLS 0
+#endif
+
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+// As recv and send, with MSG_DONTWAIT in the flags.
+inline std::make_signed_t<std::size_t> direct_recv(int fd, void* data, std::size_t size, int flags) noexcept {
+#if CONCUR_DIRECT_CALLS
+  return ::syscall(SYS_recvfrom, fd, data, size, flags, nullptr, nullptr);
+#else
+  return ::recv(fd, data, size, flags);
+#endif
+}
+inline std::make_signed_t<std::size_t> direct_send(int fd, const void* data, std::size_t size, int flags) noexcept {
+#if CONCUR_DIRECT_CALLS
+  return ::syscall(SYS_sendto, fd, data, size, flags, nullptr, std::size_t{0});
+#else
+  return ::send(fd, data, size, flags);
+#endif
+}
+
+#if defined(__linux__)
+inline int direct_epoll_wait(int queue_fd, epoll_event* events, int capacity, int timeout_ms) noexcept {
+#  if CONCUR_DIRECT_CALLS && defined(SYS_epoll_wait)
+  return static_cast<int>(::syscall(SYS_epoll_wait, queue_fd, events, capacity, timeout_ms));
+#  elif CONCUR_DIRECT_CALLS
+  constexpr std::size_t mask_bytes = 8;  // of the kernel's signal masks
+  return static_cast<int>(::syscall(SYS_epoll_pwait, queue_fd, events, capacity, timeout_ms, nullptr, mask_bytes));
+#  else
+  return ::epoll_wait(queue_fd, events, capacity, timeout_ms);
+#  endif
+}
+#endif
+
+}  // namespace detail
+CONCUR_NAMESPACE_END
+
+#endif  // CONCUR_BODIES
+
 // machine/poller.hpp - which descriptors became ready: what the reactor asks of the operating system, and no more.
 //
 // epoll, kqueue and poll agree on little but this: somebody registers descriptors, somebody blocks until one of them is
@@ -6327,7 +6398,7 @@ CONCUR_NOINLINE CONCUR_INLINE int epoll_block(int queue_fd, epoll_event* events,
     const std::int64_t rounded_up_ms = timeout_ns / 1000000 + (timeout_ns % 1000000 != 0 ? 1 : 0);
     timeout_ms = rounded_up_ms > 0x7fffffff ? 0x7fffffff : static_cast<int>(rounded_up_ms);
   }
-  const int count = ::epoll_wait(queue_fd, events, capacity, timeout_ms);
+  const int count = direct_epoll_wait(queue_fd, events, capacity, timeout_ms);
   return count >= 0 ? count : -errno;
 }
 
@@ -21098,7 +21169,6 @@ CONCUR_NAMESPACE_END
 #  include <arpa/inet.h>
 #  include <netdb.h>
 #  include <netinet/in.h>
-#  include <sys/socket.h>
 
 CONCUR_NAMESPACE_BEGIN
 namespace detail {
@@ -21454,12 +21524,12 @@ CONCUR_NOINLINE CONCUR_INLINE io_result write(int fd, const void* data, std::siz
 }
 CONCUR_NOINLINE CONCUR_INLINE io_result recv(int fd, void* data, std::size_t size) noexcept {
   if (is_interrupted()) return -EINTR;
-  return or_errno(::recv(fd, data, size, MSG_DONTWAIT));
+  return or_errno(direct_recv(fd, data, size, MSG_DONTWAIT));
 }
 CONCUR_NOINLINE CONCUR_INLINE io_result send(int fd, const void* data, std::size_t size) noexcept {
   if (is_interrupted()) return -EINTR;
   size = bytes_to_write(size);
-  return or_errno(::send(fd, data, size, send_flags));
+  return or_errno(direct_send(fd, data, size, send_flags));
 }
 
 // What every socket of ours is: close-on-exec, non-blocking, silent.

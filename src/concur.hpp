@@ -44,6 +44,7 @@
 #include "machine/stack.hpp"
 #include "machine/fault.hpp"
 #include "machine/parker.hpp"
+#include "machine/direct_call.hpp"
 #include "machine/poller.hpp"
 
 // runtime: owns fibers

@@ -19,6 +19,7 @@
 #include "base/config.hpp"
 #include "base/error.hpp"
 #include "base/time.hpp"
+#include "machine/direct_call.hpp"
 #include "runtime/reactor.hpp"
 #include "runtime/suspend.hpp"
 
@@ -218,12 +219,12 @@ CONCUR_NOINLINE CONCUR_INLINE io_result write(int fd, const void* data, std::siz
 }
 CONCUR_NOINLINE CONCUR_INLINE io_result recv(int fd, void* data, std::size_t size) noexcept {
   if (is_interrupted()) return -EINTR;
-  return or_errno(::recv(fd, data, size, MSG_DONTWAIT));
+  return or_errno(direct_recv(fd, data, size, MSG_DONTWAIT));
 }
 CONCUR_NOINLINE CONCUR_INLINE io_result send(int fd, const void* data, std::size_t size) noexcept {
   if (is_interrupted()) return -EINTR;
   size = bytes_to_write(size);
-  return or_errno(::send(fd, data, size, send_flags));
+  return or_errno(direct_send(fd, data, size, send_flags));
 }
 
 // What every socket of ours is: close-on-exec, non-blocking, silent.

@@ -9183,7 +9183,7 @@ CONCUR_NAMESPACE_END
 //       without limit. They are woken first, since a wake-up of the poller costs most.
 //   I5  The sleeper in the poller says until when it sleeps, then looks at all timers once more, and sleeps no longer than
 //       either says; a worker that goes to sleep with a timer of its own looks whether that is soon enough, and wakes the
-//       poller if not. The same two fences, the same pattern.
+//       poller if not. The same pattern, and the same two fences: who polls says so before F2, and looks behind it.
 //   I6  A worker leaves the idle list by its own hand or by a waker's, under the lock; a waker that took it owes it a
 //       wake-up.
 //
@@ -9237,7 +9237,7 @@ class idle_set {
   void link(worker* w) noexcept;
   bool unlink(worker* w) noexcept;
   void report_quiet(scheduler& s) noexcept;
-  int sleep_in_poller(scheduler& s, poll_event* events, nanoseconds_t latest_ns) noexcept;
+  int sleep_in_poller(scheduler& s, poll_event* events, nanoseconds_t said, nanoseconds_t latest_ns) noexcept;
 
   shared_moment poll_until_ns_{long_ago};  // written by the sleeper in the poller; long ago: nobody sleeps there (I5)
   spin_lock lock_;
@@ -9389,6 +9389,17 @@ class scheduler {
   static constexpr int events_at_once = 128;
   int wait_events(poll_event* events, nanoseconds_t timeout_ns) noexcept;
   void wake_poller() noexcept;
+  // Whether the calling worker may wait for events: one at a time does. A sole worker takes nothing from anybody, which
+  // saves an atomic for each of its sleeps.
+  bool take_poller() noexcept {
+    if (worker_count == 1) return true;
+    std::uint32_t nobody = 0;
+    // acquire: pairs with leave_poller of the last one. relaxed on failure: another one polls, and we need nothing of it.
+    return poll_owner.compare_exchange_strong(nobody, 1, std::memory_order_acquire, std::memory_order_relaxed);
+  }
+  void leave_poller() noexcept {
+    poll_owner.store(0, std::memory_order_release);  // release: pairs with the next poller's acquire
+  }
   int open_watcher() noexcept;  // before its first use; 0, or an errno
   void dispatch_events(const poll_event* events, int count) noexcept;
 
@@ -9402,7 +9413,7 @@ class scheduler {
   idle_set idle;
   monitor watch;
   atomic<bool> is_stopping{false};
-  atomic<std::uint32_t> poll_owner{0};  // 1 while some thread is in, or about to be in, watcher.wait
+  atomic<std::uint32_t> poll_owner{0};  // 1 while some thread of several is in, or about to be in, watcher.wait
   atomic<std::uint32_t> foreign_spawned{0};
   atomic<std::uint32_t> visitors{0};       // threads from outside that are making a fiber ready (R4)
   atomic<std::uint32_t> watched_count{0};  // descriptors registered with watcher
@@ -11048,21 +11059,15 @@ CONCUR_INLINE void idle_set::end_search(scheduler& s, worker* w, bool has_found)
 
 // --- sleeping ---
 
-CONCUR_INLINE int idle_set::sleep_in_poller(scheduler& s, poll_event* events, nanoseconds_t latest_ns) noexcept {
-  const nanoseconds_t said = s.next_timer_ns();
-  poll_until_ns_.write(said);
-  if (!CONCUR_MUTANT_IS(57)) {
-    CONCUR_PLANTED auto order = CONCUR_MUTANT_IS(266) ? std::memory_order_acq_rel : std::memory_order_seq_cst;
-    thread_fence(order);  // seq_cst: I5; either we see the timer, or its worker sees how long we sleep
-  }
+// said: the moment that it told the others before the fence.
+CONCUR_INLINE int idle_set::sleep_in_poller(scheduler& s, poll_event* events, nanoseconds_t said,
+                                            nanoseconds_t latest_ns) noexcept {
   // Never longer than it said: the timer that it spoke of may be gone, and one that is set now is compared with that.
   nanoseconds_t until = s.next_timer_ns();
   if (until > said && !CONCUR_MUTANT_IS(253)) until = said;
   if (until > latest_ns) until = latest_ns;
   const nanoseconds_t now = until == never ? 0 : now_ns();
-  const int count = s.wait_events(events, until == never ? -1 : (until > now ? until - now : 0));
-  poll_until_ns_.write(long_ago);
-  return count;
+  return s.wait_events(events, until == never ? -1 : (until > now ? until - now : 0));
 }
 
 CONCUR_INLINE void idle_set::hear_timer(scheduler& s, const timer_wheel& wheel) noexcept {
@@ -11072,10 +11077,10 @@ CONCUR_INLINE void idle_set::hear_timer(scheduler& s, const timer_wheel& wheel) 
 }
 
 CONCUR_INLINE void idle_set::sleep(scheduler& s, worker* w, bool has_searched) noexcept {
-  std::uint32_t nobody = 0;
-  // acquire: what the last poller left is seen. relaxed on failure: another one polls, and we need nothing of it.
-  const bool polls =
-      s.poll_owner.compare_exchange_strong(nobody, 1, std::memory_order_acquire, std::memory_order_relaxed);
+  CONCUR_PLANTED bool says_late = CONCUR_MUTANT_IS(57) || CONCUR_MUTANT_IS(266);
+  const bool polls = s.take_poller();
+  const nanoseconds_t said = polls ? s.next_timer_ns() : never;
+  if (polls && !says_late) poll_until_ns_.write(said);
   {
     lock_scope<spin_lock> held(lock_);
     w->is_polling = polls;
@@ -11084,8 +11089,10 @@ CONCUR_INLINE void idle_set::sleep(scheduler& s, worker* w, bool has_searched) n
   }
   if (!CONCUR_MUTANT_IS(4)) {
     CONCUR_PLANTED auto order = CONCUR_MUTANT_IS(265) ? std::memory_order_acq_rel : std::memory_order_seq_cst;
-    thread_fence(order);  // seq_cst: F2; forbids that R1 and R2 both miss
+    // seq_cst: F2; forbids that R1 and R2 both miss. And I5: either we see a timer, or its worker sees how long we sleep.
+    thread_fence(order);
   }
+  if (polls && says_late) poll_until_ns_.write(said);
   poll_event events[scheduler::events_at_once];
   int event_count = 0;
   const bool has_work = s.has_work_for(w, has_searched);
@@ -11093,7 +11100,7 @@ CONCUR_INLINE void idle_set::sleep(scheduler& s, worker* w, bool has_searched) n
   if (!has_work) {
     w->parks.add();
     if (polls) {
-      event_count = sleep_in_poller(s, events, latest_ns);
+      event_count = sleep_in_poller(s, events, said, latest_ns);
     } else {
       if (w->timers.next_ns() < poll_until_ns_.read()) s.wake_poller();  // I5
       if (latest_ns == never)
@@ -11109,7 +11116,8 @@ CONCUR_INLINE void idle_set::sleep(scheduler& s, worker* w, bool has_searched) n
   if (has_work && s.worker_count > 1) begin_search(s, w);  // there may be more than one fiber's worth: I3
   s.watch.nudge(s);
   if (!polls) return;
-  s.poll_owner.store(0, std::memory_order_release);  // release: pairs with the next poller's acquire
+  poll_until_ns_.write(long_ago);
+  s.leave_poller();
   s.dispatch_events(events, event_count);
   s.fire_timers();
 }
@@ -11146,7 +11154,8 @@ namespace detail {
 
 CONCUR_INLINE bool monitor::is_all_idle(const scheduler& s) const noexcept { return s.idle.count() == s.worker_count; }
 
-CONCUR_INLINE void monitor::nudge(scheduler&) noexcept {
+CONCUR_INLINE void monitor::nudge(scheduler& s) noexcept {
+  if (s.worker_count == 1) return;  // there is none; saves the fence
   CONCUR_PLANTED auto order = CONCUR_MUTANT_IS(268) ? std::memory_order_acq_rel : std::memory_order_seq_cst;
   thread_fence(order);  // seq_cst: with the one in run, forbids that both looks miss
   if (!is_asleep_.load(std::memory_order_relaxed)) return;                      // relaxed: behind the fence
@@ -11861,14 +11870,11 @@ CONCUR_INLINE fiber* scheduler::upkeep(worker* w) noexcept {
     }
     shared_.age(now);
     fire_timers();
-    std::uint32_t nobody = 0;
     // relaxed: a look only; the next upkeep sees what this one misses.
-    if (watched_count.load(std::memory_order_relaxed) != 0 &&
-        // acquire: pairs with the last poller's release. relaxed on failure: another one polls.
-        poll_owner.compare_exchange_strong(nobody, 1, std::memory_order_acquire, std::memory_order_relaxed)) {
+    if (watched_count.load(std::memory_order_relaxed) != 0 && take_poller()) {
       poll_event events[events_at_once];
       const int count = wait_events(events, 0);
-      poll_owner.store(0, std::memory_order_release);  // release: pairs with the next poller's acquire
+      leave_poller();
       w->polls.add();
       dispatch_events(events, count);
     }

@@ -12127,38 +12127,10 @@ CONCUR_INLINE void scheduler::quiesce() noexcept {
 CONCUR_NAMESPACE_END
 #endif  // CONCUR_BODIES
 
-// runtime/reactor.hpp - fibers that wait for descriptors, and the memory that keeps old news from new owners.
+// runtime/descriptor_slot.hpp - what is known of each descriptor number: who waits there, and how often there was news.
 //
-// Blocking calls try the system call first; when it says "not now", the fiber waits here. Each descriptor number has
-// a slot, made on first use and kept for ever, with two sides, reading and writing. The poller reports when a side
-// becomes ready, once; the slot counts the news, and a call remembers how much there was before it was made.
-//
-//     news, nobody waits           counted
-//     news, somebody waits         counted; the first one is woken and has the turn
-//     "not now", news since        the system call is made again: the news may have come after it
-//     "not now", no news since     the caller waits: behind the others, or before them if it had the turn
-//
-// A flag that the next caller takes back would not do: two that were told "not now" before a burst of connections come here
-// after it, and the first would take the flag, and one connection; the second would wait with the others there.
-//
-//   G1  One registration per descriptor and runtime, made when a fiber first has to wait, removed before the
-//       descriptor is closed.
-//   G2  `generation` names one use of a number. News carries the generation it was registered with; news of another
-//       is dropped. A call carries the one it began with, and ends as closed when it finds another: before it waits, and
-//       when it was woken, since the number may have changed hands before it runs. No call begins while the kernel
-//       closes the number, which still works then: it would wait for news that never comes. And the kernel closes it only
-//       when no call that was woken is on its way to it: it would come to the next owner. (A call's first try is the
-//       affair of its program, as it is among threads.)
-//   G3  Waiters of one side go one at a time, in order: the one that was woken has the turn until its call is
-//       through, and then passes it on (leave_turn). Who comes meanwhile queues behind. So a burst of connections
-//       wakes one acceptor after another, and nobody is overtaken.
-//   G4  Closing wakes every waiter of both sides with `closed` before the number can be used again.
-//   G5  What a wake-up announced is taken as read by the one it wakes. And a stream that gave less than was asked for
-//       is empty until there is news, unless its end was announced, which is not announced twice. Both save a system
-//       call that could only say "not now".
-//
-// The slots belong to the process, as descriptors do. A descriptor that fibers of two runtimes wait for is registered
-// with the first; waiters know themselves where they resume.
+// What the words mean and who changes them, reactor.hpp says. Here is where they are: a table by number that grows and never
+// moves, so that a number leads to its slot by two loads, without a lock.
 
 CONCUR_NAMESPACE_BEGIN
 namespace detail {
@@ -12221,23 +12193,6 @@ struct descriptor_slot {
 // The slot of a number; null when it is no open descriptor and never was one, or memory is exhausted. Two loads when it exists.
 CONCUR_INLINE descriptor_slot* slot_of(int fd) noexcept;
 
-// Waits until `fd` may be ready, after a system call said that it is not. `granted`: try again, and call leave_turn
-// when through, if it says has_turn. error: errno when the descriptor cannot be waited for (EPERM: always ready, EBADF,
-// ENOMEM), and then no wait took place. Only on a fiber.
-CONCUR_INLINE outcome wait_ready(descriptor_slot& slot, int fd, direction d, nanoseconds_t deadline_ns, side_use& use,
-                                 int& error) noexcept;
-// Waits until those that came before are through; like wait_ready otherwise.
-CONCUR_INLINE outcome wait_turn(descriptor_slot& slot, direction d, nanoseconds_t deadline_ns, side_use& use) noexcept;
-CONCUR_INLINE void leave_turn(descriptor_slot& slot, direction d, side_use& use) noexcept;
-
-// The number was just given out by the kernel: whatever the slot remembers is of a former owner.
-CONCUR_INLINE void adopt_descriptor(int fd, descriptor_kind kind) noexcept;
-// The number is about to be closed, or is no longer ours to watch (G4).
-CONCUR_INLINE void forget_descriptor(int fd) noexcept;
-// Around the system call that closes it. What the first returns goes to the second.
-CONCUR_INLINE std::uint32_t begin_close(int fd) noexcept;
-CONCUR_INLINE void end_close(int fd, std::uint32_t generation) noexcept;
-
 }  // namespace detail
 CONCUR_NAMESPACE_END
 
@@ -12274,16 +12229,91 @@ CONCUR_INLINE descriptor_slot* slot_of(int fd) noexcept {
   return &first[from_64 - (64u << block)];
 }
 
+}  // namespace detail
+CONCUR_NAMESPACE_END
+#endif  // CONCUR_BODIES
+
+// runtime/reactor.hpp - fibers that wait for descriptors, and the memory that keeps old news from new owners.
+//
+// Blocking calls try the system call first; when it says "not now", the fiber waits here. Each descriptor number has
+// a slot, made on first use and kept for ever, with two sides, reading and writing. The poller reports when a side
+// becomes ready, once; the slot counts the news, and a call remembers how much there was before it was made.
+//
+//     news, nobody waits           counted
+//     news, somebody waits         counted; the first one is woken and has the turn
+//     "not now", news since        the system call is made again: the news may have come after it
+//     "not now", no news since     the caller waits: behind the others, or before them if it had the turn
+//
+// A flag that the next caller takes back would not do: two that were told "not now" before a burst of connections come here
+// after it, and the first would take the flag, and one connection; the second would wait with the others there.
+//
+//   G1  One registration per descriptor and runtime, made when a fiber first has to wait, removed before the
+//       descriptor is closed.
+//   G2  `generation` names one use of a number. News carries the generation it was registered with; news of another
+//       is dropped. A call carries the one it began with, and ends as closed when it finds another: before it waits, and
+//       when it was woken, since the number may have changed hands before it runs. No call begins while the kernel
+//       closes the number, which still works then: it would wait for news that never comes. And the kernel closes it only
+//       when no call that was woken is on its way to it: it would come to the next owner. (A call's first try is the
+//       affair of its program, as it is among threads.)
+//   G3  Waiters of one side go one at a time, in order: the one that was woken has the turn until its call is
+//       through, and then passes it on (leave_turn). Who comes meanwhile queues behind. So a burst of connections
+//       wakes one acceptor after another, and nobody is overtaken.
+//   G4  Closing wakes every waiter of both sides with `closed` before the number can be used again.
+//   G5  What a wake-up announced is taken as read by the one it wakes. And a stream that gave less than was asked for
+//       is empty until there is news, unless its end was announced, which is not announced twice. Both save a system
+//       call that could only say "not now".
+//
+// The slots belong to the process, as descriptors do. A descriptor that fibers of two runtimes wait for is registered
+// with the first; waiters know themselves where they resume.
+
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+// Waits until `fd` may be ready, after a system call said that it is not. `granted`: try again, and call leave_turn
+// when through, if it says has_turn. error: errno when the descriptor cannot be waited for (EPERM: always ready, EBADF,
+// ENOMEM), and then no wait took place. Only on a fiber.
+CONCUR_INLINE outcome wait_ready(descriptor_slot& slot, int fd, direction d, nanoseconds_t deadline_ns, side_use& use,
+                                 int& error) noexcept;
+// Waits until those that came before are through; like wait_ready otherwise.
+CONCUR_INLINE outcome wait_turn(descriptor_slot& slot, direction d, nanoseconds_t deadline_ns, side_use& use) noexcept;
+CONCUR_INLINE void leave_turn(descriptor_slot& slot, direction d, side_use& use) noexcept;
+
+// The number was just given out by the kernel: whatever the slot remembers is of a former owner.
+CONCUR_INLINE void adopt_descriptor(int fd, descriptor_kind kind) noexcept;
+// The number is about to be closed, or is no longer ours to watch (G4).
+CONCUR_INLINE void forget_descriptor(int fd) noexcept;
+// Around the system call that closes it. What the first returns goes to the second.
+CONCUR_INLINE std::uint32_t begin_close(int fd) noexcept;
+CONCUR_INLINE void end_close(int fd, std::uint32_t generation) noexcept;
+
+}  // namespace detail
+CONCUR_NAMESPACE_END
+
+#if CONCUR_BODIES
+
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
 inline void note_busy(descriptor_side& side) noexcept {
   // relaxed: who looks without the lock takes it afterwards, or does no more than try its system call a little early.
   side.is_busy.store(side.has_turn || !side.waiting.is_empty(), std::memory_order_relaxed);
 }
 
+// The first that waits and can be claimed, by who runs on w; null: there is none. Most are alone with the site (serve.hpp),
+// which saves an atomic for each wait.
+inline party* claim_first(descriptor_side& side, const worker* w) noexcept {
+  while (waiter* const note = side.waiting.pop_front()) {
+    party* const who = note->who;
+    const bool is_near = note->is_sole && w != nullptr && static_cast<fiber*>(who)->owner == w->sched;
+    if (CONCUR_LIKELY(is_near ? claim_sole(*static_cast<fiber*>(who), note->ticket) : note->claim())) return who;
+  }
+  return nullptr;
+}
+
 // Under the slot's lock: gives the turn to the first waiter that is still to be had. Returns it, to be resumed
 // without the lock.
-inline party* pass_turn(descriptor_side& side) noexcept {
-  waiter* const note = pop_claimed(side.waiting);
-  party* const chosen = note != nullptr ? note->who : nullptr;
+CONCUR_NOINLINE inline party* pass_turn(descriptor_side& side) noexcept {
+  party* const chosen = claim_first(side, this_worker());
   if (chosen != nullptr) chosen->result = outcome::granted;
   side.has_turn = chosen != nullptr;
   note_busy(side);
@@ -12300,26 +12330,29 @@ inline void resume_if(party* who) noexcept {
   if (who != nullptr) resume(who);
 }
 
+// Under the slot's lock: who is to be resumed for it.
+CONCUR_FORCE_INLINE party* bring_news(descriptor_side& side) noexcept {
+  note_news(side);
+  return side.has_turn || side.waiting.is_empty() ? nullptr : pass_turn(side);
+}
+
 CONCUR_INLINE void dispatch_event(const poll_event& event) noexcept {
   descriptor_slot* slot = slot_of(static_cast<int>(event.slot));
   if (slot == nullptr) return;
-  party* chosen[2] = {nullptr, nullptr};
+  party* reader = nullptr;
+  party* writer = nullptr;
   {
     lock_scope<spin_lock> held(slot->lock);
     if (slot->present_generation() != event.generation && !CONCUR_MUTANT_IS(9)) return;  // G2
-    const unsigned bits[2] = {bit(readiness::readable) | bit(readiness::failed),
-                              bit(readiness::writable) | bit(readiness::failed)};
     // relaxed: published with the news.
     if ((event.ready & bit(readiness::ended)) != 0) slot->has_ended.store(true, std::memory_order_relaxed);
-    for (unsigned i = 0; i < 2; ++i) {
-      if ((event.ready & bits[i]) == 0) continue;
-      descriptor_side& side = slot->sides[i];
-      note_news(side);
-      if (!side.has_turn) chosen[i] = pass_turn(side);
-    }
+    if ((event.ready & (bit(readiness::readable) | bit(readiness::failed))) != 0)
+      reader = bring_news(slot->side(direction::reading));
+    if ((event.ready & (bit(readiness::writable) | bit(readiness::failed))) != 0)
+      writer = bring_news(slot->side(direction::writing));
   }
-  resume_if(chosen[0]);
-  resume_if(chosen[1]);
+  resume_if(reader);
+  resume_if(writer);
 }
 
 // Under the slot's lock. 0, or errno.
@@ -12355,7 +12388,7 @@ inline outcome wait_on_side(descriptor_slot& slot, direction d, nanoseconds_t de
                             side_use& use) noexcept {
   descriptor_side& side = slot.side(d);
   worker* w = this_worker();
-  waiter note(w->current, nullptr);
+  waiter note(w->current, nullptr, deadline_ns == never || CONCUR_MUTANT_IS(432));
   if (is_first)
     side.waiting.push_front(&note);
   else
@@ -12424,9 +12457,15 @@ CONCUR_INLINE void leave_turn(descriptor_slot& slot, direction d, side_use& use)
   party* next = nullptr;
   {
     lock_scope<spin_lock> held(slot.lock);
-    end_call(slot.side(d), use);
+    descriptor_side& side = slot.side(d);
+    end_call(side, use);
     if (!use.has_turn || slot.is_outdated(use)) return;  // the turns of another use of the number
-    next = pass_turn(slot.side(d));
+    if (CONCUR_LIKELY(side.waiting.is_empty())) {
+      side.has_turn = false;
+      note_busy(side);
+      return;
+    }
+    next = pass_turn(side);
   }
   resume_if(next);
 }

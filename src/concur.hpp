@@ -77,6 +77,7 @@
 #include "runtime/overflow.hpp"
 #include "runtime/driven.hpp"
 #include "runtime/loop.hpp"
+#include "runtime/descriptor_slot.hpp"
 #include "runtime/reactor.hpp"
 #include "runtime/snapshot.hpp"
 

@@ -44,6 +44,7 @@
 #include "machine/stack.hpp"
 #include "machine/fault.hpp"
 #include "machine/parker.hpp"
+#include "machine/direct_call.hpp"
 #include "machine/poller.hpp"
 
 // runtime: owns fibers
@@ -76,6 +77,7 @@
 #include "runtime/overflow.hpp"
 #include "runtime/driven.hpp"
 #include "runtime/loop.hpp"
+#include "runtime/descriptor_slot.hpp"
 #include "runtime/reactor.hpp"
 #include "runtime/snapshot.hpp"
 

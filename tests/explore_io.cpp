@@ -283,6 +283,31 @@ TEST_CASE("a limit of time against bytes that come: they were read, or are there
       fewer());
 }
 
+TEST_CASE("a deadline of one call against bytes that come: the wait has one end") {
+  const nothing_left_over guard;
+  hold(
+      [] {
+        socket_pair pair;
+        long got = 0;
+        concur::with_nursery([&](concur::nursery& n) {
+          n.go([&] {
+            char some[4];
+            const int fd = pair.ends[0];
+            got = detail::run_io(fd, detail::direction::reading, detail::deadline_after(1ms),
+                                 [&]() noexcept { return detail::sys::recv(fd, some, sizeof some); });
+          });
+          n.go([&] {
+            concur::this_fiber::sleep_for(1ms);
+            write_all(pair.ends[1], "ab", 2);
+          });
+        });
+        char rest[4];
+        const long left = ::recv(pair.ends[0], rest, sizeof rest, MSG_DONTWAIT);
+        explore_expect((got == 2 && left < 0) || (got == -ETIMEDOUT && left == 2), "bytes are lost");
+      },
+      fewer());
+}
+
 TEST_CASE("a select over a descriptor, a channel and a limit of time") {
   const nothing_left_over guard;
   hold(

@@ -145,7 +145,7 @@ ci() {
   stage "packages" tools/setup_ci.sh
   check --all
   lane "clang, C++20" clang++ "-O2" STD=c++20
-  lane "poll, checked" "$CXX" "-O2 -DCONCUR_POLLER_POLL -DCONCUR_CHECKED"
+  lane "poll, checked" "$CXX" "-O2 -DCONCUR_POLLER_POLL -DCONCUR_CHECKED -DCONCUR_CALLS_BY_LIBC"
   lane "kqueue" "$CXX" "-O2 -DCONCUR_POLLER_KQUEUE -Itests/support/kqueue" TESTS="$(descriptor_tests)"
   lane "asan and ubsan, gcc" g++ "$sanitizers -fsanitize=address,undefined -fno-sanitize-recover=undefined"
   lane "asan and ubsan, clang" clang++ "$sanitizers -fsanitize=address,undefined -fno-sanitize-recover=undefined"

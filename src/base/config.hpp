@@ -91,6 +91,14 @@
 #  define CONCUR_TSAN 0
 #endif
 
+#define CONCUR_MSAN 0
+#if defined(__has_feature)
+#  if __has_feature(memory_sanitizer)
+#    undef CONCUR_MSAN
+#    define CONCUR_MSAN 1
+#  endif
+#endif
+
 #define CONCUR_NOINLINE __attribute__((noinline))
 #define CONCUR_ALWAYS_INLINED __attribute__((always_inline))  // for a lambda, before its body
 #if defined(__OPTIMIZE_SIZE__)

@@ -19,6 +19,7 @@
 #include "base/config.hpp"
 #include "base/error.hpp"
 #include "base/time.hpp"
+#include "machine/direct_call.hpp"
 #include "runtime/reactor.hpp"
 #include "runtime/suspend.hpp"
 
@@ -170,10 +171,16 @@ inline constexpr int send_flags = MSG_DONTWAIT | MSG_NOSIGNAL;
 inline constexpr int send_flags = MSG_DONTWAIT;  // there SO_NOSIGPIPE was set on the socket
 #  endif
 
-// Each call is a function that is not inlined, so that `errno` is looked up on the thread that made the call.
+// Each call that sets `errno` is made in a function that is not inlined, so that it is looked up on the thread of the call.
 inline io_result or_errno(io_result result) noexcept {
   if (result < 0) return -static_cast<io_result>(errno);
   if (driver* d = driver_or_null()) d->stir_outside();
+  return result;
+}
+inline io_result tell_outside(io_result result) noexcept {
+  if (driver* d = driver_or_null()) {
+    if (result >= 0) d->stir_outside();
+  }
   return result;
 }
 
@@ -216,14 +223,14 @@ CONCUR_NOINLINE CONCUR_INLINE io_result write(int fd, const void* data, std::siz
   if (this_worker() == nullptr || driver_or_null() != nullptr) return write_without_signal(fd, data, size);
   return or_errno(::write(fd, data, size));
 }
-CONCUR_NOINLINE CONCUR_INLINE io_result recv(int fd, void* data, std::size_t size) noexcept {
+CONCUR_INLINE io_result recv(int fd, void* data, std::size_t size) noexcept {
   if (is_interrupted()) return -EINTR;
-  return or_errno(::recv(fd, data, size, MSG_DONTWAIT));
+  return tell_outside(direct_recv(fd, data, size, MSG_DONTWAIT));
 }
-CONCUR_NOINLINE CONCUR_INLINE io_result send(int fd, const void* data, std::size_t size) noexcept {
+CONCUR_INLINE io_result send(int fd, const void* data, std::size_t size) noexcept {
   if (is_interrupted()) return -EINTR;
   size = bytes_to_write(size);
-  return or_errno(::send(fd, data, size, send_flags));
+  return tell_outside(direct_send(fd, data, size, send_flags));
 }
 
 // What every socket of ours is: close-on-exec, non-blocking, silent.

@@ -30,6 +30,7 @@
 
 #include "atomic/word.hpp"
 #include "base/config.hpp"
+#include "machine/direct_call.hpp"
 
 CONCUR_NAMESPACE_BEGIN
 namespace detail {

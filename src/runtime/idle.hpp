@@ -23,7 +23,7 @@
 //       without limit. They are woken first, since a wake-up of the poller costs most.
 //   I5  The sleeper in the poller says until when it sleeps, then looks at all timers once more, and sleeps no longer than
 //       either says; a worker that goes to sleep with a timer of its own looks whether that is soon enough, and wakes the
-//       poller if not. The same two fences, the same pattern.
+//       poller if not. The same pattern, and the same two fences: who polls says so before F2, and looks behind it.
 //   I6  A worker leaves the idle list by its own hand or by a waker's, under the lock; a waker that took it owes it a
 //       wake-up.
 //
@@ -87,7 +87,7 @@ class idle_set {
   void link(worker* w) noexcept;
   bool unlink(worker* w) noexcept;
   void report_quiet(scheduler& s) noexcept;
-  int sleep_in_poller(scheduler& s, poll_event* events, nanoseconds_t latest_ns) noexcept;
+  int sleep_in_poller(scheduler& s, poll_event* events, nanoseconds_t said, nanoseconds_t latest_ns) noexcept;
 
   shared_moment poll_until_ns_{long_ago};  // written by the sleeper in the poller; long ago: nobody sleeps there (I5)
   spin_lock lock_;

@@ -142,21 +142,15 @@ CONCUR_INLINE void idle_set::end_search(scheduler& s, worker* w, bool has_found)
 
 // --- sleeping ---
 
-CONCUR_INLINE int idle_set::sleep_in_poller(scheduler& s, poll_event* events, nanoseconds_t latest_ns) noexcept {
-  const nanoseconds_t said = s.next_timer_ns();
-  poll_until_ns_.write(said);
-  if (!CONCUR_MUTANT_IS(57)) {
-    CONCUR_PLANTED auto order = CONCUR_MUTANT_IS(266) ? std::memory_order_acq_rel : std::memory_order_seq_cst;
-    thread_fence(order);  // seq_cst: I5; either we see the timer, or its worker sees how long we sleep
-  }
+// said: the moment that it told the others before the fence.
+CONCUR_INLINE int idle_set::sleep_in_poller(scheduler& s, poll_event* events, nanoseconds_t said,
+                                            nanoseconds_t latest_ns) noexcept {
   // Never longer than it said: the timer that it spoke of may be gone, and one that is set now is compared with that.
   nanoseconds_t until = s.next_timer_ns();
   if (until > said && !CONCUR_MUTANT_IS(253)) until = said;
   if (until > latest_ns) until = latest_ns;
   const nanoseconds_t now = until == never ? 0 : now_ns();
-  const int count = s.wait_events(events, until == never ? -1 : (until > now ? until - now : 0));
-  poll_until_ns_.write(long_ago);
-  return count;
+  return s.wait_events(events, until == never ? -1 : (until > now ? until - now : 0));
 }
 
 CONCUR_INLINE void idle_set::hear_timer(scheduler& s, const timer_wheel& wheel) noexcept {
@@ -166,10 +160,10 @@ CONCUR_INLINE void idle_set::hear_timer(scheduler& s, const timer_wheel& wheel) 
 }
 
 CONCUR_INLINE void idle_set::sleep(scheduler& s, worker* w, bool has_searched) noexcept {
-  std::uint32_t nobody = 0;
-  // acquire: what the last poller left is seen. relaxed on failure: another one polls, and we need nothing of it.
-  const bool polls =
-      s.poll_owner.compare_exchange_strong(nobody, 1, std::memory_order_acquire, std::memory_order_relaxed);
+  CONCUR_PLANTED bool says_late = CONCUR_MUTANT_IS(57) || CONCUR_MUTANT_IS(266);
+  const bool polls = s.take_poller();
+  const nanoseconds_t said = polls ? s.next_timer_ns() : never;
+  if (polls && !says_late) poll_until_ns_.write(said);
   {
     lock_scope<spin_lock> held(lock_);
     w->is_polling = polls;
@@ -178,8 +172,10 @@ CONCUR_INLINE void idle_set::sleep(scheduler& s, worker* w, bool has_searched) n
   }
   if (!CONCUR_MUTANT_IS(4)) {
     CONCUR_PLANTED auto order = CONCUR_MUTANT_IS(265) ? std::memory_order_acq_rel : std::memory_order_seq_cst;
-    thread_fence(order);  // seq_cst: F2; forbids that R1 and R2 both miss
+    // seq_cst: F2; forbids that R1 and R2 both miss. And I5: either we see a timer, or its worker sees how long we sleep.
+    thread_fence(order);
   }
+  if (polls && says_late) poll_until_ns_.write(said);
   poll_event events[scheduler::events_at_once];
   int event_count = 0;
   const bool has_work = s.has_work_for(w, has_searched);
@@ -187,7 +183,7 @@ CONCUR_INLINE void idle_set::sleep(scheduler& s, worker* w, bool has_searched) n
   if (!has_work) {
     w->parks.add();
     if (polls) {
-      event_count = sleep_in_poller(s, events, latest_ns);
+      event_count = sleep_in_poller(s, events, said, latest_ns);
     } else {
       if (w->timers.next_ns() < poll_until_ns_.read()) s.wake_poller();  // I5
       if (latest_ns == never)
@@ -203,7 +199,8 @@ CONCUR_INLINE void idle_set::sleep(scheduler& s, worker* w, bool has_searched) n
   if (has_work && s.worker_count > 1) begin_search(s, w);  // there may be more than one fiber's worth: I3
   s.watch.nudge(s);
   if (!polls) return;
-  s.poll_owner.store(0, std::memory_order_release);  // release: pairs with the next poller's acquire
+  poll_until_ns_.write(long_ago);
+  s.leave_poller();
   s.dispatch_events(events, event_count);
   s.fire_timers();
 }

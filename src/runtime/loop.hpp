@@ -142,14 +142,11 @@ CONCUR_INLINE fiber* scheduler::upkeep(worker* w) noexcept {
     }
     shared_.age(now);
     fire_timers();
-    std::uint32_t nobody = 0;
     // relaxed: a look only; the next upkeep sees what this one misses.
-    if (watched_count.load(std::memory_order_relaxed) != 0 &&
-        // acquire: pairs with the last poller's release. relaxed on failure: another one polls.
-        poll_owner.compare_exchange_strong(nobody, 1, std::memory_order_acquire, std::memory_order_relaxed)) {
+    if (watched_count.load(std::memory_order_relaxed) != 0 && take_poller()) {
       poll_event events[events_at_once];
       const int count = wait_events(events, 0);
-      poll_owner.store(0, std::memory_order_release);  // release: pairs with the next poller's acquire
+      leave_poller();
       w->polls.add();
       dispatch_events(events, count);
     }

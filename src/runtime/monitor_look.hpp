@@ -16,7 +16,8 @@ namespace detail {
 
 CONCUR_INLINE bool monitor::is_all_idle(const scheduler& s) const noexcept { return s.idle.count() == s.worker_count; }
 
-CONCUR_INLINE void monitor::nudge(scheduler&) noexcept {
+CONCUR_INLINE void monitor::nudge(scheduler& s) noexcept {
+  if (s.worker_count == 1) return;  // there is none; saves the fence
   CONCUR_PLANTED auto order = CONCUR_MUTANT_IS(268) ? std::memory_order_acq_rel : std::memory_order_seq_cst;
   thread_fence(order);  // seq_cst: with the one in run, forbids that both looks miss
   if (!is_asleep_.load(std::memory_order_relaxed)) return;                      // relaxed: behind the fence

@@ -35,73 +35,16 @@
 
 #include <utility>
 
-#include "atomic/retirable_lock.hpp"
 #include "atomic/word.hpp"
 #include "base/config.hpp"
 #include "base/intrusive.hpp"
+#include "runtime/descriptor_slot.hpp"
 #include "runtime/scheduler.hpp"
+#include "runtime/serve.hpp"
 #include "runtime/suspend.hpp"
 
 CONCUR_NAMESPACE_BEGIN
 namespace detail {
-
-enum class direction : unsigned char { reading, writing };
-
-// What a descriptor is, as far as the way of calling it goes.
-enum class descriptor_kind : unsigned char {
-  unknown,
-  socket,  // asked not to block by a flag of each call
-  stream,  // pipe, terminal and the like: O_NONBLOCK was set on it
-  file,    // always ready; calls block
-};
-
-struct descriptor_side {
-  intrusive_list<waiter> waiting;
-  atomic<bool> is_busy{false};  // somebody waits or has the turn; written under the slot's lock
-  bool has_turn = false;             // somebody was woken and is not through (G3)
-  unsigned calls = 0;                // that are made now by who waited, or found news (G2); under the slot's lock
-  // How often there was news, twice, plus one: never 0. Written under the lock.
-  atomic<std::uint32_t> news{1};
-
-  // acquire: pairs with note_news. What a call finds out comes after the look.
-  std::uint32_t present_news() const noexcept { return news.load(std::memory_order_acquire); }
-};
-
-// One call's use of one side of a descriptor.
-struct side_use {
-  std::uint32_t generation;  // G2
-  std::uint32_t news = 0;    // what the side had before the system call
-  bool has_turn = false;     // G3
-  bool is_calling = false;   // G2
-};
-
-struct descriptor_slot {
-  retirable_lock lock;  // never retired: a select asks all its sites alike
-  // G2. Even while the kernel closes the number. Written under the lock.
-  atomic<std::uint32_t> generation{1};
-  scheduler* watched_by = nullptr;  // whose poller it is registered with
-  atomic<descriptor_kind> kind{descriptor_kind::unknown};
-  // The reading side's news before a read of a stream which gave less than it was asked for. While there is no more, the next
-  // read need not try (G5). Written by readers, who may be late: then it is old, and means nothing.
-  atomic<std::uint32_t> drained_at{0};
-  atomic<bool> has_ended{false};  // the end of the stream was announced; written under the lock
-  descriptor_side sides[2];
-
-  descriptor_side& side(direction d) noexcept { return sides[static_cast<unsigned>(d)]; }
-  // acquire: what a call does with the number comes after the look.
-  std::uint32_t present_generation() const noexcept { return generation.load(std::memory_order_acquire); }
-  // The same for a call that begins. Waits while the number is being closed.
-  std::uint32_t generation_of_use() const noexcept {
-    std::uint32_t now = present_generation();
-    for (unsigned round = 0; CONCUR_UNLIKELY((now & 1) == 0) && !CONCUR_MUTANT_IS(243); now = present_generation())
-      spin_wait(round);
-    return now;
-  }
-  bool is_outdated(const side_use& use) const noexcept { return present_generation() != use.generation; }
-};
-
-// The slot of a number; null when it is no open descriptor and never was one, or memory is exhausted. Two loads when it exists.
-CONCUR_INLINE descriptor_slot* slot_of(int fd) noexcept;
 
 // Waits until `fd` may be ready, after a system call said that it is not. `granted`: try again, and call leave_turn
 // when through, if it says has_turn. error: errno when the descriptor cannot be waited for (EPERM: always ready, EBADF,
@@ -126,50 +69,30 @@ CONCUR_NAMESPACE_END
 #if CONCUR_BODIES
 
 #  include <cerrno>
-#  include <fcntl.h>
-#  include <new>
 
 CONCUR_NAMESPACE_BEGIN
 namespace detail {
-
-// Block k holds the slots of 64 << k numbers: no number moves when the table grows, and none is out of reach.
-inline constexpr unsigned slot_blocks = 25;
-inline atomic<descriptor_slot*> slot_table[slot_blocks] = {};
-
-CONCUR_NOINLINE inline descriptor_slot* grow_slots(unsigned block) noexcept {
-  descriptor_slot* fresh = new (std::nothrow) descriptor_slot[std::size_t{64} << block];
-  if (fresh == nullptr) return nullptr;
-  descriptor_slot* present = nullptr;
-  // acq_rel: publishes the fresh block, or acquires the one another thread made first.
-  if (slot_table[block].compare_exchange_strong(present, fresh, std::memory_order_acq_rel, std::memory_order_acquire))
-    return fresh;
-  delete[] fresh;
-  return present;
-}
-
-// A number that is no descriptor must not cost the memory of all the slots below it.
-CONCUR_NOINLINE inline bool is_open(int fd) noexcept { return ::fcntl(fd, F_GETFD) >= 0; }
-
-CONCUR_INLINE descriptor_slot* slot_of(int fd) noexcept {
-  if (fd < 0) return nullptr;
-  const std::uint32_t from_64 = static_cast<std::uint32_t>(fd) + 64;
-  const unsigned block = 31 - static_cast<unsigned>(__builtin_clz(from_64)) - 6;
-  descriptor_slot* first = slot_table[block].load(std::memory_order_acquire);  // acquire: pairs with grow_slots
-  if (CONCUR_UNLIKELY(first == nullptr) && is_open(fd)) first = grow_slots(block);
-  if (CONCUR_UNLIKELY(first == nullptr)) return nullptr;
-  return &first[from_64 - (64u << block)];
-}
 
 inline void note_busy(descriptor_side& side) noexcept {
   // relaxed: who looks without the lock takes it afterwards, or does no more than try its system call a little early.
   side.is_busy.store(side.has_turn || !side.waiting.is_empty(), std::memory_order_relaxed);
 }
 
+// The first that waits and can be claimed, by who runs on w; null: there is none. Most are alone with the site (serve.hpp),
+// which saves an atomic for each wait.
+inline party* claim_first(descriptor_side& side, const worker* w) noexcept {
+  while (waiter* const note = side.waiting.pop_front()) {
+    party* const who = note->who;
+    const bool is_near = note->is_sole && w != nullptr && static_cast<fiber*>(who)->owner == w->sched;
+    if (CONCUR_LIKELY(is_near ? claim_sole(*static_cast<fiber*>(who), note->ticket) : note->claim())) return who;
+  }
+  return nullptr;
+}
+
 // Under the slot's lock: gives the turn to the first waiter that is still to be had. Returns it, to be resumed
 // without the lock.
-inline party* pass_turn(descriptor_side& side) noexcept {
-  waiter* const note = pop_claimed(side.waiting);
-  party* const chosen = note != nullptr ? note->who : nullptr;
+CONCUR_NOINLINE inline party* pass_turn(descriptor_side& side) noexcept {
+  party* const chosen = claim_first(side, this_worker());
   if (chosen != nullptr) chosen->result = outcome::granted;
   side.has_turn = chosen != nullptr;
   note_busy(side);
@@ -186,26 +109,29 @@ inline void resume_if(party* who) noexcept {
   if (who != nullptr) resume(who);
 }
 
+// Under the slot's lock: who is to be resumed for it.
+CONCUR_FORCE_INLINE party* bring_news(descriptor_side& side) noexcept {
+  note_news(side);
+  return side.has_turn || side.waiting.is_empty() ? nullptr : pass_turn(side);
+}
+
 CONCUR_INLINE void dispatch_event(const poll_event& event) noexcept {
   descriptor_slot* slot = slot_of(static_cast<int>(event.slot));
   if (slot == nullptr) return;
-  party* chosen[2] = {nullptr, nullptr};
+  party* reader = nullptr;
+  party* writer = nullptr;
   {
     lock_scope<spin_lock> held(slot->lock);
     if (slot->present_generation() != event.generation && !CONCUR_MUTANT_IS(9)) return;  // G2
-    const unsigned bits[2] = {bit(readiness::readable) | bit(readiness::failed),
-                              bit(readiness::writable) | bit(readiness::failed)};
     // relaxed: published with the news.
     if ((event.ready & bit(readiness::ended)) != 0) slot->has_ended.store(true, std::memory_order_relaxed);
-    for (unsigned i = 0; i < 2; ++i) {
-      if ((event.ready & bits[i]) == 0) continue;
-      descriptor_side& side = slot->sides[i];
-      note_news(side);
-      if (!side.has_turn) chosen[i] = pass_turn(side);
-    }
+    if ((event.ready & (bit(readiness::readable) | bit(readiness::failed))) != 0)
+      reader = bring_news(slot->side(direction::reading));
+    if ((event.ready & (bit(readiness::writable) | bit(readiness::failed))) != 0)
+      writer = bring_news(slot->side(direction::writing));
   }
-  resume_if(chosen[0]);
-  resume_if(chosen[1]);
+  resume_if(reader);
+  resume_if(writer);
 }
 
 // Under the slot's lock. 0, or errno.
@@ -241,7 +167,7 @@ inline outcome wait_on_side(descriptor_slot& slot, direction d, nanoseconds_t de
                             side_use& use) noexcept {
   descriptor_side& side = slot.side(d);
   worker* w = this_worker();
-  waiter note(w->current, nullptr);
+  waiter note(w->current, nullptr, deadline_ns == never || CONCUR_MUTANT_IS(432));
   if (is_first)
     side.waiting.push_front(&note);
   else
@@ -310,9 +236,15 @@ CONCUR_INLINE void leave_turn(descriptor_slot& slot, direction d, side_use& use)
   party* next = nullptr;
   {
     lock_scope<spin_lock> held(slot.lock);
-    end_call(slot.side(d), use);
+    descriptor_side& side = slot.side(d);
+    end_call(side, use);
     if (!use.has_turn || slot.is_outdated(use)) return;  // the turns of another use of the number
-    next = pass_turn(slot.side(d));
+    if (CONCUR_LIKELY(side.waiting.is_empty())) {
+      side.has_turn = false;
+      note_busy(side);
+      return;
+    }
+    next = pass_turn(side);
   }
   resume_if(next);
 }

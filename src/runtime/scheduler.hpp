@@ -108,6 +108,17 @@ class scheduler {
   static constexpr int events_at_once = 128;
   int wait_events(poll_event* events, nanoseconds_t timeout_ns) noexcept;
   void wake_poller() noexcept;
+  // Whether the calling worker may wait for events: one at a time does. A sole worker takes nothing from anybody, which
+  // saves an atomic for each of its sleeps.
+  bool take_poller() noexcept {
+    if (worker_count == 1) return true;
+    std::uint32_t nobody = 0;
+    // acquire: pairs with leave_poller of the last one. relaxed on failure: another one polls, and we need nothing of it.
+    return poll_owner.compare_exchange_strong(nobody, 1, std::memory_order_acquire, std::memory_order_relaxed);
+  }
+  void leave_poller() noexcept {
+    poll_owner.store(0, std::memory_order_release);  // release: pairs with the next poller's acquire
+  }
   int open_watcher() noexcept;  // before its first use; 0, or an errno
   void dispatch_events(const poll_event* events, int count) noexcept;
 
@@ -121,7 +132,7 @@ class scheduler {
   idle_set idle;
   monitor watch;
   atomic<bool> is_stopping{false};
-  atomic<std::uint32_t> poll_owner{0};  // 1 while some thread is in, or about to be in, watcher.wait
+  atomic<std::uint32_t> poll_owner{0};  // 1 while some thread of several is in, or about to be in, watcher.wait
   atomic<std::uint32_t> foreign_spawned{0};
   atomic<std::uint32_t> visitors{0};       // threads from outside that are making a fiber ready (R4)
   atomic<std::uint32_t> watched_count{0};  // descriptors registered with watcher

@@ -113,8 +113,7 @@ CONCUR_NOINLINE CONCUR_INLINE int epoll_block(int queue_fd, epoll_event* events,
     const std::int64_t rounded_up_ms = timeout_ns / 1000000 + (timeout_ns % 1000000 != 0 ? 1 : 0);
     timeout_ms = rounded_up_ms > 0x7fffffff ? 0x7fffffff : static_cast<int>(rounded_up_ms);
   }
-  const int count = ::epoll_wait(queue_fd, events, capacity, timeout_ms);
-  return count >= 0 ? count : -errno;
+  return direct_epoll_wait(queue_fd, events, capacity, timeout_ms);
 }
 
 CONCUR_INLINE int poller::wait(poll_event* out, int capacity, std::int64_t timeout_ns) noexcept {

@@ -117,6 +117,14 @@
 #  define CONCUR_TSAN 0
 #endif
 
+#define CONCUR_MSAN 0
+#if defined(__has_feature)
+#  if __has_feature(memory_sanitizer)
+#    undef CONCUR_MSAN
+#    define CONCUR_MSAN 1
+#  endif
+#endif
+
 #define CONCUR_NOINLINE __attribute__((noinline))
 #define CONCUR_ALWAYS_INLINED __attribute__((always_inline))  // for a lambda, before its body
 #if defined(__OPTIMIZE_SIZE__)
@@ -6097,6 +6105,114 @@ CONCUR_NAMESPACE_END
 
 #endif  // CONCUR_BODIES
 
+// machine/direct_call.hpp - system calls that need not say that the thread may be cancelled in them.
+//
+// glibc's recv, send and epoll_wait are points where pthread_cancel may end the thread, and in a process with threads each
+// tells so before the call and takes it back after: two atomics and some 30 instructions. No thread is to be cancelled in
+// these: two never block, and the third is for workers, which nobody else holds. So they are made here, by one instruction. The
+// kernel answers with minus errno then, which nobody has to fetch from the thread's own memory, so that the call can be
+// inlined: what runs in the kernel makes the processor forget where to return to, and each return saved is 20 cycles.
+//
+// The C library's own functions are called where the arguments of the system call are another matter (other processors and
+// C libraries), under sanitizers, which learn from these functions what was written and which thread comes after which,
+// and with CONCUR_CALLS_BY_LIBC, for programs in which something preloaded stands before them.
+
+#if CONCUR_BODIES
+
+#include <sys/socket.h>
+
+#if defined(__linux__)
+#  include <sys/epoll.h>
+#endif
+
+#if defined(__linux__) && defined(__GLIBC__) && (defined(CONCUR_ARCH_X86_64) || defined(CONCUR_ARCH_AARCH64)) && \
+    defined(__LP64__) && !CONCUR_ASAN && !CONCUR_TSAN && !CONCUR_MSAN && !defined(CONCUR_CALLS_BY_LIBC)
+#  define CONCUR_DIRECT_CALLS 1
+#else
+#  define CONCUR_DIRECT_CALLS 0
+#endif
+
+// Where errno is read, a function stays a function: the address of errno must not be kept over a switch of fibers.
+#if CONCUR_DIRECT_CALLS
+#  define CONCUR_DIRECT_INLINE
+#else
+#  define CONCUR_DIRECT_INLINE CONCUR_NOINLINE
+#endif
+
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+#if CONCUR_DIRECT_CALLS
+inline long word_of(std::size_t word) noexcept { return static_cast<long>(word); }
+inline long word_of(const void* word) noexcept { return reinterpret_cast<long>(word); }
+
+// The answer of the kernel: minus errno for a failure.
+inline long direct_call(long number, long a, long b, long c, long d, long e, long f) noexcept {
+#  if defined(CONCUR_ARCH_X86_64)
+  register long fourth __asm__("r10") = d;
+  register long fifth __asm__("r8") = e;
+  register long sixth __asm__("r9") = f;
+  long answer;
+  __asm__ volatile("syscall"
+                   : "=a"(answer)
+                   : "0"(number), "D"(a), "S"(b), "d"(c), "r"(fourth), "r"(fifth), "r"(sixth)
+                   : "rcx", "r11", "cc", "memory");
+  return answer;
+#  else
+  register long which __asm__("x8") = number;
+  register long first __asm__("x0") = a;
+  register long second __asm__("x1") = b;
+  register long third __asm__("x2") = c;
+  register long fourth __asm__("x3") = d;
+  register long fifth __asm__("x4") = e;
+  register long sixth __asm__("x5") = f;
+  __asm__ volatile("svc #0"
+                   : "+r"(first)
+                   : "r"(which), "r"(second), "r"(third), "r"(fourth), "r"(fifth), "r"(sixth)
+                   : "cc", "memory");
+  return first;
+#  endif
+}
+#endif
+
+// As recv and send, with MSG_DONTWAIT in the flags; minus errno for a failure.
+CONCUR_DIRECT_INLINE inline long direct_recv(int fd, void* data, std::size_t size, int flags) noexcept {
+#if CONCUR_DIRECT_CALLS
+  return direct_call(SYS_recvfrom, fd, word_of(data), word_of(size), flags, 0, 0);
+#else
+  const long result = ::recv(fd, data, size, flags);
+  return result >= 0 ? result : -errno;
+#endif
+}
+CONCUR_DIRECT_INLINE inline long direct_send(int fd, const void* data, std::size_t size, int flags) noexcept {
+#if CONCUR_DIRECT_CALLS
+  return direct_call(SYS_sendto, fd, word_of(data), word_of(size), flags, 0, 0);
+#else
+  const long result = ::send(fd, data, size, flags);
+  return result >= 0 ? result : -errno;
+#endif
+}
+
+#if defined(__linux__)
+CONCUR_DIRECT_INLINE inline int direct_epoll_wait(int queue_fd, epoll_event* events, int capacity,
+                                                  int timeout_ms) noexcept {
+#  if CONCUR_DIRECT_CALLS && defined(SYS_epoll_wait)
+  return static_cast<int>(direct_call(SYS_epoll_wait, queue_fd, word_of(events), capacity, timeout_ms, 0, 0));
+#  elif CONCUR_DIRECT_CALLS
+  constexpr long mask_bytes = 8;  // of the kernel's signal masks
+  return static_cast<int>(direct_call(SYS_epoll_pwait, queue_fd, word_of(events), capacity, timeout_ms, 0, mask_bytes));
+#  else
+  const int count = ::epoll_wait(queue_fd, events, capacity, timeout_ms);
+  return count >= 0 ? count : -errno;
+#  endif
+}
+#endif
+
+}  // namespace detail
+CONCUR_NAMESPACE_END
+
+#endif  // CONCUR_BODIES
+
 // machine/poller.hpp - which descriptors became ready: what the reactor asks of the operating system, and no more.
 //
 // epoll, kqueue and poll agree on little but this: somebody registers descriptors, somebody blocks until one of them is
@@ -6330,8 +6446,7 @@ CONCUR_NOINLINE CONCUR_INLINE int epoll_block(int queue_fd, epoll_event* events,
     const std::int64_t rounded_up_ms = timeout_ns / 1000000 + (timeout_ns % 1000000 != 0 ? 1 : 0);
     timeout_ms = rounded_up_ms > 0x7fffffff ? 0x7fffffff : static_cast<int>(rounded_up_ms);
   }
-  const int count = ::epoll_wait(queue_fd, events, capacity, timeout_ms);
-  return count >= 0 ? count : -errno;
+  return direct_epoll_wait(queue_fd, events, capacity, timeout_ms);
 }
 
 CONCUR_INLINE int poller::wait(poll_event* out, int capacity, std::int64_t timeout_ns) noexcept {
@@ -9219,7 +9334,7 @@ CONCUR_NAMESPACE_END
 //       without limit. They are woken first, since a wake-up of the poller costs most.
 //   I5  The sleeper in the poller says until when it sleeps, then looks at all timers once more, and sleeps no longer than
 //       either says; a worker that goes to sleep with a timer of its own looks whether that is soon enough, and wakes the
-//       poller if not. The same two fences, the same pattern.
+//       poller if not. The same pattern, and the same two fences: who polls says so before F2, and looks behind it.
 //   I6  A worker leaves the idle list by its own hand or by a waker's, under the lock; a waker that took it owes it a
 //       wake-up.
 //
@@ -9273,7 +9388,7 @@ class idle_set {
   void link(worker* w) noexcept;
   bool unlink(worker* w) noexcept;
   void report_quiet(scheduler& s) noexcept;
-  int sleep_in_poller(scheduler& s, poll_event* events, nanoseconds_t latest_ns) noexcept;
+  int sleep_in_poller(scheduler& s, poll_event* events, nanoseconds_t said, nanoseconds_t latest_ns) noexcept;
 
   shared_moment poll_until_ns_{long_ago};  // written by the sleeper in the poller; long ago: nobody sleeps there (I5)
   spin_lock lock_;
@@ -9425,6 +9540,17 @@ class scheduler {
   static constexpr int events_at_once = 128;
   int wait_events(poll_event* events, nanoseconds_t timeout_ns) noexcept;
   void wake_poller() noexcept;
+  // Whether the calling worker may wait for events: one at a time does. A sole worker takes nothing from anybody, which
+  // saves an atomic for each of its sleeps.
+  bool take_poller() noexcept {
+    if (worker_count == 1) return true;
+    std::uint32_t nobody = 0;
+    // acquire: pairs with leave_poller of the last one. relaxed on failure: another one polls, and we need nothing of it.
+    return poll_owner.compare_exchange_strong(nobody, 1, std::memory_order_acquire, std::memory_order_relaxed);
+  }
+  void leave_poller() noexcept {
+    poll_owner.store(0, std::memory_order_release);  // release: pairs with the next poller's acquire
+  }
   int open_watcher() noexcept;  // before its first use; 0, or an errno
   void dispatch_events(const poll_event* events, int count) noexcept;
 
@@ -9438,7 +9564,7 @@ class scheduler {
   idle_set idle;
   monitor watch;
   atomic<bool> is_stopping{false};
-  atomic<std::uint32_t> poll_owner{0};  // 1 while some thread is in, or about to be in, watcher.wait
+  atomic<std::uint32_t> poll_owner{0};  // 1 while some thread of several is in, or about to be in, watcher.wait
   atomic<std::uint32_t> foreign_spawned{0};
   atomic<std::uint32_t> visitors{0};       // threads from outside that are making a fiber ready (R4)
   atomic<std::uint32_t> watched_count{0};  // descriptors registered with watcher
@@ -11031,21 +11157,15 @@ CONCUR_INLINE void idle_set::end_search(scheduler& s, worker* w, bool has_found)
 
 // --- sleeping ---
 
-CONCUR_INLINE int idle_set::sleep_in_poller(scheduler& s, poll_event* events, nanoseconds_t latest_ns) noexcept {
-  const nanoseconds_t said = s.next_timer_ns();
-  poll_until_ns_.write(said);
-  if (!CONCUR_MUTANT_IS(57)) {
-    CONCUR_PLANTED auto order = CONCUR_MUTANT_IS(266) ? std::memory_order_acq_rel : std::memory_order_seq_cst;
-    thread_fence(order);  // seq_cst: I5; either we see the timer, or its worker sees how long we sleep
-  }
+// said: the moment that it told the others before the fence.
+CONCUR_INLINE int idle_set::sleep_in_poller(scheduler& s, poll_event* events, nanoseconds_t said,
+                                            nanoseconds_t latest_ns) noexcept {
   // Never longer than it said: the timer that it spoke of may be gone, and one that is set now is compared with that.
   nanoseconds_t until = s.next_timer_ns();
   if (until > said && !CONCUR_MUTANT_IS(253)) until = said;
   if (until > latest_ns) until = latest_ns;
   const nanoseconds_t now = until == never ? 0 : now_ns();
-  const int count = s.wait_events(events, until == never ? -1 : (until > now ? until - now : 0));
-  poll_until_ns_.write(long_ago);
-  return count;
+  return s.wait_events(events, until == never ? -1 : (until > now ? until - now : 0));
 }
 
 CONCUR_INLINE void idle_set::hear_timer(scheduler& s, const timer_wheel& wheel) noexcept {
@@ -11055,10 +11175,10 @@ CONCUR_INLINE void idle_set::hear_timer(scheduler& s, const timer_wheel& wheel) 
 }
 
 CONCUR_INLINE void idle_set::sleep(scheduler& s, worker* w, bool has_searched) noexcept {
-  std::uint32_t nobody = 0;
-  // acquire: what the last poller left is seen. relaxed on failure: another one polls, and we need nothing of it.
-  const bool polls =
-      s.poll_owner.compare_exchange_strong(nobody, 1, std::memory_order_acquire, std::memory_order_relaxed);
+  CONCUR_PLANTED bool says_late = CONCUR_MUTANT_IS(57) || CONCUR_MUTANT_IS(266);
+  const bool polls = s.take_poller();
+  const nanoseconds_t said = polls ? s.next_timer_ns() : never;
+  if (polls && !says_late) poll_until_ns_.write(said);
   {
     lock_scope<spin_lock> held(lock_);
     w->is_polling = polls;
@@ -11067,8 +11187,10 @@ CONCUR_INLINE void idle_set::sleep(scheduler& s, worker* w, bool has_searched) n
   }
   if (!CONCUR_MUTANT_IS(4)) {
     CONCUR_PLANTED auto order = CONCUR_MUTANT_IS(265) ? std::memory_order_acq_rel : std::memory_order_seq_cst;
-    thread_fence(order);  // seq_cst: F2; forbids that R1 and R2 both miss
+    // seq_cst: F2; forbids that R1 and R2 both miss. And I5: either we see a timer, or its worker sees how long we sleep.
+    thread_fence(order);
   }
+  if (polls && says_late) poll_until_ns_.write(said);
   poll_event events[scheduler::events_at_once];
   int event_count = 0;
   const bool has_work = s.has_work_for(w, has_searched);
@@ -11076,7 +11198,7 @@ CONCUR_INLINE void idle_set::sleep(scheduler& s, worker* w, bool has_searched) n
   if (!has_work) {
     w->parks.add();
     if (polls) {
-      event_count = sleep_in_poller(s, events, latest_ns);
+      event_count = sleep_in_poller(s, events, said, latest_ns);
     } else {
       if (w->timers.next_ns() < poll_until_ns_.read()) s.wake_poller();  // I5
       if (latest_ns == never)
@@ -11092,7 +11214,8 @@ CONCUR_INLINE void idle_set::sleep(scheduler& s, worker* w, bool has_searched) n
   if (has_work && s.worker_count > 1) begin_search(s, w);  // there may be more than one fiber's worth: I3
   s.watch.nudge(s);
   if (!polls) return;
-  s.poll_owner.store(0, std::memory_order_release);  // release: pairs with the next poller's acquire
+  poll_until_ns_.write(long_ago);
+  s.leave_poller();
   s.dispatch_events(events, event_count);
   s.fire_timers();
 }
@@ -11129,7 +11252,8 @@ namespace detail {
 
 CONCUR_INLINE bool monitor::is_all_idle(const scheduler& s) const noexcept { return s.idle.count() == s.worker_count; }
 
-CONCUR_INLINE void monitor::nudge(scheduler&) noexcept {
+CONCUR_INLINE void monitor::nudge(scheduler& s) noexcept {
+  if (s.worker_count == 1) return;  // there is none; saves the fence
   CONCUR_PLANTED auto order = CONCUR_MUTANT_IS(268) ? std::memory_order_acq_rel : std::memory_order_seq_cst;
   thread_fence(order);  // seq_cst: with the one in run, forbids that both looks miss
   if (!is_asleep_.load(std::memory_order_relaxed)) return;                      // relaxed: behind the fence
@@ -11844,14 +11968,11 @@ CONCUR_INLINE fiber* scheduler::upkeep(worker* w) noexcept {
     }
     shared_.age(now);
     fire_timers();
-    std::uint32_t nobody = 0;
     // relaxed: a look only; the next upkeep sees what this one misses.
-    if (watched_count.load(std::memory_order_relaxed) != 0 &&
-        // acquire: pairs with the last poller's release. relaxed on failure: another one polls.
-        poll_owner.compare_exchange_strong(nobody, 1, std::memory_order_acquire, std::memory_order_relaxed)) {
+    if (watched_count.load(std::memory_order_relaxed) != 0 && take_poller()) {
       poll_event events[events_at_once];
       const int count = wait_events(events, 0);
-      poll_owner.store(0, std::memory_order_release);  // release: pairs with the next poller's acquire
+      leave_poller();
       w->polls.add();
       dispatch_events(events, count);
     }
@@ -12061,38 +12182,10 @@ CONCUR_INLINE void scheduler::quiesce() noexcept {
 CONCUR_NAMESPACE_END
 #endif  // CONCUR_BODIES
 
-// runtime/reactor.hpp - fibers that wait for descriptors, and the memory that keeps old news from new owners.
+// runtime/descriptor_slot.hpp - what is known of each descriptor number: who waits there, and how often there was news.
 //
-// Blocking calls try the system call first; when it says "not now", the fiber waits here. Each descriptor number has
-// a slot, made on first use and kept for ever, with two sides, reading and writing. The poller reports when a side
-// becomes ready, once; the slot counts the news, and a call remembers how much there was before it was made.
-//
-//     news, nobody waits           counted
-//     news, somebody waits         counted; the first one is woken and has the turn
-//     "not now", news since        the system call is made again: the news may have come after it
-//     "not now", no news since     the caller waits: behind the others, or before them if it had the turn
-//
-// A flag that the next caller takes back would not do: two that were told "not now" before a burst of connections come here
-// after it, and the first would take the flag, and one connection; the second would wait with the others there.
-//
-//   G1  One registration per descriptor and runtime, made when a fiber first has to wait, removed before the
-//       descriptor is closed.
-//   G2  `generation` names one use of a number. News carries the generation it was registered with; news of another
-//       is dropped. A call carries the one it began with, and ends as closed when it finds another: before it waits, and
-//       when it was woken, since the number may have changed hands before it runs. No call begins while the kernel
-//       closes the number, which still works then: it would wait for news that never comes. And the kernel closes it only
-//       when no call that was woken is on its way to it: it would come to the next owner. (A call's first try is the
-//       affair of its program, as it is among threads.)
-//   G3  Waiters of one side go one at a time, in order: the one that was woken has the turn until its call is
-//       through, and then passes it on (leave_turn). Who comes meanwhile queues behind. So a burst of connections
-//       wakes one acceptor after another, and nobody is overtaken.
-//   G4  Closing wakes every waiter of both sides with `closed` before the number can be used again.
-//   G5  What a wake-up announced is taken as read by the one it wakes. And a stream that gave less than was asked for
-//       is empty until there is news, unless its end was announced, which is not announced twice. Both save a system
-//       call that could only say "not now".
-//
-// The slots belong to the process, as descriptors do. A descriptor that fibers of two runtimes wait for is registered
-// with the first; waiters know themselves where they resume.
+// What the words mean and who changes them, reactor.hpp says. Here is where they are: a table by number that grows and never
+// moves, so that a number leads to its slot by two loads, without a lock.
 
 CONCUR_NAMESPACE_BEGIN
 namespace detail {
@@ -12155,23 +12248,6 @@ struct descriptor_slot {
 // The slot of a number; null when it is no open descriptor and never was one, or memory is exhausted. Two loads when it exists.
 CONCUR_INLINE descriptor_slot* slot_of(int fd) noexcept;
 
-// Waits until `fd` may be ready, after a system call said that it is not. `granted`: try again, and call leave_turn
-// when through, if it says has_turn. error: errno when the descriptor cannot be waited for (EPERM: always ready, EBADF,
-// ENOMEM), and then no wait took place. Only on a fiber.
-CONCUR_INLINE outcome wait_ready(descriptor_slot& slot, int fd, direction d, nanoseconds_t deadline_ns, side_use& use,
-                                 int& error) noexcept;
-// Waits until those that came before are through; like wait_ready otherwise.
-CONCUR_INLINE outcome wait_turn(descriptor_slot& slot, direction d, nanoseconds_t deadline_ns, side_use& use) noexcept;
-CONCUR_INLINE void leave_turn(descriptor_slot& slot, direction d, side_use& use) noexcept;
-
-// The number was just given out by the kernel: whatever the slot remembers is of a former owner.
-CONCUR_INLINE void adopt_descriptor(int fd, descriptor_kind kind) noexcept;
-// The number is about to be closed, or is no longer ours to watch (G4).
-CONCUR_INLINE void forget_descriptor(int fd) noexcept;
-// Around the system call that closes it. What the first returns goes to the second.
-CONCUR_INLINE std::uint32_t begin_close(int fd) noexcept;
-CONCUR_INLINE void end_close(int fd, std::uint32_t generation) noexcept;
-
 }  // namespace detail
 CONCUR_NAMESPACE_END
 
@@ -12208,16 +12284,91 @@ CONCUR_INLINE descriptor_slot* slot_of(int fd) noexcept {
   return &first[from_64 - (64u << block)];
 }
 
+}  // namespace detail
+CONCUR_NAMESPACE_END
+#endif  // CONCUR_BODIES
+
+// runtime/reactor.hpp - fibers that wait for descriptors, and the memory that keeps old news from new owners.
+//
+// Blocking calls try the system call first; when it says "not now", the fiber waits here. Each descriptor number has
+// a slot, made on first use and kept for ever, with two sides, reading and writing. The poller reports when a side
+// becomes ready, once; the slot counts the news, and a call remembers how much there was before it was made.
+//
+//     news, nobody waits           counted
+//     news, somebody waits         counted; the first one is woken and has the turn
+//     "not now", news since        the system call is made again: the news may have come after it
+//     "not now", no news since     the caller waits: behind the others, or before them if it had the turn
+//
+// A flag that the next caller takes back would not do: two that were told "not now" before a burst of connections come here
+// after it, and the first would take the flag, and one connection; the second would wait with the others there.
+//
+//   G1  One registration per descriptor and runtime, made when a fiber first has to wait, removed before the
+//       descriptor is closed.
+//   G2  `generation` names one use of a number. News carries the generation it was registered with; news of another
+//       is dropped. A call carries the one it began with, and ends as closed when it finds another: before it waits, and
+//       when it was woken, since the number may have changed hands before it runs. No call begins while the kernel
+//       closes the number, which still works then: it would wait for news that never comes. And the kernel closes it only
+//       when no call that was woken is on its way to it: it would come to the next owner. (A call's first try is the
+//       affair of its program, as it is among threads.)
+//   G3  Waiters of one side go one at a time, in order: the one that was woken has the turn until its call is
+//       through, and then passes it on (leave_turn). Who comes meanwhile queues behind. So a burst of connections
+//       wakes one acceptor after another, and nobody is overtaken.
+//   G4  Closing wakes every waiter of both sides with `closed` before the number can be used again.
+//   G5  What a wake-up announced is taken as read by the one it wakes. And a stream that gave less than was asked for
+//       is empty until there is news, unless its end was announced, which is not announced twice. Both save a system
+//       call that could only say "not now".
+//
+// The slots belong to the process, as descriptors do. A descriptor that fibers of two runtimes wait for is registered
+// with the first; waiters know themselves where they resume.
+
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
+// Waits until `fd` may be ready, after a system call said that it is not. `granted`: try again, and call leave_turn
+// when through, if it says has_turn. error: errno when the descriptor cannot be waited for (EPERM: always ready, EBADF,
+// ENOMEM), and then no wait took place. Only on a fiber.
+CONCUR_INLINE outcome wait_ready(descriptor_slot& slot, int fd, direction d, nanoseconds_t deadline_ns, side_use& use,
+                                 int& error) noexcept;
+// Waits until those that came before are through; like wait_ready otherwise.
+CONCUR_INLINE outcome wait_turn(descriptor_slot& slot, direction d, nanoseconds_t deadline_ns, side_use& use) noexcept;
+CONCUR_INLINE void leave_turn(descriptor_slot& slot, direction d, side_use& use) noexcept;
+
+// The number was just given out by the kernel: whatever the slot remembers is of a former owner.
+CONCUR_INLINE void adopt_descriptor(int fd, descriptor_kind kind) noexcept;
+// The number is about to be closed, or is no longer ours to watch (G4).
+CONCUR_INLINE void forget_descriptor(int fd) noexcept;
+// Around the system call that closes it. What the first returns goes to the second.
+CONCUR_INLINE std::uint32_t begin_close(int fd) noexcept;
+CONCUR_INLINE void end_close(int fd, std::uint32_t generation) noexcept;
+
+}  // namespace detail
+CONCUR_NAMESPACE_END
+
+#if CONCUR_BODIES
+
+CONCUR_NAMESPACE_BEGIN
+namespace detail {
+
 inline void note_busy(descriptor_side& side) noexcept {
   // relaxed: who looks without the lock takes it afterwards, or does no more than try its system call a little early.
   side.is_busy.store(side.has_turn || !side.waiting.is_empty(), std::memory_order_relaxed);
 }
 
+// The first that waits and can be claimed, by who runs on w; null: there is none. Most are alone with the site (serve.hpp),
+// which saves an atomic for each wait.
+inline party* claim_first(descriptor_side& side, const worker* w) noexcept {
+  while (waiter* const note = side.waiting.pop_front()) {
+    party* const who = note->who;
+    const bool is_near = note->is_sole && w != nullptr && static_cast<fiber*>(who)->owner == w->sched;
+    if (CONCUR_LIKELY(is_near ? claim_sole(*static_cast<fiber*>(who), note->ticket) : note->claim())) return who;
+  }
+  return nullptr;
+}
+
 // Under the slot's lock: gives the turn to the first waiter that is still to be had. Returns it, to be resumed
 // without the lock.
-inline party* pass_turn(descriptor_side& side) noexcept {
-  waiter* const note = pop_claimed(side.waiting);
-  party* const chosen = note != nullptr ? note->who : nullptr;
+CONCUR_NOINLINE inline party* pass_turn(descriptor_side& side) noexcept {
+  party* const chosen = claim_first(side, this_worker());
   if (chosen != nullptr) chosen->result = outcome::granted;
   side.has_turn = chosen != nullptr;
   note_busy(side);
@@ -12234,26 +12385,29 @@ inline void resume_if(party* who) noexcept {
   if (who != nullptr) resume(who);
 }
 
+// Under the slot's lock: who is to be resumed for it.
+CONCUR_FORCE_INLINE party* bring_news(descriptor_side& side) noexcept {
+  note_news(side);
+  return side.has_turn || side.waiting.is_empty() ? nullptr : pass_turn(side);
+}
+
 CONCUR_INLINE void dispatch_event(const poll_event& event) noexcept {
   descriptor_slot* slot = slot_of(static_cast<int>(event.slot));
   if (slot == nullptr) return;
-  party* chosen[2] = {nullptr, nullptr};
+  party* reader = nullptr;
+  party* writer = nullptr;
   {
     lock_scope<spin_lock> held(slot->lock);
     if (slot->present_generation() != event.generation && !CONCUR_MUTANT_IS(9)) return;  // G2
-    const unsigned bits[2] = {bit(readiness::readable) | bit(readiness::failed),
-                              bit(readiness::writable) | bit(readiness::failed)};
     // relaxed: published with the news.
     if ((event.ready & bit(readiness::ended)) != 0) slot->has_ended.store(true, std::memory_order_relaxed);
-    for (unsigned i = 0; i < 2; ++i) {
-      if ((event.ready & bits[i]) == 0) continue;
-      descriptor_side& side = slot->sides[i];
-      note_news(side);
-      if (!side.has_turn) chosen[i] = pass_turn(side);
-    }
+    if ((event.ready & (bit(readiness::readable) | bit(readiness::failed))) != 0)
+      reader = bring_news(slot->side(direction::reading));
+    if ((event.ready & (bit(readiness::writable) | bit(readiness::failed))) != 0)
+      writer = bring_news(slot->side(direction::writing));
   }
-  resume_if(chosen[0]);
-  resume_if(chosen[1]);
+  resume_if(reader);
+  resume_if(writer);
 }
 
 // Under the slot's lock. 0, or errno.
@@ -12289,7 +12443,7 @@ inline outcome wait_on_side(descriptor_slot& slot, direction d, nanoseconds_t de
                             side_use& use) noexcept {
   descriptor_side& side = slot.side(d);
   worker* w = this_worker();
-  waiter note(w->current, nullptr);
+  waiter note(w->current, nullptr, deadline_ns == never || CONCUR_MUTANT_IS(432));
   if (is_first)
     side.waiting.push_front(&note);
   else
@@ -12358,9 +12512,15 @@ CONCUR_INLINE void leave_turn(descriptor_slot& slot, direction d, side_use& use)
   party* next = nullptr;
   {
     lock_scope<spin_lock> held(slot.lock);
-    end_call(slot.side(d), use);
+    descriptor_side& side = slot.side(d);
+    end_call(side, use);
     if (!use.has_turn || slot.is_outdated(use)) return;  // the turns of another use of the number
-    next = pass_turn(slot.side(d));
+    if (CONCUR_LIKELY(side.waiting.is_empty())) {
+      side.has_turn = false;
+      note_busy(side);
+      return;
+    }
+    next = pass_turn(side);
   }
   resume_if(next);
 }
@@ -21153,7 +21313,6 @@ CONCUR_NAMESPACE_END
 #  include <arpa/inet.h>
 #  include <netdb.h>
 #  include <netinet/in.h>
-#  include <sys/socket.h>
 
 CONCUR_NAMESPACE_BEGIN
 namespace detail {
@@ -21461,10 +21620,16 @@ inline constexpr int send_flags = MSG_DONTWAIT | MSG_NOSIGNAL;
 inline constexpr int send_flags = MSG_DONTWAIT;  // there SO_NOSIGPIPE was set on the socket
 #  endif
 
-// Each call is a function that is not inlined, so that `errno` is looked up on the thread that made the call.
+// Each call that sets `errno` is made in a function that is not inlined, so that it is looked up on the thread of the call.
 inline io_result or_errno(io_result result) noexcept {
   if (result < 0) return -static_cast<io_result>(errno);
   if (driver* d = driver_or_null()) d->stir_outside();
+  return result;
+}
+inline io_result tell_outside(io_result result) noexcept {
+  if (driver* d = driver_or_null()) {
+    if (result >= 0) d->stir_outside();
+  }
   return result;
 }
 
@@ -21507,14 +21672,14 @@ CONCUR_NOINLINE CONCUR_INLINE io_result write(int fd, const void* data, std::siz
   if (this_worker() == nullptr || driver_or_null() != nullptr) return write_without_signal(fd, data, size);
   return or_errno(::write(fd, data, size));
 }
-CONCUR_NOINLINE CONCUR_INLINE io_result recv(int fd, void* data, std::size_t size) noexcept {
+CONCUR_INLINE io_result recv(int fd, void* data, std::size_t size) noexcept {
   if (is_interrupted()) return -EINTR;
-  return or_errno(::recv(fd, data, size, MSG_DONTWAIT));
+  return tell_outside(direct_recv(fd, data, size, MSG_DONTWAIT));
 }
-CONCUR_NOINLINE CONCUR_INLINE io_result send(int fd, const void* data, std::size_t size) noexcept {
+CONCUR_INLINE io_result send(int fd, const void* data, std::size_t size) noexcept {
   if (is_interrupted()) return -EINTR;
   size = bytes_to_write(size);
-  return or_errno(::send(fd, data, size, send_flags));
+  return tell_outside(direct_send(fd, data, size, send_flags));
 }
 
 // What every socket of ours is: close-on-exec, non-blocking, silent.

@@ -16,7 +16,7 @@ instruction ran, the disassembly which of them are atomic. CXX (g++) is what is 
 An operation fails that takes over 5 % more than the baseline says, in any column. A baseline holds for one compiler, C
 library and processor; with another one the figures are printed and nothing is judged.
 
-Where an operation is done in crowds of two sizes (`park_1000`, `park_100000`), one in the larger may take 5 % more
+Where an operation is done in crowds of two sizes (`park_1000`, `park_100000`), one in the larger may take 8 % more
 instructions than one in the smaller. That is judged with any compiler, and there is nothing to accept.
 """
 
@@ -40,6 +40,7 @@ BEGIN, END = "<!-- costs: begin -->", "<!-- costs: end -->"
 COLUMNS = ["instructions", "atomics", "libc atomics", "fences", "allocations", "system calls", "clock"]
 FEW, MANY = 1000, 6000
 GROWTH = 1.05
+GROWTH_OF_CROWD = 1.08  # a worker's ring holds a few hundred: what does not find room goes by the shared queue, 40 instructions
 SMALL_CROWD, LARGE_CROWD = "_1000", "_100000"
 SLACK = {"instructions": 1}  # by which a start that took another course, and rounding, move a figure; for the others:
 SLACK_OF_COUNTS = 0.02
@@ -330,9 +331,9 @@ def judge_crowds(figures):
         small = large.removesuffix(LARGE_CROWD) + SMALL_CROWD
         if not large.endswith(LARGE_CROWD) or small not in figures:
             continue
-        passes = "instructions" not in grown(figures[small], figures[large])
+        passes = figures[large]["instructions"] <= figures[small]["instructions"] * GROWTH_OF_CROWD
         least, most = (number(figures[name]["instructions"]) for name in (small, large))
-        said = f"{large}: {most} instructions, and {least} in a crowd of a hundredth; no more than 5 % above that is flat"
+        said = f"{large}: {most} instructions, and {least} in a crowd of a hundredth; no more than 8 % above that is flat"
         verdicts[large] = passes, [] if passes else [said]
     return verdicts
 

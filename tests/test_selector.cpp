@@ -328,9 +328,10 @@ TEST_CASE("a descriptor that is closed while a select waits for it ends the sele
             test_pipe pipe;
             channel<int> ch;
             int error = 0;
-            companion other(kind::fiber, [&] {
+            // By value: that the other is seen parked does not order what it read before what is written after that.
+            companion other(kind::fiber, [&, end = pipe.ends[0]] {
               try {
-                select(recv(ch, [] {}), concur::readable(pipe.ends[0], [] {}));
+                select(recv(ch, [] {}), concur::readable(end, [] {}));
               } catch (const std::system_error& failure) {
                 error = failure.code().value();
               }

@@ -8086,10 +8086,10 @@ class run_queue {
   void push_many(fiber** list, std::uint32_t n) noexcept {
     enter();
     const std::uint32_t tail = tail_.load(std::memory_order_relaxed);  // relaxed: inside (Q1)
-    const std::uint32_t to_the_end = capacity - tail % capacity;
-    const std::uint32_t here = n < to_the_end ? n : to_the_end;
-    std::memcpy(ring_ + tail % capacity, list, here * sizeof *list);
-    std::memcpy(ring_, list + here, (n - here) * sizeof *list);
+    for_each_run(tail, n, [&list](fiber** run, std::uint32_t count) {
+      std::memcpy(run, list, count * sizeof *list);
+      list += count;
+    });
     tail_.store(tail + n, std::memory_order_relaxed);  // relaxed: inside; leave() publishes
     leave();
   }
@@ -8147,16 +8147,12 @@ class run_queue {
     std::uint32_t n = tail_.load(std::memory_order_relaxed) - head;    // relaxed: inside
     if (n > batch) n = batch;
     fiber** link = &first;
-    const auto append = [&link](fiber** from, std::uint32_t count) {
-      for (fiber** one = from; one != from + count; ++one) {
+    for_each_run(head, n, [&link](fiber** run, std::uint32_t count) {
+      for (fiber** one = run; one != run + count; ++one) {
         *link = *one;
         link = &(*one)->next;
       }
-    };
-    const std::uint32_t to_the_end = capacity - head % capacity;
-    const std::uint32_t here = n < to_the_end ? n : to_the_end;
-    append(ring_ + head % capacity, here);
-    append(ring_, n - here);
+    });
     *link = behind;
     head_.store(head + n, std::memory_order_relaxed);  // relaxed: inside
     leave();
@@ -8237,6 +8233,14 @@ class run_queue {
     // relaxed: a hint, see has_any.
     pinned_count_.store(pinned_count_.load(std::memory_order_relaxed) - 1, std::memory_order_relaxed);
     return pinned_.pop();
+  }
+  // n places of the ring from `index` on lie in one piece, or in two: visit(its first place, how many) for each.
+  template <class Visit>
+  CONCUR_FORCE_INLINE void for_each_run(std::uint32_t index, std::uint32_t n, Visit visit) noexcept {
+    const std::uint32_t to_the_end = capacity - index % capacity;
+    const std::uint32_t here = n < to_the_end ? n : to_the_end;
+    visit(ring_ + index % capacity, here);
+    visit(ring_, n - here);
   }
   std::uint32_t take_from_ring(fiber** out, std::uint32_t wanted) noexcept {
     const std::uint32_t head = head_.load(std::memory_order_relaxed);          // relaxed: inside
@@ -21620,17 +21624,15 @@ inline constexpr int send_flags = MSG_DONTWAIT | MSG_NOSIGNAL;
 inline constexpr int send_flags = MSG_DONTWAIT;  // there SO_NOSIGPIPE was set on the socket
 #  endif
 
-// Each call that sets `errno` is made in a function that is not inlined, so that it is looked up on the thread of the call.
-inline io_result or_errno(io_result result) noexcept {
-  if (result < 0) return -static_cast<io_result>(errno);
-  if (driver* d = driver_or_null()) d->stir_outside();
-  return result;
-}
 inline io_result tell_outside(io_result result) noexcept {
   if (driver* d = driver_or_null()) {
     if (result >= 0) d->stir_outside();
   }
   return result;
+}
+// Each call that sets `errno` is made in a function that is not inlined, so that it is looked up on the thread of the call.
+inline io_result or_errno(io_result result) noexcept {
+  return tell_outside(result >= 0 ? result : -static_cast<io_result>(errno));
 }
 
 CONCUR_NOINLINE CONCUR_INLINE io_result read(int fd, void* data, std::size_t size) noexcept {

@@ -260,25 +260,39 @@ TEST_CASE("a reader that is cancelled as it is woken leaves the byte, or the tur
 
 // --- limits of time ---
 
+// What a read that gives up after 1 ms got, beside bytes that come after 1 ms, and how many are there afterwards.
+struct late_bytes {
+  long got;
+  long left;
+};
+template <class Read>
+late_bytes read_beside_late_bytes(Read read) {
+  socket_pair pair;
+  long got = 0;
+  concur::with_nursery([&](concur::nursery& n) {
+    n.go([&] {
+      char some[4];
+      got = read(pair.ends[0], some, sizeof some);
+    });
+    n.go([&] {
+      concur::this_fiber::sleep_for(1ms);
+      write_all(pair.ends[1], "ab", 2);
+    });
+  });
+  char rest[4];
+  return {got, static_cast<long>(::recv(pair.ends[0], rest, sizeof rest, MSG_DONTWAIT))};
+}
+
 TEST_CASE("a limit of time against bytes that come: they were read, or are there") {
   const nothing_left_over guard;
   hold(
       [] {
-        socket_pair pair;
-        long got = 0;
-        concur::with_nursery([&](concur::nursery& n) {
-          n.go([&] {
-            char some[4];
-            concur::move_on_after(1ms, [&] { got = io::read(pair.ends[0], some, sizeof some); });
-          });
-          n.go([&] {
-            concur::this_fiber::sleep_for(1ms);
-            write_all(pair.ends[1], "ab", 2);
-          });
+        const late_bytes found = read_beside_late_bytes([](int fd, char* some, std::size_t size) {
+          long got = 0;
+          concur::move_on_after(1ms, [&] { got = io::read(fd, some, size); });
+          return got;
         });
-        char rest[4];
-        const long left = ::recv(pair.ends[0], rest, sizeof rest, MSG_DONTWAIT);
-        explore_expect(got + (left > 0 ? left : 0) == 2, "bytes are lost");
+        explore_expect(found.got + (found.left > 0 ? found.left : 0) == 2, "bytes are lost");
       },
       fewer());
 }
@@ -287,23 +301,12 @@ TEST_CASE("a deadline of one call against bytes that come: the wait has one end"
   const nothing_left_over guard;
   hold(
       [] {
-        socket_pair pair;
-        long got = 0;
-        concur::with_nursery([&](concur::nursery& n) {
-          n.go([&] {
-            char some[4];
-            const int fd = pair.ends[0];
-            got = detail::run_io(fd, detail::direction::reading, detail::deadline_after(1ms),
-                                 [&]() noexcept { return detail::sys::recv(fd, some, sizeof some); });
-          });
-          n.go([&] {
-            concur::this_fiber::sleep_for(1ms);
-            write_all(pair.ends[1], "ab", 2);
-          });
+        const late_bytes found = read_beside_late_bytes([](int fd, char* some, std::size_t size) {
+          return detail::run_io(fd, detail::direction::reading, detail::deadline_after(1ms),
+                                [&]() noexcept { return detail::sys::recv(fd, some, size); });
         });
-        char rest[4];
-        const long left = ::recv(pair.ends[0], rest, sizeof rest, MSG_DONTWAIT);
-        explore_expect((got == 2 && left < 0) || (got == -ETIMEDOUT && left == 2), "bytes are lost");
+        explore_expect((found.got == 2 && found.left < 0) || (found.got == -ETIMEDOUT && found.left == 2),
+                       "bytes are lost");
       },
       fewer());
 }

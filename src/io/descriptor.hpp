@@ -171,17 +171,15 @@ inline constexpr int send_flags = MSG_DONTWAIT | MSG_NOSIGNAL;
 inline constexpr int send_flags = MSG_DONTWAIT;  // there SO_NOSIGPIPE was set on the socket
 #  endif
 
-// Each call that sets `errno` is made in a function that is not inlined, so that it is looked up on the thread of the call.
-inline io_result or_errno(io_result result) noexcept {
-  if (result < 0) return -static_cast<io_result>(errno);
-  if (driver* d = driver_or_null()) d->stir_outside();
-  return result;
-}
 inline io_result tell_outside(io_result result) noexcept {
   if (driver* d = driver_or_null()) {
     if (result >= 0) d->stir_outside();
   }
   return result;
+}
+// Each call that sets `errno` is made in a function that is not inlined, so that it is looked up on the thread of the call.
+inline io_result or_errno(io_result result) noexcept {
+  return tell_outside(result >= 0 ? result : -static_cast<io_result>(errno));
 }
 
 CONCUR_NOINLINE CONCUR_INLINE io_result read(int fd, void* data, std::size_t size) noexcept {

@@ -20,12 +20,8 @@ inline void to_the_return(stage& s) {
 
 // The caller comes to the end of its own function while the other one still runs elsewhere, and parks.
 inline void to_the_return_that_waits(stage& s) {
-  concur::parallel_invoke([&] { s.await(1); },
-                          [&] {
-                            s.arrive(1);
-                            concur::this_fiber::sleep_for(1ms);
-                            s.touch();
-                          });
+  const concur::detail::fiber* const caller = concur::detail::this_worker()->current;
+  concur::parallel_invoke([&] { s.await(1); }, [&] { s.arrive(1), s.await_parked(*caller), s.touch(); });
   s.touch();
 }
 

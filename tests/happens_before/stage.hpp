@@ -8,7 +8,7 @@
 //     s.touch()           an access (a write) of the plain memory
 //     s.arrive(n)         says that step n is reached
 //     s.await(n)          waits until it is
-//     s.await_parked(i)   waits until party i is in its wait
+//     s.await_parked(i)   waits until party i, or the fiber with this block, is in its wait
 //
 // The parties are threads, or fibers, by the place:
 //
@@ -79,6 +79,9 @@ class stage {
   }
   void await_parked(std::size_t i) const {
     while (!is_parked(parties_[i])) pause();
+  }
+  void await_parked(const concur::detail::fiber& f) const {
+    while (!is_parked(f)) pause();
   }
 
   // Runs the parties, and returns when all have ended.
